@@ -1,0 +1,101 @@
+package actors
+
+import (
+	"time"
+
+	"pando.dev/pando/partition"
+)
+
+// TableSpec is what a table is created from.
+type TableSpec struct {
+	Name string `json:"name"`
+	// Kind is the partition kind that serves it (default "kv").
+	Kind string `json:"kind,omitempty"`
+	// Replicas is the replication factor (default 3, or the number of nodes if
+	// there are fewer).
+	Replicas int `json:"replicas,omitempty"`
+	// SplitPoints divide the table from the start: n points, n+1 partitions.
+	SplitPoints [][]byte `json:"split_points,omitempty"`
+	// Nodes, if set, is where every replica goes; otherwise they are placed by
+	// weighted rendezvous hashing over the zones.
+	Nodes []partition.NodeID `json:"nodes,omitempty"`
+}
+
+// TableInfo describes a table as the catalog has it.
+type TableInfo struct {
+	Name       string              `json:"name"`
+	Kind       string              `json:"kind"`
+	Replicas   int                 `json:"replicas"`
+	Policy     string              `json:"policy"`
+	Partitions []partition.GroupID `json:"partitions"`
+}
+
+// PartitionInfo describes a partition: what the catalog says, and what the
+// answering nodes' replicas report.
+type PartitionInfo struct {
+	Group        partition.GroupID           `json:"group"`
+	Table        string                      `json:"table"`
+	Lo           []byte                      `json:"lo"`
+	Hi           []byte                      `json:"hi"`
+	RangeVersion partition.RangeVersion      `json:"range_version"`
+	Version      partition.MembershipVersion `json:"membership_version"`
+	Policy       string                      `json:"policy"`
+	Rule         string                      `json:"rule"` // the policy in words
+	Master       partition.NodeID            `json:"master"`
+	Epoch        string                      `json:"epoch"`
+	Commit       partition.Index             `json:"commit"`
+	// CanLose is how many more of its nodes may fail, in the worst case, while
+	// the partition goes on taking writes; -1: it takes none now.
+	CanLose  int           `json:"can_lose"`
+	Replicas []ReplicaInfo `json:"replicas"`
+}
+
+// ReplicaInfo is one replica of a partition.
+type ReplicaInfo struct {
+	Replica  partition.ReplicaID `json:"replica"`
+	Node     partition.NodeID    `json:"node"`
+	Zone     string              `json:"zone"`
+	Kind     string              `json:"kind"`
+	Eligible bool                `json:"eligible"`
+	Role     string              `json:"role"` // master, peer, candidate, recovering, unreachable, missing
+	Applied  partition.Index     `json:"applied"`
+	Last     partition.Index     `json:"last"`
+	Why      string              `json:"why,omitempty"` // why it does not serve, if it does not
+}
+
+// MemberInfo is a node as the answering node sees it.
+type MemberInfo struct {
+	Node    partition.NodeID `json:"node"`
+	Boot    uint64           `json:"boot"`
+	Zone    string           `json:"zone"`
+	Status  string           `json:"status"` // alive, failed, left
+	Link    string           `json:"link"`   // address of the links
+	HTTP    string           `json:"http"`
+	Gossip  string           `json:"gossip"`
+	Version string           `json:"version"`
+	Seat    bool             `json:"seat"` // holds a seat of the control group
+}
+
+// ClusterStatus is the answer to "how are we?".
+type ClusterStatus struct {
+	Cluster string `json:"cluster"`
+	// CanLose is the least CanLose of all partitions and of the control group;
+	// -1 when something takes no writes now.
+	CanLose    int              `json:"can_lose"`
+	Why        string           `json:"why"` // what limits CanLose
+	Nodes      int              `json:"nodes"`
+	Alive      int              `json:"alive"`
+	Partitions int              `json:"partitions"`
+	WithMaster int              `json:"with_master"`
+	Control    ControlStatus    `json:"control"`
+	Self       partition.NodeID `json:"self"`
+	Uptime     time.Duration    `json:"uptime_ns"`
+}
+
+// ControlStatus describes the control group.
+type ControlStatus struct {
+	Leader  partition.NodeID   `json:"leader"`
+	Seats   []partition.NodeID `json:"seats"`
+	Catalog uint64             `json:"catalog_version"`
+	State   string             `json:"state"` // ready, no leader, waiting for seats
+}

@@ -1,0 +1,71 @@
+package replica
+
+import "pando.dev/pando/partition"
+
+// Event is everything that can happen to a replica: an input, and the node's
+// monotonic time at which it happened.
+type Event struct {
+	Now   partition.Time
+	Input Input
+}
+
+// Input is one of the types below.
+type Input interface{ input() }
+
+// Tick says that the time of the last Alarm has come.
+type Tick struct{}
+
+// Received is a message from another replica of the group. The host has checked
+// that it was sent to this replica by the node that holds From.
+type Received struct {
+	From    partition.ReplicaID
+	Message Message
+}
+
+// Persisted says that the Persist with this Seq, and every earlier one, is on
+// disk.
+type Persisted struct{ Seq uint64 }
+
+// Applied says that the state reflects every record up to Index.
+type Applied struct{ Index partition.Index }
+
+// Propose asks the master to append commands. Each is answered by one Reply.
+type Propose struct{ Proposals []Proposal }
+
+// Proposal is one command on its way into the log. ID is the host's and comes
+// back in the Reply; Payload is the record's payload (see AppendCommand) and
+// must not be changed afterwards.
+type Proposal struct {
+	ID      uint64
+	Kind    partition.Kind
+	Payload []byte
+}
+
+// ReadIndex asks for a linearizable read without clocks; it is answered by a
+// Reply whose Index the state must have reached before it is read.
+type ReadIndex struct{ ID uint64 }
+
+// Locked answers AcquireLock: the lock is held and its number is Number.
+type Locked struct{ Number uint64 }
+
+// LockRefused answers AcquireLock: somebody else holds the lock, or nobody could
+// be asked.
+type LockRefused struct{}
+
+// NodeDown is a hint that a node cannot be reached. It starts questions, never
+// decides them.
+type NodeDown struct{ Node partition.NodeID }
+
+// NodeUp is a hint that a node can be reached again.
+type NodeUp struct{ Node partition.NodeID }
+
+func (Tick) input()        {}
+func (Received) input()    {}
+func (Persisted) input()   {}
+func (Applied) input()     {}
+func (Propose) input()     {}
+func (ReadIndex) input()   {}
+func (Locked) input()      {}
+func (LockRefused) input() {}
+func (NodeDown) input()    {}
+func (NodeUp) input()      {}

@@ -1,0 +1,119 @@
+package replica
+
+import (
+	"time"
+
+	"pando.dev/pando/partition"
+)
+
+// Message is what replicas of a group say to each other. The transport may
+// lose, repeat, delay and reorder messages; each carries the epoch it was sent
+// in, and a receiver that has promised a newer one refuses it.
+type Message interface{ message() }
+
+// Append carries records of the master's log, or none (a commit notice or a
+// question for the log end). The records follow Prev without a gap.
+type Append struct {
+	Epoch   partition.Epoch
+	Prev    partition.Position
+	PrevSum uint32 // checksum of the record at Prev
+	Commit  partition.Index
+	Records []partition.Record
+	// Through is used between machine and host only: if it is above Prev.Index
+	// and Records is empty, the host reads the records up to Through, or fewer
+	// but at least one, from its log and puts them in, with Prev.Epoch and
+	// PrevSum, before it sends. The machine no longer holds them in memory.
+	Through partition.Index
+}
+
+// AppendAck answers Append.
+type AppendAck struct {
+	// Epoch is the sender's promise: the master's own epoch, or a newer one, by
+	// which the append was refused.
+	Epoch partition.Epoch
+	// Match: every record up to it is the master's and on the sender's disk.
+	Match partition.Index
+	// Want, if not 0, asks for records from this index on: there is a gap, or
+	// the log differs before it.
+	Want partition.Index
+}
+
+// Gather asks a member to support an attempt to become master.
+type Gather struct {
+	Epoch partition.Epoch
+}
+
+// GatherAnswer answers Gather. With Epoch equal to the attempt's the sender has
+// promised it, on disk, and supports it; with a greater one it refuses.
+type GatherAnswer struct {
+	Epoch  partition.Epoch
+	End    partition.Position // of the sender's log
+	EndSum uint32
+	Commit partition.Index
+	// LeaseRemaining is how long a read lease that the sender has granted to an
+	// earlier master may still run.
+	LeaseRemaining time.Duration
+	// Membership is the version of the last configuration in the sender's log.
+	Membership partition.MembershipVersion
+}
+
+// Fetch asks a supporter for its records behind After, served only at exactly
+// the promise Epoch.
+type Fetch struct {
+	Epoch partition.Epoch
+	After partition.Index
+}
+
+// FetchAnswer answers Fetch; like Append, it may leave the records to the host.
+type FetchAnswer struct {
+	Epoch   partition.Epoch
+	Prev    partition.Position
+	PrevSum uint32
+	Records []partition.Record
+	Through partition.Index // as in Append
+	End     partition.Position
+	Commit  partition.Index
+}
+
+// Probe asks a member what it knows of the group's master, before anybody
+// declares it gone.
+type Probe struct {
+	Epoch partition.Epoch // the newest epoch that the sender knows
+}
+
+// ProbeAnswer answers Probe.
+type ProbeAnswer struct {
+	Promised partition.Epoch
+	// Reachable: the node of the replica that Promised names answers heartbeats
+	// of the sender's node, or the sender is that master itself.
+	Reachable bool
+	// Master: the sender is master in the epoch Promised.
+	Master bool
+	End    partition.Position
+}
+
+// ReadCheck asks a member to confirm that it has promised nothing newer than
+// Epoch since the check was sent.
+type ReadCheck struct {
+	Epoch partition.Epoch
+	Seq   uint64
+}
+
+// ReadConfirm answers ReadCheck with the sender's promise. Waiting tells that
+// the sender may not support a read yet.
+type ReadConfirm struct {
+	Epoch   partition.Epoch
+	Seq     uint64
+	Waiting bool
+}
+
+func (*Append) message()       {}
+func (*AppendAck) message()    {}
+func (*Gather) message()       {}
+func (*GatherAnswer) message() {}
+func (*Fetch) message()        {}
+func (*FetchAnswer) message()  {}
+func (*Probe) message()        {}
+func (*ProbeAnswer) message()  {}
+func (*ReadCheck) message()    {}
+func (*ReadConfirm) message()  {}

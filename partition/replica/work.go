@@ -1,0 +1,133 @@
+package replica
+
+import (
+	"pando.dev/pando/partition"
+)
+
+// Work is what a replica asks its host to do, one of the types below. The host
+// does the work of one Ready in the order given, except that it need not wait
+// for a Persist before it goes on: what depends on the disk is not asked for
+// before the Persisted event.
+type Work interface{ work() }
+
+// Persist asks to make a change of the log durable: first the promise, then the
+// snip, then the records. Everything persisted earlier is durable before it.
+type Persist struct {
+	Seq     uint64
+	Promise partition.Epoch // the promise from now on
+	Commit  partition.Index // known to be committed; stored along, needs no sync of its own
+	// Snip removes the records behind After before Records are added.
+	Snip    bool
+	After   partition.Index
+	Records []partition.Record
+	// Sync tells whether a Persisted event is waited for.
+	Sync bool
+}
+
+// Send asks to send a message to another replica. It may be lost.
+type Send struct {
+	To      partition.ReplicaID
+	Node    partition.NodeID
+	Message Message
+}
+
+// Apply asks to apply the committed records First to Last, in order, and to
+// answer with Applied. If Records is empty the host reads them from its log and
+// may apply only the first part; the machine then asks again.
+type Apply struct {
+	First, Last partition.Index
+	Records     []partition.Record
+}
+
+// Reply answers the Proposal or ReadIndex with this ID. Without an error the
+// record at Index was committed and applied here: its result is the caller's.
+// An error of CodeUnknown means that the command may yet be executed; any other
+// that it will not be.
+type Reply struct {
+	ID    uint64
+	Index partition.Index
+	Err   *partition.Error
+}
+
+// Alarm asks for a Tick at the given time. It replaces the alarm before; a zero
+// time cancels it.
+type Alarm struct{ At partition.Time }
+
+// AcquireLock asks for the group's lock with a number of at least Above+1,
+// answered by Locked or LockRefused. Witnesses are the members, this one
+// included, that cannot reach the holder; if they are a failover set the lock
+// is granted anew at once.
+type AcquireLock struct {
+	Above     uint64
+	Witnesses []partition.ReplicaID
+	Failover  bool // the witnesses are a failover set
+}
+
+// ReleaseLock gives the lock back.
+type ReleaseLock struct{ Number uint64 }
+
+// Publish hands out a new read view. The host shares it with its readers.
+type Publish struct{ View *View }
+
+func (*Persist) work()     {}
+func (*Send) work()        {}
+func (*Apply) work()       {}
+func (*Reply) work()       {}
+func (*Alarm) work()       {}
+func (*AcquireLock) work() {}
+func (*ReleaseLock) work() {}
+func (*Publish) work()     {}
+
+// View is what a replica shows to readers that do not go through its events.
+// It is immutable; a newer one replaces it. Its applied index is not in it: a
+// reader takes the state first and checks the lease afterwards.
+type View struct {
+	Group  partition.GroupID
+	Self   partition.ReplicaID
+	Epoch  partition.Epoch     // the promise
+	Master partition.ReplicaID // who is master in Epoch, as far as known; 0: nobody
+	// Serving: this replica is master, has committed and applied a record of
+	// its own epoch, and has waited out the leases of its predecessors.
+	Serving bool
+	// Supporters are the members that have promised Epoch.
+	Supporters     []partition.ReplicaID
+	Configurations partition.Configurations
+}
+
+// Neighbours is what the replica's node knows of the nodes around it. Liveness
+// and leases are kept per pair of nodes, never per group; a replica asks here
+// instead of keeping timers. Calls do not block.
+type Neighbours interface {
+	// Reachable reports whether the node has answered heartbeats lately.
+	Reachable(partition.NodeID) bool
+	// Revoke tells that this node's replica of the group is about to promise
+	// epoch: from now on no grant to holder is extended for the group in an
+	// older epoch. It returns until when the grants made so far run, on the
+	// clock of the events; 0 if there are none.
+	Revoke(g partition.GroupID, epoch partition.Epoch, holder partition.NodeID) partition.Time
+	// Granted returns until when, on the clock of the events and with the drift
+	// margin taken off, the grant of node by counts for this node as master of
+	// the group in epoch; 0 if it does not.
+	Granted(g partition.GroupID, epoch partition.Epoch, by partition.NodeID) partition.Time
+}
+
+// LeaseEnd returns until when the view's replica may answer linearizable reads
+// without asking anybody; 0 if it may not. A reader takes the state first and
+// then checks that the time is still before LeaseEnd.
+func (v *View) LeaseEnd(n Neighbours) partition.Time {
+	if !v.Serving {
+		return 0
+	}
+	return partition.Time(v.Configurations.DurableLevel(func(r partition.ReplicaID) uint64 {
+		if r == v.Self {
+			return 1<<63 - 1
+		}
+		for _, s := range v.Supporters {
+			if s == r {
+				m, _ := v.Configurations.Member(r)
+				return uint64(max(0, n.Granted(v.Group, v.Epoch, m.Node)))
+			}
+		}
+		return 0
+	}))
+}
