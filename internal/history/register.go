@@ -1,0 +1,179 @@
+package history
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// answer is what linearizable says.
+type answer uint8
+
+const (
+	legal answer = iota
+	illegal
+	unfinished
+)
+
+// register is the model of one key: its value, or "" while it is absent.
+func register() porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return "" },
+		Step: func(state, input, _ any) (bool, any) {
+			value, e := state.(string), input.(*Event)
+			switch e.Kind {
+			case Write:
+				return true, e.Value
+			case Read:
+				return e.Got == value, value
+			}
+			if e.Outcome != OutcomeOK { // a CAS that nobody knows the outcome of
+				if value == e.Old {
+					return true, e.Value
+				}
+				return true, value
+			}
+			if e.Swapped != (value == e.Old) {
+				return false, value
+			}
+			if e.Swapped {
+				return true, e.Value
+			}
+			return true, value
+		},
+	}
+}
+
+// linearizable searches for an order of one key's operations that explains
+// every answer.
+func linearizable(events []Event, limit time.Duration) answer {
+	history := make([]porcupine.Operation, 0, len(events))
+	seen := observed(events)
+	for i := range events {
+		e := &events[i]
+		end := int64(e.Ended)
+		switch {
+		case e.Outcome == OutcomeRefused:
+			continue
+		case e.Outcome != OutcomeOK:
+			at, ok := seen.first[e.Value]
+			if e.Kind == Read || !ok && !seen.refusals {
+				continue
+			}
+			end = math.MaxInt64
+			if ok {
+				end = int64(at)
+			}
+		}
+		history = append(history, porcupine.Operation{
+			ClientId: e.Client, Input: e, Call: int64(e.Called), Return: end,
+		})
+	}
+	switch porcupine.CheckOperationsTimeout(register(), history, limit) {
+	case porcupine.Ok:
+		return legal
+	case porcupine.Illegal:
+		return illegal
+	}
+	return unfinished
+}
+
+// observations is what the answers of a key tell about operations with an
+// unknown outcome. It keeps the search short: each open end doubles it.
+type observations struct {
+	// first is the earliest end of an answer that shows a value. An unknown
+	// operation whose value was seen took effect before that end, since values
+	// are unique. One whose value was never seen explains nothing and is left
+	// out: without it every other operation has the same place in the order.
+	first map[string]uint64
+	// refusals: some CAS was answered "not swapped", and an unseen value may be
+	// the reason, so the rule of leaving out does not hold.
+	refusals bool
+}
+
+func observed(events []Event) observations {
+	o := observations{first: map[string]uint64{}}
+	for _, e := range events {
+		switch {
+		case e.Outcome != OutcomeOK:
+		case e.Kind == Read:
+			o.see(e.Got, e.Ended)
+		case e.Kind == CAS && e.Swapped:
+			o.see(e.Old, e.Ended)
+		case e.Kind == CAS:
+			o.refusals = true
+		}
+	}
+	// An unknown CAS whose value was seen has itself seen its old value.
+	for changed := true; changed; {
+		changed = false
+		for _, e := range events {
+			at, ok := o.first[e.Value]
+			if ok && e.Kind == CAS && e.Outcome != OutcomeOK {
+				changed = o.see(e.Old, at) || changed
+			}
+		}
+	}
+	return o
+}
+
+// see notes that an answer at the given time shows the value, and reports
+// whether that is earlier than known.
+func (o *observations) see(value string, at uint64) bool {
+	if was, ok := o.first[value]; value == "" || ok && was <= at {
+		return false
+	}
+	o.first[value] = at
+	return true
+}
+
+// explain names the plainest reason why the operations of a key cannot be
+// ordered. It looks for reads that are wrong by themselves; there may be none.
+func explain(events []Event) string {
+	writes := map[string]Event{}
+	for _, e := range events {
+		if e.Kind == Write || e.Kind == CAS {
+			writes[e.Value] = e
+		}
+	}
+	for _, e := range events {
+		if e.Kind != Read || e.Outcome != OutcomeOK {
+			continue
+		}
+		got := e.Got
+		w, known := writes[got]
+		switch {
+		case got != "" && !known:
+			return fmt.Sprintf("client %d read %q, which nobody wrote", e.Client, got)
+		case known && w.Outcome == OutcomeRefused:
+			return fmt.Sprintf("client %d read %q, a write that was refused", e.Client, got)
+		case known && w.Kind == CAS && w.Outcome == OutcomeOK && !w.Swapped:
+			return fmt.Sprintf("client %d read %q, which was answered as not swapped", e.Client, got)
+		case known && w.Called > e.Ended:
+			return fmt.Sprintf("client %d read %q before it was written", e.Client, got)
+		}
+		if by, ok := replaced(events, w, e); ok {
+			return fmt.Sprintf("client %d read %q at %d, though client %d's %s of %q had been acknowledged at %d",
+				e.Client, got, e.Called, by.Client, by.Kind, by.Value, by.Ended)
+		}
+	}
+	return "no order of the operations explains all answers"
+}
+
+// replaced finds an acknowledged change that began after w had ended, and ended
+// before the read began: the read of w's value is stale, or the change is lost.
+// Reading an absent key is like reading what was there before everything.
+func replaced(events []Event, w, read Event) (Event, bool) {
+	if w.Called != 0 && w.Outcome != OutcomeOK {
+		return Event{}, false
+	}
+	for _, e := range events {
+		changed := e.Kind == Write || e.Kind == CAS && e.Swapped
+		if changed && e.Outcome == OutcomeOK && e.Called > w.Ended && e.Ended < read.Called {
+			return e, true
+		}
+	}
+	return Event{}, false
+}
