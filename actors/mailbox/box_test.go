@@ -409,3 +409,23 @@ func BenchmarkTryPost(b *testing.B) {
 		})
 	}
 }
+
+// TestNoLostWakeUp posts the next item at the moment the box is about to fall
+// idle, over and over: a post that finds the box scheduled when it is not any
+// more would wait for ever.
+func TestNoLostWakeUp(t *testing.T) {
+	answer := make(chan int, 1)
+	s := &spy{onUser: func(m any) { answer <- m.(*Batch[int]).Items[0] }}
+	b := New[int](Config{})
+	s.box = b
+	b.RegisterHandlers(s, actor.NewDefaultDispatcher(300))
+	b.Start()
+	for i := range 20_000 {
+		b.TryPost(i, 1)
+		select {
+		case <-answer:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("item %d was not delivered", i)
+		}
+	}
+}
