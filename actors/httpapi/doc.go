@@ -1,0 +1,33 @@
+// Package httpapi is a node's HTTP front door: the same questions and changes
+// that the command line offers, health for supervisors, and metrics.
+//
+//	GET    /livez                              200 while the process answers
+//	GET    /readyz                             200 when the node serves, else 503 and the reason
+//	GET    /metrics                            Prometheus text
+//	GET    /api/v1/status                      how many more failures can be taken, and why
+//	GET    /api/v1/members                     the nodes as this one sees them
+//	GET    /api/v1/partitions[?table=t]        every partition
+//	GET    /api/v1/partitions/{group}          one partition ("g17" or "17")
+//	GET    /api/v1/tables                      the catalog's tables
+//	POST   /api/v1/tables                      create a table (admin)
+//	DELETE /api/v1/tables/{table}              drop a table (admin)
+//	GET    /api/v1/kv/{table}                  scan: lo, hi, prefix, limit, cursor
+//	GET    /api/v1/kv/{table}/{key}            one value, raw or as JSON
+//	PUT    /api/v1/kv/{table}/{key}            store the body
+//	DELETE /api/v1/kv/{table}/{key}            delete the key
+//
+// A key that is not plain text is given as ?key64= in base64 (URL alphabet,
+// padding optional) and without the last path element. Reads take
+// ?level=lease|quorum|stale. Every value has a version, given as ETag; If-Match
+// and If-None-Match: * (or ?if_version= and ?if_absent=true) make a write
+// conditional, and a condition that does not hold is 412. Every request has a
+// deadline (?timeout=5s, bounded). Everything that is not a success has a JSON
+// body with code, why and next.
+//
+// The package holds both sides: [New] makes the handler, [Listen] the server
+// around it, and [Client] asks any of several nodes.
+//
+// With certificates, everything but /livez and /readyz wants a client
+// certificate: role client for reading and key-value access, role admin for
+// changes of the catalog. Without them a [Server] listens on loopback only.
+package httpapi

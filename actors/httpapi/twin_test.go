@@ -1,0 +1,205 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+
+	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
+	"pando.dev/pando/partition"
+)
+
+// twin is a node in memory: one table per name, versions that count writes.
+type twin struct {
+	mu      sync.Mutex
+	notYet  error // why it is not ready
+	next    error // what the next store access fails with
+	panics  bool
+	block   chan struct{} // if set, Get waits for it or for its deadline
+	tables  map[string]map[string]entry
+	writes  int
+	entered chan struct{} // if set, told when Get waits
+}
+
+type entry struct {
+	value   []byte
+	version int
+}
+
+var (
+	_ httpapi.Cluster = (*twin)(nil)
+	_ httpapi.Catalog = (*twin)(nil)
+	_ httpapi.Store   = (*twin)(nil)
+	_ httpapi.Meter   = (*twin)(nil)
+)
+
+func newTwin(tables ...string) *twin {
+	t := &twin{tables: map[string]map[string]entry{}}
+	for _, name := range tables {
+		t.tables[name] = map[string]entry{}
+	}
+	return t
+}
+
+func (t *twin) Ready() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.notYet
+}
+
+func (t *twin) Status(context.Context) (actors.ClusterStatus, error) {
+	if t.panics {
+		panic("planted")
+	}
+	return actors.ClusterStatus{Cluster: "twin", CanLose: 1, Nodes: 3, Alive: 3, Self: "n1"}, nil
+}
+
+func (t *twin) Members() []actors.MemberInfo {
+	return []actors.MemberInfo{{Node: "n1", Status: "alive", Zone: "a"}}
+}
+
+func (t *twin) Partitions(_ context.Context, table string) ([]actors.PartitionInfo, error) {
+	if table != "" && t.tables[table] == nil {
+		return nil, noSuch(table)
+	}
+	return nil, nil
+}
+
+func (t *twin) Partition(_ context.Context, g partition.GroupID) (actors.PartitionInfo, error) {
+	if g != 17 {
+		return actors.PartitionInfo{}, partition.Errorf(partition.CodeNotFound, "no partition %s", g)
+	}
+	return actors.PartitionInfo{Group: g, Table: "t", Lo: []byte{0xff}, Master: "n1"}, nil
+}
+
+func (t *twin) Tables() []actors.TableInfo { return nil }
+
+func (t *twin) CreateTable(_ context.Context, s actors.TableSpec) (actors.TableInfo, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tables[s.Name] != nil {
+		return actors.TableInfo{}, partition.Errorf(partition.CodeExists, "table %q exists", s.Name)
+	}
+	t.tables[s.Name] = map[string]entry{}
+	return actors.TableInfo{Name: s.Name, Replicas: s.Replicas}, nil
+}
+
+func (t *twin) DropTable(_ context.Context, name string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tables[name] == nil {
+		return noSuch(name)
+	}
+	delete(t.tables, name)
+	return nil
+}
+
+func noSuch(table string) error {
+	return partition.Errorf(partition.CodeNoSuchTable, "no table %q", table)
+}
+
+// open returns the table, or the planted error.
+func (t *twin) open(table string) (map[string]entry, error) {
+	if t.next != nil {
+		err := t.next
+		t.next = nil
+		return nil, err
+	}
+	if t.tables[table] == nil {
+		return nil, noSuch(table)
+	}
+	return t.tables[table], nil
+}
+
+func (t *twin) Get(ctx context.Context, table string, key []byte, _ httpapi.Level) (httpapi.Value, error) {
+	if t.block != nil {
+		if t.entered != nil {
+			t.entered <- struct{}{}
+		}
+		select {
+		case <-t.block:
+		case <-ctx.Done():
+			return httpapi.Value{}, partition.Errorf(partition.CodeTimeout, "%v", ctx.Err())
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, err := t.open(table)
+	if err != nil {
+		return httpapi.Value{}, err
+	}
+	e, ok := m[string(key)]
+	if !ok {
+		return httpapi.Value{}, partition.Errorf(partition.CodeNotFound, "no key %q", key)
+	}
+	return httpapi.Value{Bytes: e.value, Version: versionOf(e)}, nil
+}
+
+func versionOf(e entry) httpapi.Version { return httpapi.Version(strconv.Itoa(e.version)) }
+
+func (t *twin) check(m map[string]entry, key []byte, c httpapi.Condition) error {
+	e, ok := m[string(key)]
+	if c.Absent && ok || c.Version != "" && (!ok || versionOf(e) != c.Version) {
+		return partition.Errorf(partition.CodeRefused, "key %q does not meet the condition", key)
+	}
+	return nil
+}
+
+func (t *twin) Put(_ context.Context, table string, key, value []byte, c httpapi.Condition) (httpapi.Version, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, err := t.open(table)
+	if err != nil {
+		return "", err
+	}
+	if err := t.check(m, key, c); err != nil {
+		return "", err
+	}
+	t.writes++
+	e := entry{value: bytes.Clone(value), version: t.writes}
+	m[string(key)] = e
+	return versionOf(e), nil
+}
+
+func (t *twin) Delete(_ context.Context, table string, key []byte, c httpapi.Condition) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, err := t.open(table)
+	if err != nil {
+		return err
+	}
+	if err := t.check(m, key, c); err != nil {
+		return err
+	}
+	delete(m, string(key))
+	return nil
+}
+
+func (t *twin) Scan(_ context.Context, table string, r partition.KeyRange, limit int, _ httpapi.Level) ([]httpapi.KV, bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, err := t.open(table)
+	if err != nil {
+		return nil, false, err
+	}
+	var keys []string
+	for k := range m {
+		if r.Contains([]byte(k)) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	more := len(keys) > limit
+	var out []httpapi.KV
+	for _, k := range keys[:min(limit, len(keys))] {
+		out = append(out, httpapi.KV{Key: []byte(k), Value: m[k].value})
+	}
+	return out, more, nil
+}
+
+func (t *twin) Counters() []actors.Counter {
+	return []actors.Counter{{Name: "wal_syncs_total", Help: "Syncs.", Value: 7}, {Name: "open_stores", Help: "Stores open.", Value: 2}}
+}
