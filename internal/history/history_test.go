@@ -34,15 +34,33 @@ func rules(r Report) string {
 	return strings.Join(s, ", ")
 }
 
-// TestVerdicts plants each violation that the check must find, beside histories
-// that look odd and are right.
-func TestVerdicts(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		record func(h *History)
-		want   string // rules, "" if nothing is wrong
-		detail string
-	}{
+// recorded is a history with the rules that it violates, "" if it is right.
+type recorded struct {
+	name   string
+	record func(h *History)
+	want   string
+	detail string // part of the explanation
+}
+
+func (c recorded) check(t *testing.T) {
+	h := New()
+	c.record(h)
+	r := h.Check(t.Context())
+	if got := rules(r); got != c.want {
+		t.Fatalf("violations %q, want %q\n%v", got, c.want, r.Err())
+	}
+	if (r.Err() == nil) != (c.want == "") {
+		t.Errorf("Err() is %v", r.Err())
+	}
+	if c.want != "" && !strings.Contains(r.Violations[0].Detail, c.detail) {
+		t.Errorf("detail %q, want %q in it", r.Violations[0].Detail, c.detail)
+	}
+}
+
+// TestWrites plants each violation that the check of reads and writes must
+// find, beside histories that look odd and are right.
+func TestWrites(t *testing.T) {
+	for _, c := range []recorded{
 		{"nothing", func(h *History) {}, "", ""},
 		{"write and read", func(h *History) { read(h, 1, "k", ""); write(h, 1, "k", "a"); read(h, 2, "k", "a") }, "", ""},
 		{"stale read", func(h *History) {
@@ -85,6 +103,14 @@ func TestVerdicts(t *testing.T) {
 			h.Invoke(1, Op{Kind: Write, Key: "k", Value: "a"})
 			read(h, 2, "k", "")
 		}, "", ""},
+	} {
+		t.Run(c.name, c.check)
+	}
+}
+
+// TestSwaps does the same with compare-and-set.
+func TestSwaps(t *testing.T) {
+	for _, c := range []recorded{
 		{"swap", func(h *History) {
 			h.Invoke(1, Op{Kind: CAS, Key: "k", Value: "a"}).Return(Result{Swapped: true})
 			h.Invoke(1, Op{Kind: CAS, Key: "k", Old: "x", Value: "b"}).Return(Result{})
@@ -113,85 +139,62 @@ func TestVerdicts(t *testing.T) {
 		}, "", ""},
 		{"keys do not mix", func(h *History) { write(h, 1, "k", "a"); read(h, 1, "l", "") }, "", ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := New()
-			c.record(h)
-			r := h.Check(t.Context())
-			if got := rules(r); got != c.want {
-				t.Fatalf("violations %q, want %q\n%v", got, c.want, r.Err())
-			}
-			if (r.Err() == nil) != (c.want == "") {
-				t.Errorf("Err() is %v", r.Err())
-			}
-			if c.want != "" && !strings.Contains(r.Violations[0].Detail, c.detail) {
-				t.Errorf("detail %q, want %q in it", r.Violations[0].Detail, c.detail)
-			}
-		})
+		t.Run(c.name, c.check)
 	}
 }
 
 // TestDurableSet plants the violations of lists and counters.
 func TestDurableSet(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		record func(h *History)
-		want   string
-	}{
+	for _, c := range []recorded{
 		{"all there", func(h *History) {
 			add(h, 1, "l", "a", 1)
 			add(h, 2, "l", "b", 2)
 			h.Observe("l", []string{"a", "b"})
-		}, ""},
+		}, "", ""},
 		{"lost", func(h *History) {
 			add(h, 1, "l", "a", 0)
 			add(h, 2, "l", "b", 0)
 			h.Observe("l", []string{"b"})
-		}, "lost"},
-		{"all lost", func(h *History) { add(h, 1, "l", "a", 0); h.Observe("l", nil) }, "lost"},
-		{"doubled", func(h *History) { add(h, 1, "l", "a", 0); h.Observe("l", []string{"a", "a"}) }, "doubled"},
+		}, "lost", ""},
+		{"all lost", func(h *History) { add(h, 1, "l", "a", 0); h.Observe("l", nil) }, "lost", ""},
+		{"doubled", func(h *History) { add(h, 1, "l", "a", 0); h.Observe("l", []string{"a", "a"}) }, "doubled", ""},
 		{"unknown may be there", func(h *History) {
 			h.Invoke(1, Op{Kind: Append, Key: "l", Value: "a"}).Unknown()
 			h.Observe("l", []string{"a"})
-		}, ""},
+		}, "", ""},
 		{"unknown need not be there", func(h *History) {
 			h.Invoke(1, Op{Kind: Append, Key: "l", Value: "a"}).Unknown()
 			h.Observe("l", nil)
-		}, ""},
+		}, "", ""},
 		{"unknown doubled", func(h *History) {
 			h.Invoke(1, Op{Kind: Append, Key: "l", Value: "a"}).Unknown()
 			h.Observe("l", []string{"a", "a"})
-		}, "doubled"},
+		}, "doubled", ""},
 		{"refused is there", func(h *History) {
 			h.Invoke(1, Op{Kind: Append, Key: "l", Value: "a"}).Refused()
 			h.Observe("l", []string{"a"})
-		}, "phantom"},
-		{"never appended", func(h *History) { h.Observe("l", []string{"a"}) }, "phantom"},
-		{"number given twice", func(h *History) { add(h, 1, "l", "a", 1); add(h, 1, "l", "b", 1) }, "doubled"},
-		{"number goes back", func(h *History) { add(h, 1, "l", "a", 2); add(h, 1, "l", "b", 1) }, "out of order"},
+		}, "phantom", ""},
+		{"never appended", func(h *History) { h.Observe("l", []string{"a"}) }, "phantom", ""},
+		{"number given twice", func(h *History) { add(h, 1, "l", "a", 1); add(h, 1, "l", "b", 1) }, "doubled", ""},
+		{"number goes back", func(h *History) { add(h, 1, "l", "a", 2); add(h, 1, "l", "b", 1) }, "out of order", ""},
 		{"numbers of concurrent appends", func(h *History) {
 			a := h.Invoke(1, Op{Kind: Append, Key: "l", Value: "a"})
 			add(h, 1, "l", "b", 2)
 			a.Return(Result{Seq: 1})
-		}, ""},
+		}, "", ""},
 		{"counter", func(h *History) {
 			add(h, 1, "n", "a", 0)
 			h.Invoke(1, Op{Kind: Append, Key: "n", Value: "b"}).Unknown()
 			h.ObserveCount("n", 2)
-		}, ""},
-		{"counter too low", func(h *History) { add(h, 1, "n", "a", 0); h.ObserveCount("n", 0) }, "lost"},
+		}, "", ""},
+		{"counter too low", func(h *History) { add(h, 1, "n", "a", 0); h.ObserveCount("n", 0) }, "lost", ""},
 		{"counter too high", func(h *History) {
 			add(h, 1, "n", "a", 0)
 			h.Invoke(1, Op{Kind: Append, Key: "n", Value: "b"}).Refused()
 			h.ObserveCount("n", 2)
-		}, "doubled"},
+		}, "doubled", ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := New()
-			c.record(h)
-			if r := h.Check(t.Context()); rules(r) != c.want {
-				t.Fatalf("violations %q, want %q\n%v", rules(r), c.want, r.Err())
-			}
-		})
+		t.Run(c.name, c.check)
 	}
 }
 
