@@ -1,0 +1,77 @@
+# Everything here needs Go and make; `make race` needs a C compiler too, and
+# `make lint` fetches its tool through the module proxy on first use.
+
+# Without cgo every machine builds the same program.
+export CGO_ENABLED ?= 0
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PACKAGES    ?= ./...
+TIMEOUT     ?= 10m
+FUZZTIME    ?= 10s
+HAMMER      ?=
+# The protocol's core and the least share of its statements that its goldens
+# and tables run.
+CORE        := ./partition ./partition/replica
+CORE_LEAST  := 95
+
+.PHONY: all help format vet lint tidy test race build demo fuzz hammer bench-log cover
+
+all: format vet lint tidy test ## format check, vet, staticcheck, layers and sizes, tests
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+format: ## fail if a file is not formatted
+	@files="$$(gofmt -l .)"; \
+	if [ -n "$$files" ]; then echo "not formatted, run gofmt -w on:"; echo "$$files"; exit 1; fi
+	@if command -v gofumpt >/dev/null; then gofumpt -l .; fi
+
+vet: ## go vet
+	$(GO) vet $(PACKAGES)
+
+lint: ## staticcheck
+	$(GO) run $(STATICCHECK) $(PACKAGES)
+
+tidy: ## layer table, purity, file and function sizes, no package state
+	$(GO) test ./internal/tidy
+
+test: ## all tests
+	$(GO) test -timeout $(TIMEOUT) $(PACKAGES)
+
+race: export CGO_ENABLED = 1
+race: ## all tests under the race detector; needs a C compiler
+	@command -v $${CC:-gcc} >/dev/null || { echo "make race needs a C compiler: install gcc or set CC"; exit 1; }
+	$(GO) test -race -timeout 30m $(PACKAGES)
+
+build: ## bin/pando, the same bytes on every machine
+	$(GO) build -trimpath -buildvcs=false -ldflags=-buildid= -o bin/pando ./cmd/pando
+
+demo: ## three nodes and a small load in one process; Ctrl-C ends it
+	$(GO) run ./cmd/pando demo
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@set -e; \
+	$(GO) list -f '{{$$d := .Dir}}{{range .TestGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}' $(PACKAGES) | \
+	while read -r file; do \
+		[ -n "$$file" ] || continue; \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "$$name in $$(dirname "$$file")"; \
+			(cd "$$(dirname "$$file")" && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+		done; \
+	done
+
+hammer: ## kill and pause real processes under load; HAMMER=... are its flags
+	$(GO) run ./internal/hammer $(HAMMER)
+
+bench-log: ## the log against others, in one run
+	cd bench/rivals && $(GO) run .
+
+cover: ## the core's goldens and tables; fails below CORE_LEAST percent
+	$(GO) test -short -count=1 -coverprofile=cover.out \
+		-coverpkg=$$(echo $(CORE) | tr ' ' ',') $(CORE)
+	@$(GO) tool cover -func=cover.out | awk -v least=$(CORE_LEAST) ' \
+		/^total:/ { share = $$3 + 0; seen = 1 } \
+		END { if (!seen) { print "no coverage was recorded"; exit 1 } \
+		      printf "core: %.1f %% of statements, at least %d wanted\n", share, least; \
+		      exit share < least }'
