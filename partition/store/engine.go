@@ -1,0 +1,256 @@
+package store
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"pando.dev/pando/partition"
+)
+
+const (
+	storesDir = "stores"
+	trashDir  = "trash"
+	// slotWait bounds how long opening a store waits for another to be closed.
+	slotWait = 5 * time.Second
+	// closeWait bounds how long Close flushes, and then waits for views.
+	closeWait = 10 * time.Second
+)
+
+// ID names one copy of a replica's state on this node: its group, and a
+// generation that goes up each time the state is replaced as a whole. The log
+// says which generation counts.
+type ID struct {
+	Group      partition.GroupID
+	Generation uint32
+}
+
+// String returns the store's directory below the stores, such as "g17/1".
+func (id ID) String() string { return id.Group.String() + "/" + strconv.Itoa(int(id.Generation)) }
+
+// Engine owns the state of all replicas of a node: one Pebble store each, and
+// what they share. Its methods may be called from any goroutine.
+type Engine struct {
+	o         Options
+	cache     *pebble.Cache
+	files     *pebble.FileCache
+	scheduler *scheduler
+	fs        *thinFS // for the engine's own directories
+	count     fsCounters
+	start     time.Time
+	quit      chan struct{} // closed when background work must end
+	poke      chan struct{} // the flush controller has something to look at
+	sweep     chan struct{} // the trash has something to remove
+	tasks     sync.WaitGroup
+
+	unflushed atomic.Int64 // bytes applied and not durable, of all stores
+	flushes   atomic.Int64
+	stalls    atomic.Int64
+	poisoned  atomic.Pointer[error] // why the process is ending
+	closing   atomic.Bool
+	waiters   atomic.Int32 // who waits on freed
+
+	mu     sync.Mutex
+	spaces map[ID]*space
+	open   map[*space]struct{}
+	slots  int           // open stores and those about to be
+	freed  chan struct{} // closed and replaced when a slot or a use is given back
+	spare  func()        // releases the cache share of stores that are not open
+	buried int           // counts names in the trash
+
+	dirtyMu sync.Mutex
+	dirty   map[*space]struct{} // stores with unflushed bytes
+	roomFor map[*Store]func()   // who waits for room
+}
+
+// NewEngine makes the engine of a node. It opens no store. Whatever an earlier
+// run left in the trash is removed in the background.
+func NewEngine(o Options) (*Engine, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	spare := int64(o.MaxOpen) * openStoreBytes
+	e := &Engine{
+		o:         o,
+		cache:     pebble.NewCache(o.CacheBytes + o.MemoryBytes + spare),
+		files:     pebble.NewFileCache(runtime.GOMAXPROCS(0), o.MaxFiles),
+		scheduler: newScheduler(o.Compactions),
+		start:     time.Now(),
+		quit:      make(chan struct{}),
+		poke:      make(chan struct{}, 1),
+		sweep:     make(chan struct{}, 1),
+		spaces:    make(map[ID]*space),
+		open:      make(map[*space]struct{}),
+		freed:     make(chan struct{}),
+		dirty:     make(map[*space]struct{}),
+		roomFor:   make(map[*Store]func()),
+	}
+	e.fs = e.newFS(func(error) {})
+	e.spare = e.cache.Reserve(int(spare))
+	for _, d := range []string{storesDir, trashDir} {
+		if err := e.makeDir(e.path(d)); err != nil {
+			e.cache.Unref()
+			e.files.Unref()
+			return nil, classify(fmt.Errorf("make %s: %w", e.path(d), err))
+		}
+	}
+	e.tasks.Add(2)
+	go e.control()
+	go e.removeTrash()
+	e.sweep <- struct{}{}
+	return e, nil
+}
+
+// newFS is the file system of one store, or of the engine itself.
+func (e *Engine) newFS(report func(error)) *thinFS {
+	return &thinFS{FS: e.o.FS, count: &e.count, quit: e.quit, fatal: e.fail, report: report}
+}
+
+// fail ends the process.
+func (e *Engine) fail(err error) {
+	e.poisoned.CompareAndSwap(nil, &err)
+	e.o.Fatal(err)
+}
+
+// now is the engine's own clock, for ages only.
+func (e *Engine) now() time.Duration { return time.Since(e.start) }
+
+func (e *Engine) path(elem ...string) string {
+	return e.o.FS.PathJoin(append([]string{e.o.Dir}, elem...)...)
+}
+
+func (id ID) path(e *Engine) string {
+	return e.path(storesDir, id.Group.String(), strconv.Itoa(int(id.Generation)))
+}
+
+// makeDir makes a directory that survives a crash.
+func (e *Engine) makeDir(dir string) error {
+	if _, err := e.fs.Stat(dir); err == nil {
+		return nil
+	} else if !isNotExist(err) {
+		return err
+	}
+	parent := e.fs.PathDir(dir)
+	if parent != dir {
+		if err := e.makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := e.fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return e.syncDir(parent)
+}
+
+func (e *Engine) syncDir(dir string) error {
+	f, err := e.fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// Open returns a handle on the store of a replica. Nothing is read or made
+// until the first use. A handle opened before for the same store loses its
+// right to it: its calls return an error from then on, so a replica that was
+// rebuilt never shares its state with what is left of its former self.
+func (e *Engine) Open(g partition.GroupID, generation uint32) (*Store, error) {
+	id := ID{Group: g, Generation: generation}
+	sp, err := e.space(id)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{sp: sp}
+	if !sp.hand(s) {
+		return nil, partition.Errorf(partition.CodeBusy, "store %s is being removed", id)
+	}
+	return s, nil
+}
+
+// space finds or makes the entry of a store.
+func (e *Engine) space(id ID) (*space, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing.Load() {
+		return nil, errClosed
+	}
+	sp, ok := e.spaces[id]
+	if !ok {
+		sp = newSpace(e, id)
+		e.spaces[id] = sp
+	}
+	return sp, nil
+}
+
+// Generations lists the stores on disk, so that the node can drop those that
+// no log record names.
+func (e *Engine) Generations() ([]ID, error) {
+	root := e.path(storesDir)
+	groups, err := e.fs.List(root)
+	if err != nil {
+		return nil, classify(fmt.Errorf("list %s: %w", root, err))
+	}
+	var ids []ID
+	for _, g := range groups {
+		group, err := strconv.ParseUint(strings.TrimPrefix(g, "g"), 10, 64)
+		if err != nil || partition.GroupID(group).String() != g {
+			continue
+		}
+		names, err := e.fs.List(e.path(storesDir, g))
+		if err != nil {
+			return nil, classify(fmt.Errorf("list generations of %s: %w", g, err))
+		}
+		for _, n := range names {
+			if gen, err := strconv.ParseUint(n, 10, 32); err == nil && strconv.FormatUint(gen, 10) == n {
+				ids = append(ids, ID{Group: partition.GroupID(group), Generation: uint32(gen)})
+			}
+		}
+	}
+	slices.SortFunc(ids, func(a, b ID) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Generation, b.Generation))
+	})
+	return ids, nil
+}
+
+// Close flushes what is dirty, so that the next start replays little, and
+// closes every store. It waits a bounded time for the flushes and for views
+// that are still open; what was not flushed is replayed from the log.
+func (e *Engine) Close() error {
+	if e.closing.Swap(true) {
+		return nil
+	}
+	e.mu.Lock()
+	all := make([]*space, 0, len(e.spaces))
+	for _, sp := range e.spaces {
+		all = append(all, sp)
+	}
+	e.mu.Unlock()
+	deadline := time.NewTimer(closeWait)
+	defer deadline.Stop()
+	if e.poisoned.Load() == nil {
+		e.flushAll(deadline.C)
+	}
+	close(e.quit)
+	e.tasks.Wait()
+	var first error
+	for _, sp := range all {
+		if err := sp.shut(closeWait); err != nil && first == nil {
+			first = fmt.Errorf("close store %s: %w", sp.id, err)
+		}
+	}
+	e.spare()
+	if first == nil {
+		e.files.Unref()
+		e.cache.Unref()
+	}
+	return first
+}
