@@ -1,0 +1,198 @@
+package lease
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"pando.dev/pando/partition"
+)
+
+// beatWindow is how many beats may be unanswered: an answer to an older one is
+// worth nothing any more.
+const beatWindow = 16
+
+// peer is one neighbour, in both roles.
+type peer struct {
+	mu      sync.Mutex
+	boot    uint64 // the newest incarnation known; 0: none
+	refused uint64
+
+	// As a grantor to us. The atomics are written under mu and read without.
+	held     atomic.Int64 // until when its grant counts; 0: none
+	answered atomic.Int64 // when its last answer came in; 0: unreachable
+	distrust atomic.Bool  // it revoked more groups than we keep: nothing of it counts
+	floors   floors       // per group the epoch below which its grant counts for nothing
+	applied  uint64       // its revision that we have acted on
+	seq      uint64
+	sent     [beatWindow]sentBeat
+
+	// As a holder of our grant.
+	granted  partition.Time // until when it may count on it
+	withheld bool           // more revocations than we keep: no grant for ever
+	revision uint64         // counts the revocations
+	// revoked are those that it has not acknowledged; order lists them by
+	// revision, with leftovers whose revision is no longer that of the group.
+	revoked map[partition.GroupID]revoked
+	order   []revision
+}
+
+type sentBeat struct {
+	seq uint64
+	at  partition.Time
+}
+
+type revoked struct {
+	epoch    partition.Epoch
+	revision uint64
+}
+
+type revision struct {
+	number uint64
+	group  partition.GroupID
+}
+
+func newPeer() *peer { return &peer{revoked: make(map[partition.GroupID]revoked)} }
+
+// learn notes the peer's incarnation. A dead one holds no grant, and does not
+// keep those it gave; what was revoked or is revoked here stands.
+func (p *peer) learn(boot uint64) {
+	if boot <= p.boot {
+		return
+	}
+	p.boot = boot
+	p.held.Store(0)
+	p.answered.Store(0)
+	p.applied = 0
+	p.granted = 0
+}
+
+// revoke adds a revocation and returns the end of what is granted.
+func (p *peer) revoke(g partition.GroupID, epoch partition.Epoch, limit int) partition.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, known := p.revoked[g]
+	switch {
+	case known && old.epoch >= epoch:
+	case !known && len(p.revoked) >= limit:
+		p.withheld = true
+	default:
+		p.revision++
+		p.revoked[g] = revoked{epoch: epoch, revision: p.revision}
+		p.order = append(p.order, revision{p.revision, g})
+		p.compact()
+	}
+	return p.granted
+}
+
+// compact drops the leftovers of order when they are more than half of it.
+func (p *peer) compact() {
+	if len(p.order) < 64 || len(p.order) < 2*len(p.revoked) {
+		return
+	}
+	kept := p.order[:0]
+	for _, r := range p.order {
+		if p.revoked[r.group].revision == r.number {
+			kept = append(kept, r)
+		}
+	}
+	p.order = kept
+}
+
+// acknowledge drops the revocations up to a revision.
+func (p *peer) acknowledge(upTo uint64) {
+	n := 0
+	for n < len(p.order) && p.order[n].number <= upTo {
+		r := p.order[n]
+		if p.revoked[r.group].revision == r.number {
+			delete(p.revoked, r.group)
+		}
+		n++
+	}
+	if p.order = p.order[n:]; len(p.order) == 0 {
+		p.order = nil
+	}
+}
+
+// unacknowledged lists the oldest revocations, the revision they go up to, and
+// whether there are more.
+func (p *peer) unacknowledged() (list []Revocation, upTo uint64, more bool) {
+	for _, r := range p.order {
+		x := p.revoked[r.group]
+		if x.revision != r.number {
+			continue
+		}
+		if len(list) == MaxRevokedPerAnswer {
+			return list, upTo, true
+		}
+		list = append(list, Revocation{Group: r.group, Epoch: x.epoch})
+		upTo = r.number
+	}
+	return list, p.revision, false
+}
+
+// floorShards divides the floors, so that a change copies only a part.
+const floorShards = 64
+
+// floors are, per group, the newest epoch that a peer has promised. Reading
+// takes no lock; a change copies the part it is in and is made under peer.mu.
+type floors struct {
+	count  atomic.Int64
+	shards [floorShards]atomic.Pointer[map[partition.GroupID]partition.Epoch]
+}
+
+func (f *floors) get(g partition.GroupID) partition.Epoch {
+	if f.count.Load() == 0 {
+		return 0
+	}
+	if m := f.shards[g%floorShards].Load(); m != nil {
+		return (*m)[g]
+	}
+	return 0
+}
+
+func (f *floors) len() int { return int(f.count.Load()) }
+
+// raise takes the revocations in; false if that would be more than limit.
+func (f *floors) raise(list []Revocation, limit int) bool {
+	var fresh [floorShards]map[partition.GroupID]partition.Epoch
+	n := f.count.Load()
+	for _, r := range list {
+		s := r.Group % floorShards
+		if fresh[s] == nil {
+			fresh[s] = make(map[partition.GroupID]partition.Epoch)
+			if old := f.shards[s].Load(); old != nil {
+				maps.Copy(fresh[s], *old)
+			}
+		}
+		old, known := fresh[s][r.Group]
+		if !known {
+			n++
+		}
+		fresh[s][r.Group] = max(old, r.Epoch)
+	}
+	if n > int64(limit) {
+		return false
+	}
+	f.count.Store(n)
+	for s := range fresh {
+		if fresh[s] != nil {
+			f.shards[s].Store(&fresh[s])
+		}
+	}
+	return true
+}
+
+func (f *floors) remove(g partition.GroupID) {
+	old := f.shards[g%floorShards].Load()
+	if old == nil {
+		return
+	}
+	if _, known := (*old)[g]; !known {
+		return
+	}
+	fresh := maps.Clone(*old)
+	delete(fresh, g)
+	f.shards[g%floorShards].Store(&fresh)
+	f.count.Add(-1)
+}

@@ -1,0 +1,214 @@
+package lease
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+)
+
+const (
+	// DefaultLease and DefaultInterval are the length of a grant and the time
+	// between two beats.
+	DefaultLease    = 300 * time.Millisecond
+	DefaultInterval = 75 * time.Millisecond
+	// DefaultDriftPPM is how much faster than the holder's the grantor's clock
+	// may run, in parts per million.
+	DefaultDriftPPM = 1_000
+	// maxLease bounds Config.Lease; more would make every failover wait for it.
+	maxLease = time.Minute
+	// DefaultMaxPeers bounds the nodes a table keeps.
+	DefaultMaxPeers = 1_024
+	// DefaultMaxRevoked bounds the groups per peer, in each direction.
+	DefaultMaxRevoked = 1 << 20
+	// MaxRevokedPerAnswer bounds the revocations of one answer; one that cannot
+	// name them all renews nothing.
+	MaxRevokedPerAnswer = 2_048
+)
+
+// Config is what a table is made with. The zero value of each optional field
+// means its default.
+type Config struct {
+	Self partition.NodeID // required
+	Boot uint64           // required: the node's incarnation, greater than every earlier one
+	// Now is the clock of the node's events; required, must not go backwards.
+	Now func() partition.Time
+
+	Lease      time.Duration // length of a grant; the same on all nodes is best
+	DriftPPM   int           // margin between the clocks of two nodes
+	MaxPeers   int           // at the limit, further nodes get no grants
+	MaxRevoked int           // at the limit, the peer's grants stop to count
+}
+
+// Table is one node's leases and neighbours. Its methods may be called from any
+// goroutine and do not block; Granted and Reachable take no lock.
+type Table struct {
+	c    Config
+	open atomic.Bool
+
+	mu    sync.Mutex // guards changes of the map; see peer
+	peers atomic.Pointer[map[partition.NodeID]*peer]
+}
+
+// New makes a table. It grants nothing before Open.
+func New(c Config) *Table {
+	if c.Lease <= 0 {
+		c.Lease = DefaultLease
+	}
+	c.Lease = min(c.Lease, maxLease)
+	if c.DriftPPM <= 0 {
+		c.DriftPPM = DefaultDriftPPM
+	}
+	if c.MaxPeers <= 0 {
+		c.MaxPeers = DefaultMaxPeers
+	}
+	if c.MaxRevoked <= 0 {
+		c.MaxRevoked = DefaultMaxRevoked
+	}
+	t := &Table{c: c}
+	t.peers.Store(&map[partition.NodeID]*peer{})
+	return t
+}
+
+// Open lets the table grant. Before it the node must have called Revoke, for
+// every replica that its disk holds, with the stored promise and each other
+// member's node: a former incarnation may have promised that epoch and died
+// before the holder of an older one was told. A node with an empty disk opens
+// at once.
+func (t *Table) Open() { t.open.Store(true) }
+
+// Lease is the length of a grant.
+func (t *Table) Lease() time.Duration { return t.c.Lease }
+
+// peer returns the entry of a node, or nil if the table is full.
+func (t *Table) peer(n partition.NodeID) *peer {
+	if p := (*t.peers.Load())[n]; p != nil {
+		return p
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := *t.peers.Load()
+	if p := old[n]; p != nil {
+		return p
+	}
+	if len(old) >= t.c.MaxPeers {
+		return nil
+	}
+	grown := make(map[partition.NodeID]*peer, len(old)+1)
+	for k, v := range old {
+		grown[k] = v
+	}
+	p := newPeer()
+	grown[n] = p
+	t.peers.Store(&grown)
+	return p
+}
+
+// Reachable reports whether the node has answered a beat within one lease, and
+// its links were not reported down since. The own node is reachable.
+func (t *Table) Reachable(n partition.NodeID) bool {
+	if n == t.c.Self {
+		return true
+	}
+	p := (*t.peers.Load())[n]
+	if p == nil {
+		return false
+	}
+	at := p.answered.Load()
+	return at != 0 && t.c.Now() <= partition.Time(at)+t.c.Lease
+}
+
+// Granted returns until when the grant of node by counts for this node as
+// master of the group in epoch; see replica.Neighbours. It does not check that
+// by has promised the epoch: the read view names only members that have.
+func (t *Table) Granted(g partition.GroupID, epoch partition.Epoch, by partition.NodeID) partition.Time {
+	p := (*t.peers.Load())[by]
+	if p == nil {
+		return 0
+	}
+	// The end first and the floor second: OnAnswer stores them the other way
+	// round, so an end that came with a revocation is never seen without it.
+	until := p.held.Load()
+	if until == 0 || p.distrust.Load() || epoch < p.floors.get(g) {
+		return 0
+	}
+	return partition.Time(until)
+}
+
+// Revoke excludes the group from every further grant to holder in an epoch
+// older than the given one, and returns until when the grants made so far run;
+// see replica.Neighbours.
+func (t *Table) Revoke(g partition.GroupID, epoch partition.Epoch, holder partition.NodeID) partition.Time {
+	if holder == t.c.Self {
+		return 0
+	}
+	p := t.peer(holder)
+	if p == nil {
+		return 0 // a node without an entry never gets a grant
+	}
+	return p.revoke(g, epoch, t.c.MaxRevoked)
+}
+
+// Up notes a peer's incarnation, as a link's handshake has proved it. A newer
+// one than known voids what was granted in both directions.
+func (t *Table) Up(n partition.NodeID, boot uint64) {
+	if p := t.peer(n); p != nil {
+		p.mu.Lock()
+		p.learn(boot)
+		p.mu.Unlock()
+	}
+}
+
+// Down says that the links to this incarnation of a node broke: it counts as
+// unreachable until it answers again. Grants run on.
+func (t *Table) Down(n partition.NodeID, boot uint64) {
+	if p := (*t.peers.Load())[n]; p != nil {
+		p.mu.Lock()
+		if p.boot == boot {
+			p.answered.Store(0)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// Forget drops what the table remembers of revocations by others for a group of
+// which this node holds no replica any more.
+func (t *Table) Forget(g partition.GroupID) {
+	for _, p := range *t.peers.Load() {
+		p.mu.Lock()
+		p.floors.remove(g)
+		p.mu.Unlock()
+	}
+}
+
+// PeerStats describes one peer's leases.
+type PeerStats struct {
+	Boot      uint64
+	Held      partition.Time // until when its grant counts here
+	Granted   partition.Time // until when it may count on ours
+	Revoked   int            // groups it has not yet acknowledged
+	Floors    int            // groups it has revoked here
+	Refused   uint64         // beats and answers that were not taken
+	Distrust  bool           // it revoked more groups than the limit
+	Withheld  bool           // we revoked more than the limit: no grants
+	Reachable bool
+}
+
+// Stats describes a peer; ok is false if the table does not know it.
+func (t *Table) Stats(n partition.NodeID) (s PeerStats, ok bool) {
+	p := (*t.peers.Load())[n]
+	if p == nil {
+		return s, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return PeerStats{
+		Boot: p.boot, Held: partition.Time(p.held.Load()), Granted: p.granted, Revoked: len(p.revoked),
+		Floors: p.floors.len(), Refused: p.refused, Distrust: p.distrust.Load(), Withheld: p.withheld,
+		Reachable: t.Reachable(n),
+	}, true
+}
+
+var _ replica.Neighbours = (*Table)(nil)
