@@ -1,0 +1,2 @@
+// Package kv is the built-in ordered key-value kind.
+package kv
