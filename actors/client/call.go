@@ -96,9 +96,18 @@ func (k *call) unlock() {
 		if k.stop != nil {
 			k.stop()
 		}
-		k.c.leave(k.size)
+		k.leave()
 		k.done(t.result, t.err)
 	}
+}
+
+// leave counts the call out of what bounds it.
+func (k *call) leave() {
+	if k.group != nil {
+		k.c.openings.Add(-1)
+		return
+	}
+	k.c.leave(k.size)
 }
 
 // wake lets waiting calls go on.
@@ -374,6 +383,7 @@ func (k *call) sessionExpired(e *partition.Error) {
 		return
 	}
 	k.session.group.expired(k.session)
+	k.unseat()
 	if k.tries++; k.tries > 1 {
 		k.pause(backoff(k.tries, busyMin, busyMax))
 		return

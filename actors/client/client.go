@@ -36,6 +36,7 @@ type Client struct {
 	wakeup    chan struct{} // to the sweeper
 
 	calls, bytes atomic.Int64 // in flight
+	openings     atomic.Int64 // sessions being opened
 
 	mu      sync.Mutex
 	closed  bool
@@ -224,7 +225,7 @@ func (c *Client) Refresh(ctx context.Context) error {
 // openSession opens one more session with the group, for which g.opening has
 // been raised.
 func (g *group) openSession() {
-	g.c.calls.Add(1) // beyond the bound: it serves operations that are in it
+	g.c.openings.Add(1) // not bound by MaxInFlight: it serves operations that are
 	g.c.wakeSweeper()
 	k := &call{
 		c: g.c, group: g, deadline: time.Now().Add(g.c.cfg.Timeout), req: Request{Op: OpOpenSession},
@@ -277,7 +278,7 @@ func (c *Client) watch() {
 			return
 		}
 		tick := time.NewTicker(sweepEvery)
-		for c.calls.Load() > 0 {
+		for c.calls.Load() > 0 || c.openings.Load() > 0 {
 			select {
 			case now := <-tick.C:
 				c.sweep(now)

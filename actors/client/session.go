@@ -16,7 +16,7 @@ const windowSize = 64
 type session struct {
 	group *group
 	id    partition.SessionID
-	next uint64 // the number of the next command; from 1
+	next  uint64 // the number of the next command; from 1
 	// oldest is the lowest outstanding number, or next if there is none:
 	// next-windowSize <= oldest <= next.
 	oldest uint64
