@@ -53,7 +53,6 @@ type Level string
 const (
 	LevelLease  Level = "lease"  // linearizable, at the master, no round trip
 	LevelQuorum Level = "quorum" // linearizable without relying on clocks
-	LevelStale  Level = "stale"  // any replica
 )
 
 // Version identifies one state of a key. It is opaque: compare for equality.

@@ -18,7 +18,7 @@
 //
 // A key that is not plain text is given as ?key64= in base64 (URL alphabet,
 // padding optional) and without the last path element. Reads take
-// ?level=lease|quorum|stale. Every value has a version, given as ETag; If-Match
+// ?level=lease|quorum. Every value has a version, given as ETag; If-Match
 // and If-None-Match: * (or ?if_version= and ?if_absent=true) make a write
 // conditional, and a condition that does not hold is 412. Every request has a
 // deadline (?timeout=5s, bounded). Everything that is not a success has a JSON

@@ -225,10 +225,10 @@ func levelOf(r *http.Request) (Level, error) {
 	switch l := Level(r.URL.Query().Get("level")); l {
 	case "":
 		return LevelLease, nil
-	case LevelLease, LevelQuorum, LevelStale:
+	case LevelLease, LevelQuorum:
 		return l, nil
 	default:
-		return "", invalid("use lease, quorum or stale", "read level %q is unknown", l)
+		return "", invalid("use lease or quorum", "read level %q is unknown", l)
 	}
 }
 

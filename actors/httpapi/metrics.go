@@ -3,7 +3,6 @@ package httpapi
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,8 +53,7 @@ func (x *metrics) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// nodeNumbers collects the node's own counters at the moment of a scrape. What
-// ends in _total only grows, everything else is a gauge.
+// nodeNumbers collects the node's own counters at the moment of a scrape.
 type nodeNumbers struct{ meter Meter }
 
 // Describe sends nothing: the set of counters belongs to the node.
@@ -64,15 +62,11 @@ func (nodeNumbers) Describe(chan<- *prometheus.Desc) {}
 // Collect reads the node's counters.
 func (n nodeNumbers) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range n.meter.Counters() {
-		kind := prometheus.GaugeValue
-		if strings.HasSuffix(c.Name, "_total") {
-			kind = prometheus.CounterValue
+		kind := prometheus.CounterValue
+		if c.Gauge {
+			kind = prometheus.GaugeValue
 		}
-		name := c.Name
-		if !strings.HasPrefix(name, "pando_") {
-			name = "pando_" + name
-		}
-		m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, c.Help, nil, nil), kind, float64(c.Value))
+		m, err := prometheus.NewConstMetric(prometheus.NewDesc("pando_"+c.Name, c.Help, nil, nil), kind, c.Value)
 		if err != nil {
 			m = prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
 		}

@@ -201,5 +201,5 @@ func (t *twin) Scan(_ context.Context, table string, r partition.KeyRange, limit
 }
 
 func (t *twin) Counters() []actors.Counter {
-	return []actors.Counter{{Name: "wal_syncs_total", Help: "Syncs.", Value: 7}, {Name: "open_stores", Help: "Stores open.", Value: 2}}
+	return []actors.Counter{{Name: "wal_syncs_total", Help: "Syncs.", Value: 7}, {Name: "open_stores", Help: "Stores open.", Value: 2, Gauge: true}}
 }
