@@ -26,5 +26,8 @@
 // The check wants three things of a workload: a key is absent when it is first
 // used, a value is written at most once per key, and a key sees at most
 // [MaxOperations] operations, because the search grows steeply with their
-// number. [History.Window] hands out fresh keys so that the last holds.
+// number. [History.Window] hands out fresh keys so that the last holds. It grows
+// with the operations that overlap as well: with 16 clients at once on one key
+// it takes milliseconds, with 64 it may not end. Let 64 clients share 8 keys or
+// more.
 package history

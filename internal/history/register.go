@@ -129,9 +129,11 @@ func (o *observations) see(value string, at uint64) bool {
 	return true
 }
 
-// explain names the plainest reason why the operations of a key cannot be
-// ordered. It looks for reads that are wrong by themselves; there may be none.
-func explain(events []Event) string {
+// plain looks for answers that are wrong by themselves, whatever the order of
+// the rest, and names the first. It finds most violations at once, and in
+// words; the search for an order takes long exactly when there is none.
+func plain(events []Event) string {
+	seen := observed(events)
 	writes := map[string]Event{}
 	for _, e := range events {
 		if e.Kind == Write || e.Kind == CAS {
@@ -142,38 +144,41 @@ func explain(events []Event) string {
 		if e.Kind != Read || e.Outcome != OutcomeOK {
 			continue
 		}
-		got := e.Got
-		w, known := writes[got]
+		w, known := writes[e.Got]
 		switch {
-		case got != "" && !known:
-			return fmt.Sprintf("client %d read %q, which nobody wrote", e.Client, got)
+		case e.Got != "" && !known:
+			return fmt.Sprintf("client %d read %q, which nobody wrote", e.Client, e.Got)
 		case known && w.Outcome == OutcomeRefused:
-			return fmt.Sprintf("client %d read %q, a write that was refused", e.Client, got)
+			return fmt.Sprintf("client %d read %q, a write that was refused", e.Client, e.Got)
 		case known && w.Kind == CAS && w.Outcome == OutcomeOK && !w.Swapped:
-			return fmt.Sprintf("client %d read %q, which was answered as not swapped", e.Client, got)
+			return fmt.Sprintf("client %d read %q, which was answered as not swapped", e.Client, e.Got)
 		case known && w.Called > e.Ended:
-			return fmt.Sprintf("client %d read %q before it was written", e.Client, got)
+			return fmt.Sprintf("client %d read %q before it was written", e.Client, e.Got)
 		}
-		if by, ok := replaced(events, w, e); ok {
-			return fmt.Sprintf("client %d read %q at %d, though client %d's %s of %q had been acknowledged at %d",
-				e.Client, got, e.Called, by.Client, by.Kind, by.Value, by.Ended)
+		// An absent key is what there was before everything: w is zero then.
+		var since uint64
+		if known {
+			since = seen.effective(w)
+		}
+		for _, by := range events {
+			if end := seen.effective(by); by.Called > since && end < e.Called {
+				return fmt.Sprintf("client %d read %q at %d, though client %d's %s of %q, which began after it at %d, had taken effect by %d",
+					e.Client, e.Got, e.Called, by.Client, by.Kind, by.Value, by.Called, end)
+			}
 		}
 	}
-	return "no order of the operations explains all answers"
+	return ""
 }
 
-// replaced finds an acknowledged change that began after w had ended, and ended
-// before the read began: the read of w's value is stale, or the change is lost.
-// Reading an absent key is like reading what was there before everything.
-func replaced(events []Event, w, read Event) (Event, bool) {
-	if w.Called != 0 && w.Outcome != OutcomeOK {
-		return Event{}, false
+// effective returns the time by which a change certainly had taken effect:
+// when it was acknowledged, or when its value was first seen.
+func (o *observations) effective(e Event) uint64 {
+	end := uint64(math.MaxUint64)
+	if e.Outcome == OutcomeOK && (e.Kind == Write || e.Kind == CAS && e.Swapped) {
+		end = e.Ended
 	}
-	for _, e := range events {
-		changed := e.Kind == Write || e.Kind == CAS && e.Swapped
-		if changed && e.Outcome == OutcomeOK && e.Called > w.Ended && e.Ended < read.Called {
-			return e, true
-		}
+	if at, ok := o.first[e.Value]; ok && e.Kind != Read {
+		end = min(end, at)
 	}
-	return Event{}, false
+	return end
 }
