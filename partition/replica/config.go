@@ -85,3 +85,69 @@ type ConfigurationAt struct {
 	Index      partition.Index
 	Membership *partition.Membership
 }
+
+func (c *Config) validate() error {
+	switch {
+	case c.Group == 0 || c.Self == 0 || c.Node == "":
+		return partition.Errorf(partition.CodeInvalid, "replica config needs Group, Self and Node; they are %s, %d and %q", c.Group, c.Self, c.Node)
+	case c.Neighbours == nil || c.Rand == nil:
+		return partition.Errorf(partition.CodeInvalid, "replica config needs Neighbours and Rand")
+	}
+	return nil
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&c.Lease, 300*time.Millisecond)
+	def(&c.RetryMin, 20*time.Millisecond)
+	def(&c.RetryMax, time.Second)
+	def(&c.AnswerWait, 150*time.Millisecond)
+	def(&c.DurabilityWait, 5*time.Second)
+	num := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	num(&c.TailBytes, 1<<20)
+	num(&c.MaxAppendBytes, 1<<20)
+	num(&c.MaxInFlightBytes, 4<<20)
+	num(&c.MaxPending, 16<<10)
+}
+
+func (r *Restored) validate() error {
+	bad := func(format string, args ...any) error {
+		return partition.Errorf(partition.CodeCorrupt, "restored state: "+format, args...)
+	}
+	if r.First == 0 || r.Last+1 < r.First || r.BeforeFirst.Index != r.First-1 {
+		return bad("records %d to %d behind %s", r.First, r.Last, r.BeforeFirst)
+	}
+	if r.Commit > r.Last || r.Applied > r.Commit {
+		return bad("applied %d, commit %d, last %d", r.Applied, r.Commit, r.Last)
+	}
+	if (len(r.Runs) == 0) != (r.Last < r.First) {
+		return bad("%d runs for records %d to %d", len(r.Runs), r.First, r.Last)
+	}
+	at := EpochRun{Epoch: r.BeforeFirst.Epoch, First: r.First}
+	for i, x := range r.Runs {
+		if x.First > r.Last || x.Epoch < at.Epoch || (i == 0) != (x.First == r.First) || i > 0 && (x.First <= at.First || x.Epoch == at.Epoch) {
+			return bad("run %d has epoch %s from %d", i, x.Epoch, x.First)
+		}
+		at = x
+	}
+	if len(r.Configurations) == 0 {
+		return bad("no configuration")
+	}
+	for i, c := range r.Configurations {
+		if c.Membership == nil || c.Index > r.Last || i > 0 && c.Index <= r.Configurations[i-1].Index {
+			return bad("configuration %d at %d", i, c.Index)
+		}
+	}
+	if at.Epoch > r.Promised {
+		return bad("a record of epoch %s above the promise %s", at.Epoch, r.Promised)
+	}
+	return nil
+}

@@ -18,7 +18,10 @@ type Tick struct{}
 // Received is a message from another replica of the group. The host has checked
 // that it was sent to this replica by the node that holds From.
 type Received struct {
-	From    partition.ReplicaID
+	From partition.ReplicaID
+	// Node is where From lives and answers go. Empty: where the active
+	// configurations say.
+	Node    partition.NodeID
 	Message Message
 }
 

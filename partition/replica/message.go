@@ -36,6 +36,9 @@ type AppendAck struct {
 	// Want, if not 0, asks for records from this index on: there is a gap, or
 	// the log differs before it.
 	Want partition.Index
+	// Commit is what the sender knows to be committed, so that the master can
+	// tell who still has to be told.
+	Commit partition.Index
 }
 
 // Gather asks a member to support an attempt to become master.

@@ -37,6 +37,9 @@ type Send struct {
 type Apply struct {
 	First, Last partition.Index
 	Records     []partition.Record
+	// IDs, if not nil, has for each record the ID of the proposal that waits
+	// for its result, or 0: the host keeps that result until the Reply.
+	IDs []uint64
 }
 
 // Reply answers the Proposal or ReadIndex with this ID. Without an error the

@@ -1,0 +1,294 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"pando.dev/pando/partition"
+)
+
+// MaxResultBytes bounds the result of a command, which is kept in the state for
+// retries.
+const MaxResultBytes = 64 << 10
+
+// Result is what applying one record has given.
+type Result struct {
+	// Data is the result of a command. It is the caller's to keep.
+	Data []byte
+	// Session is the session that the record has opened.
+	Session partition.SessionID
+	// Repeated: the command had been executed before; this is its first result.
+	Repeated bool
+	// Err refuses the record: it changed nothing, except with CodeTooLarge,
+	// which says that the command was executed but its result cannot be kept.
+	Err *partition.Error
+}
+
+// Executor applies committed records to a partition and keeps the sessions that
+// make every command execute once. All it knows is in the state, in the same
+// writes as the commands' effects, so it travels with every copy.
+//
+// Apply belongs to one goroutine. Read may run on any number of them at once.
+type Executor struct {
+	p        partition.Partition
+	sessions sessions
+	config   ConfigurationAt
+	last     partition.Index // of the newest record applied by this Executor
+	user     userWriter
+	key, row []byte // scratch
+	mut      mutant
+}
+
+// NewExecutor loads the sessions and the last configuration from the state.
+func NewExecutor(p partition.Partition, state partition.Reader) (*Executor, error) {
+	e := &Executor{p: p, sessions: sessions{limit: MaxSessions}}
+	if err := e.loadConfiguration(state); err != nil {
+		return nil, fmt.Errorf("load configuration: %w", err)
+	}
+	if err := e.loadSessions(state); err != nil {
+		return nil, fmt.Errorf("load sessions: %w", err)
+	}
+	return e, nil
+}
+
+// Configuration is the last one that was applied; its Membership is nil if the
+// state has none.
+func (e *Executor) Configuration() ConfigurationAt { return e.config }
+
+// Sessions is the number of open sessions.
+func (e *Executor) Sessions() int { return len(e.sessions.list) }
+
+// Apply applies a record. Records come in the order of their indexes, each once
+// for a state. After an error the writes that w has seen for this record must be
+// discarded and a new Executor made from the state as it is then.
+func (e *Executor) Apply(w partition.Writer, rec partition.Record) (Result, error) {
+	assert(rec.Index() > e.last, "record %s applied behind %d", rec, e.last)
+	var (
+		res Result
+		err error
+	)
+	switch rec.Kind() {
+	case partition.KindNoop:
+	case partition.KindCommand:
+		res, err = e.command(w, rec)
+	case partition.KindSession:
+		res, err = e.session(w, rec)
+	case partition.KindMember, partition.KindMode:
+		err = e.configuration(w, rec)
+	default:
+		err = partition.Errorf(partition.CodeNewerFormat, "a record of kind %s", rec.Kind())
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("apply record %s: %w", rec, err)
+	}
+	e.last = rec.Index()
+	return res, nil
+}
+
+// Read answers a query from one state.
+func (e *Executor) Read(state partition.Reader, query []byte) ([]byte, error) {
+	return e.p.Read(&userReader{r: state}, query)
+}
+
+func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, error) {
+	id, seq, body, err := ParseCommand(rec.Payload())
+	var refused *partition.Error
+	switch {
+	case partition.CodeOf(err) == partition.CodeNewerFormat:
+		return Result{}, err // a newer program would execute it: do not diverge
+	case errors.As(err, &refused):
+		return Result{Err: refused}, nil // as on every replica
+	}
+	if id == (partition.SessionID{}) {
+		return e.run(w, rec.Index(), body)
+	}
+	s := e.sessions.find(id)
+	if s == nil {
+		return Result{Err: partition.Errorf(partition.CodeSessionExpired, "session %d of %s is not open", id.Index, id.Group)}, nil
+	}
+	v := s.judge(seq)
+	if v != execute && e.mut.has(executeTwice) {
+		v = execute
+	}
+	switch v {
+	case known:
+		return e.remembered(w, id, seq)
+	case tooOld:
+		return Result{Err: partition.Errorf(partition.CodeSessionExpired,
+			"command %d is out of the window of %d, the session is at %d", seq, SessionWindow, s.max)}, nil
+	}
+	res, err := e.run(w, rec.Index(), body)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := e.remember(w, id, seq, rec.Index(), res); err != nil {
+		return Result{}, err
+	}
+	s.note(seq, rec.Index()) // last: an error above leaves the table as it was
+	return res, nil
+}
+
+// run executes a command.
+func (e *Executor) run(w partition.Writer, at partition.Index, body []byte) (Result, error) {
+	e.user.r, e.user.w = w, w
+	data, err := e.p.Apply(&e.user, partition.Command{Index: at, Payload: body})
+	e.user.r, e.user.w = nil, nil
+	if err != nil {
+		return Result{}, err
+	}
+	if len(data) > MaxResultBytes {
+		return Result{Err: partition.Errorf(partition.CodeTooLarge,
+			"the command was executed, but its result of %d bytes is over the limit of %d", len(data), MaxResultBytes)}, nil
+	}
+	return Result{Data: data}, nil
+}
+
+func (e *Executor) session(w partition.Writer, rec partition.Record) (Result, error) {
+	b := rec.Payload()
+	switch {
+	case len(b) == 1 && b[0] == sessionOpen:
+		return e.open(w, partition.SessionID{Group: rec.Group(), Index: rec.Index()})
+	case len(b) > 0 && b[0] == sessionExpire && (len(b)-1)%sessionBytes == 0:
+		for b = b[1:]; len(b) > 0; b = b[sessionBytes:] {
+			if err := e.expire(w, parseSession(b)); err != nil {
+				return Result{}, err
+			}
+		}
+		return Result{}, nil
+	}
+	return Result{Err: partition.Errorf(partition.CodeInvalid, "a session record of %d bytes", len(b))}, nil
+}
+
+func (e *Executor) open(w partition.Writer, id partition.SessionID) (Result, error) {
+	for len(e.sessions.list) >= e.sessions.limit {
+		if err := e.expire(w, e.sessions.oldest().id); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := w.Set(e.sessionKey(id), nil); err != nil {
+		return Result{}, err
+	}
+	e.sessions.add(id)
+	return Result{Session: id}, nil
+}
+
+func (e *Executor) expire(w partition.Writer, id partition.SessionID) error {
+	if e.sessions.find(id) == nil {
+		return nil
+	}
+	lo := append([]byte(nil), e.sessionKey(id)...)
+	hi := append([]byte(nil), lo...)
+	hi = append(hi, SessionWindow)
+	if err := w.DeleteRange(partition.KeyRange{Lo: lo, Hi: hi}); err != nil {
+		return err
+	}
+	e.sessions.remove(id)
+	return nil
+}
+
+// Rows. A session has one row without a slot, written when it opens, and one per
+// slot with the number, the index and the result of the command in it:
+//
+//	0x02 group u64 index u64           (big-endian, so that rows sort by session)
+//	0x02 group u64 index u64 slot u8 = seq u64 | index u64 | code u16 | data or text
+const slotHead = 18
+
+// sessionKey is the key of the session's row; it is overwritten by the next.
+func (e *Executor) sessionKey(id partition.SessionID) []byte {
+	be := binary.BigEndian
+	e.key = append(e.key[:0], spaceSessions)
+	e.key = be.AppendUint64(e.key, uint64(id.Group))
+	e.key = be.AppendUint64(e.key, uint64(id.Index))
+	return e.key
+}
+
+func (e *Executor) slotKey(id partition.SessionID, seq uint64) []byte {
+	e.key = append(e.sessionKey(id), byte(seq%SessionWindow))
+	return e.key
+}
+
+func (e *Executor) remember(w partition.Writer, id partition.SessionID, seq uint64, at partition.Index, res Result) error {
+	le := binary.LittleEndian
+	e.row = le.AppendUint64(e.row[:0], seq)
+	e.row = le.AppendUint64(e.row, uint64(at))
+	if res.Err != nil {
+		e.row = append(le.AppendUint16(e.row, uint16(res.Err.Code)), res.Err.Why...)
+	} else {
+		e.row = append(le.AppendUint16(e.row, 0), res.Data...)
+	}
+	return w.Set(e.slotKey(id, seq), e.row)
+}
+
+// remembered returns the first result of a command.
+func (e *Executor) remembered(w partition.Writer, id partition.SessionID, seq uint64) (Result, error) {
+	row, ok, err := w.Get(e.slotKey(id, seq))
+	if err != nil {
+		return Result{}, err
+	}
+	le := binary.LittleEndian
+	if !ok || len(row) < slotHead || le.Uint64(row) != seq {
+		return Result{}, partition.Errorf(partition.CodeCorrupt, "the result of command %d of session %d is not in the state", seq, id.Index)
+	}
+	res := Result{Repeated: true}
+	if c := partition.Code(le.Uint16(row[16:])); c != 0 {
+		res.Err = &partition.Error{Code: c, Why: string(row[slotHead:])}
+	} else {
+		res.Data = append([]byte(nil), row[slotHead:]...)
+	}
+	return res, nil
+}
+
+func (e *Executor) loadSessions(state partition.Reader) error {
+	const session = 1 + sessionBytes
+	all := partition.KeyRange{Lo: []byte{spaceSessions}, Hi: []byte{spaceSessions + 1}}
+	be, le := binary.BigEndian, binary.LittleEndian
+	for p, err := range state.Scan(all) {
+		switch {
+		case err != nil:
+			return err
+		case len(p.Key) != session && len(p.Key) != session+1,
+			len(p.Key) > session && len(p.Value) < slotHead:
+			return partition.Errorf(partition.CodeCorrupt, "session row %x of %d bytes", p.Key, len(p.Value))
+		}
+		s := e.sessions.add(partition.SessionID{
+			Group: partition.GroupID(be.Uint64(p.Key[1:])), Index: partition.Index(be.Uint64(p.Key[9:])),
+		})
+		if len(p.Key) > session {
+			s.note(le.Uint64(p.Value), partition.Index(le.Uint64(p.Value[8:])))
+		}
+	}
+	return nil
+}
+
+var configurationKey = [...]byte{spaceMeta, 'c'}
+
+func (e *Executor) configuration(w partition.Writer, rec partition.Record) error {
+	m, err := configurationIn(rec)
+	if err != nil {
+		return err
+	}
+	e.row = binary.LittleEndian.AppendUint64(e.row[:0], uint64(rec.Index()))
+	e.row = append(e.row, rec.Payload()...)
+	if err := w.Set(configurationKey[:], e.row); err != nil {
+		return err
+	}
+	e.config = ConfigurationAt{Index: rec.Index(), Membership: m}
+	return nil
+}
+
+func (e *Executor) loadConfiguration(state partition.Reader) error {
+	row, ok, err := state.Get(configurationKey[:])
+	if err != nil || !ok {
+		return err
+	}
+	if len(row) < 8 {
+		return partition.Errorf(partition.CodeCorrupt, "a configuration row of %d bytes", len(row))
+	}
+	m := new(partition.Membership)
+	if err := m.UnmarshalBinary(row[8:]); err != nil {
+		return err
+	}
+	e.config = ConfigurationAt{Index: partition.Index(binary.LittleEndian.Uint64(row)), Membership: m}
+	return nil
+}

@@ -1,0 +1,486 @@
+package replica
+
+import (
+	"math"
+
+	"pando.dev/pando/partition"
+)
+
+// attempt is one try to become master, from the first question to the failover
+// set. It lives as long as the phases probing to fetching; tries outlives it.
+//
+//	peer -> probing -> waiting -> locking -> promising -> gathering <-> fetching -> leveling
+//	 ^         |          |          |           |            |            |
+//	 `---------+----------+----------+-----------+------------+------------'
+//	  somebody reaches the master, a newer epoch, lock refused or lost, too few
+//	  supporters in time, not an eligible full member of the winning log
+type attempt struct {
+	tries      int // since a master was last known; sets the back-off
+	probed     []probed
+	asked      []partition.ReplicaID // by Gather
+	supporters []supporter
+	source     peerRef // of the Fetch under way
+	target     partition.Position
+	lock       uint64 // number of the lock that is held, 0 if none; kept as master
+}
+
+// probed is a member's answer to Probe.
+type probed struct {
+	id     partition.ReplicaID
+	answer ProbeAnswer
+}
+
+// supporter is a member that has promised the attempt's epoch.
+type supporter struct {
+	peerRef
+	end        partition.Position
+	commit     partition.Index
+	leaseUntil partition.Time
+}
+
+// attemptTick is called when the deadline of a phase up to fetching has come.
+func (r *Replica) attemptTick() {
+	switch r.phase {
+	case following:
+		if r.restless() {
+			r.startProbe()
+		}
+	case probing:
+		r.judge()
+	case waiting:
+		r.acquire()
+	case locking:
+		r.abandon("the lock did not answer in time")
+	case gathering:
+		r.abandon("too few supporters")
+	case fetching:
+		r.dropSource()
+	}
+}
+
+// restless reports whether this replica should look for a master. Whoever knows
+// one on a reachable node needs no alarm.
+func (r *Replica) restless() bool {
+	if !r.electable() {
+		return false
+	}
+	return r.master == 0 || r.masterDown || !r.mayMaster(r.master)
+}
+
+// watch sets or clears the alarm of a peer.
+func (r *Replica) watch() {
+	if r.phase != following || !r.begun {
+		return
+	}
+	if !r.restless() {
+		r.deadline = 0
+	} else if r.deadline == 0 {
+		r.deadline = r.now + r.backoff()
+	}
+}
+
+// backoff is the wait before the next attempt: doubled per try, bounded, with
+// jitter.
+func (r *Replica) backoff() partition.Time {
+	d := r.cfg.RetryMin << min(r.attempt.tries, 16)
+	if d <= 0 || d > r.cfg.RetryMax {
+		d = r.cfg.RetryMax
+	}
+	return r.jitter(d)
+}
+
+// patience is the wait for answers that need the disks of others: AnswerWait,
+// doubled per try so that slow disks only delay a mastership.
+func (r *Replica) patience() partition.Time {
+	d := r.cfg.AnswerWait << min(r.attempt.tries, 5)
+	return min(d, max(r.cfg.RetryMax, r.cfg.AnswerWait))
+}
+
+// giveWay ends a mastership or an attempt in favour of somebody else.
+func (r *Replica) giveWay(why string) {
+	switch {
+	case r.isMaster():
+		r.stepDown(why, false)
+	case r.phase != following:
+		r.abandon(why)
+	}
+}
+
+// abandon ends an attempt. Nothing of it remains but the promise, if it got so
+// far.
+func (r *Replica) abandon(why string) {
+	r.phase, r.why = following, why
+	r.releaseLock()
+	r.attempt = attempt{tries: r.attempt.tries}
+	r.deadline = r.now + r.backoff()
+	r.trace("abandoned")
+}
+
+func (r *Replica) releaseLock() {
+	if r.attempt.lock != 0 {
+		r.locks = append(r.locks, &ReleaseLock{Number: r.attempt.lock})
+		r.attempt.lock = 0
+	}
+}
+
+func (r *Replica) onNodeDown(n partition.NodeID) {
+	if r.isMaster() {
+		r.peersOn(n, false)
+		return
+	}
+	if r.master == 0 || r.nodeOf(r.master) != n {
+		return
+	}
+	r.masterDown = true
+	if r.phase == following && r.electable() {
+		r.startProbe()
+	}
+}
+
+func (r *Replica) onNodeUp(n partition.NodeID) {
+	if r.isMaster() {
+		r.peersOn(n, true)
+		return
+	}
+	if r.master != 0 && r.nodeOf(r.master) == n {
+		r.masterDown = false
+	}
+	if r.phase == following && r.restless() {
+		r.attempt.tries = 0
+		if soon := r.now + r.jitter(r.cfg.RetryMin); r.deadline == 0 || soon < r.deadline {
+			r.deadline = soon
+		}
+	}
+}
+
+// startProbe asks every member what it knows of the master.
+func (r *Replica) startProbe() {
+	r.phase, r.deadline = probing, r.now+r.cfg.AnswerWait
+	r.attempt = attempt{tries: r.attempt.tries + 1}
+	for m := range r.members() {
+		r.send(peerRef{m.Replica, m.Node}, &Probe{Epoch: r.promised})
+	}
+	r.trace("probes")
+	r.judgeIfAll()
+}
+
+func (r *Replica) onProbe(from peerRef, m *Probe) {
+	r.seen = max(r.seen, m.Epoch)
+	r.send(from, r.probeAnswer())
+	if p := r.peer(from.id); p != nil {
+		p.down, p.ask = false, true
+	}
+}
+
+func (r *Replica) probeAnswer() *ProbeAnswer {
+	master := r.isMaster()
+	reachable := master || r.master != 0 && !r.masterDown && r.cfg.Neighbours.Reachable(r.nodeOf(r.master))
+	return &ProbeAnswer{Promised: r.promised, Reachable: reachable, Master: master, End: r.log.end()}
+}
+
+func (r *Replica) onProbeAnswer(from peerRef, m *ProbeAnswer) {
+	r.seen = max(r.seen, m.Promised)
+	named := m.Promised.Replica() == from.id
+	switch {
+	case m.Master && named && m.Promised >= r.promised && !r.isMaster():
+		// It will send its log. Should it not, the deadline asks again.
+		if m.Promised == r.promised {
+			r.knowMaster(from)
+			return
+		}
+		if r.phase == probing || r.phase == waiting {
+			r.abandon("a newer master answered")
+		}
+		return
+	case !m.Master && named && m.Promised == r.promised && r.master == from.id:
+		// The master has resigned.
+		r.master = 0
+		r.deadline = r.now + r.jitter(r.cfg.RetryMin)
+	}
+	if r.phase != probing {
+		return
+	}
+	for _, p := range r.attempt.probed {
+		if p.id == from.id {
+			return
+		}
+	}
+	r.attempt.probed = append(r.attempt.probed, probed{from.id, *m})
+	r.judgeIfAll()
+}
+
+// judgeIfAll judges before the deadline if nobody is left who could answer.
+func (r *Replica) judgeIfAll() {
+	for m := range r.members() {
+		if m.Replica == r.master && r.masterDown || !r.cfg.Neighbours.Reachable(m.Node) {
+			continue
+		}
+		if _, ok := r.answerOf(m.Replica); !ok {
+			return
+		}
+	}
+	r.judge()
+}
+
+func (r *Replica) answerOf(id partition.ReplicaID) (ProbeAnswer, bool) {
+	for _, p := range r.attempt.probed {
+		if p.id == id {
+			return p.answer, true
+		}
+	}
+	return ProbeAnswer{}, false
+}
+
+// judge decides whether the answers allow an attempt, and when.
+func (r *Replica) judge() {
+	end, rank, newer := r.log.end(), 0, false
+	for _, p := range r.attempt.probed {
+		if r.holdsBack(p.answer) {
+			r.abandon("another member reaches the master")
+			return
+		}
+		c := p.answer.End.Compare(end)
+		newer = newer || c > 0
+		if r.mayMaster(p.id) && (c > 0 || c == 0 && p.id < r.cfg.Self) {
+			rank++
+		}
+	}
+	// A newer log may hold a configuration in which fewer members suffice.
+	if !newer && !r.canFailover(func(id partition.ReplicaID) bool {
+		_, ok := r.answerOf(id)
+		return ok || id == r.cfg.Self
+	}) {
+		r.abandon("too few members answer")
+		return
+	}
+	if rank == 0 {
+		r.acquire()
+		return
+	}
+	step := r.cfg.AnswerWait / 3
+	r.phase, r.deadline = waiting, r.now+partition.Time(rank)*step+r.jitter(step)
+}
+
+// holdsBack reports whether an answer proves that the master may be alive. What
+// others say of an epoch that names this replica proves nothing: it knows that
+// it is not master, and a restarted one never resumes.
+func (r *Replica) holdsBack(a ProbeAnswer) bool {
+	named := a.Promised.Replica()
+	if !a.Reachable || a.Promised < r.promised || named == r.cfg.Self {
+		return false
+	}
+	own, ok := r.answerOf(named)
+	return !ok || own.Promised < a.Promised || own.Master
+}
+
+func (r *Replica) canFailover(support func(partition.ReplicaID) bool) bool {
+	return r.active.CanFailover(support) || r.mut.has(alwaysFailover)
+}
+
+// acquire asks for the lock.
+func (r *Replica) acquire() {
+	cannot := func(id partition.ReplicaID) bool {
+		a, ok := r.answerOf(id)
+		return id == r.cfg.Self || ok && !a.Reachable
+	}
+	witnesses := []partition.ReplicaID{r.cfg.Self}
+	for m := range r.members() {
+		if cannot(m.Replica) {
+			witnesses = append(witnesses, m.Replica)
+		}
+	}
+	r.phase, r.deadline = locking, r.now+max(r.cfg.RetryMax, r.cfg.AnswerWait)
+	r.locks = append(r.locks, &AcquireLock{
+		Above:     max(r.promised, r.seen).Number(),
+		Witnesses: witnesses,
+		Failover:  r.active.CanFailover(cannot),
+	})
+	r.trace("asks for the lock")
+}
+
+func (r *Replica) onLocked(number uint64) {
+	e := partition.NewEpoch(number, r.cfg.Self)
+	if r.mut.has(sharedPromise) {
+		e = partition.NewEpoch(number, 0)
+	}
+	if r.phase != locking {
+		r.locks = append(r.locks, &ReleaseLock{Number: number})
+		return
+	}
+	r.attempt.lock = number
+	if e <= r.promised || number > math.MaxUint64>>16 {
+		r.abandon("the lock handed out an old number")
+		return
+	}
+	r.promise(e, r.cfg.Node)
+	r.phase, r.deadline = promising, 0
+}
+
+// onLockRefused also tells a candidate that the lock it was given is lost.
+func (r *Replica) onLockRefused() {
+	switch r.phase {
+	case locking:
+		r.abandon("the lock is held by another")
+	case promising, gathering, fetching:
+		r.attempt.lock = 0
+		r.abandon("the lock was lost")
+	}
+}
+
+// startGather asks for support once the candidate's own promise is on disk:
+// before that a restart could try the same epoch again.
+func (r *Replica) startGather() {
+	r.phase, r.deadline = gathering, r.now+r.patience()
+	r.trace("gathers")
+	r.support(supporter{peerRef: peerRef{r.cfg.Self, r.cfg.Node}, end: r.log.end(), commit: r.commit, leaseUntil: r.leaseUntil})
+}
+
+func (r *Replica) onGatherAnswer(from peerRef, m *GatherAnswer) {
+	r.seen = max(r.seen, m.Epoch)
+	if m.Epoch > r.promised {
+		switch {
+		case r.isMaster():
+			r.stepDown("a member has promised a newer epoch", true)
+		case r.phase >= promising:
+			r.abandon("a member has promised a newer epoch")
+		}
+		return
+	}
+	if m.Epoch != r.promised {
+		return
+	}
+	if p := r.peer(from.id); p != nil {
+		r.noteSupport(p)
+		return
+	}
+	if r.phase != gathering && r.phase != fetching {
+		return
+	}
+	r.support(supporter{peerRef: from, end: m.End, commit: m.Commit, leaseUntil: r.now + m.LeaseRemaining})
+}
+
+func (r *Replica) support(s supporter) {
+	for _, x := range r.attempt.supporters {
+		if x.id == s.id {
+			return
+		}
+	}
+	r.attempt.supporters = append(r.attempt.supporters, s)
+	if r.phase == gathering {
+		r.weigh()
+	}
+}
+
+// weigh looks at the supporters: is there a newer log to copy, and if not, do
+// they suffice in every configuration of this, the winning, log?
+func (r *Replica) weigh() {
+	end := r.log.end()
+	best := supporter{end: end}
+	for _, s := range r.attempt.supporters {
+		if s.id != r.cfg.Self && r.newer(s.end, best.end) {
+			best = s
+		}
+	}
+	if best.id != 0 {
+		r.phase, r.deadline = fetching, r.now+r.patience()
+		r.attempt.source, r.attempt.target = best.peerRef, best.end
+		r.fetch()
+		return
+	}
+	for _, s := range r.attempt.supporters {
+		// Whoever has the newest log has every committed record.
+		r.learnCommit(s.commit)
+	}
+	if !r.electable() {
+		r.abandon("not an eligible full member of the newest log")
+		return
+	}
+	if r.canFailover(r.supports) {
+		r.becomeMaster()
+		return
+	}
+	r.gatherMore()
+}
+
+// newer reports whether a log that ends at a is newer than one that ends at b.
+func (r *Replica) newer(a, b partition.Position) bool {
+	if r.mut.has(newerByIndex) {
+		return a.Index > b.Index
+	}
+	return a.Compare(b) > 0
+}
+
+func (r *Replica) supports(id partition.ReplicaID) bool {
+	for _, s := range r.attempt.supporters {
+		if s.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// gatherMore asks the members that were not asked yet; a copied log may have
+// named new ones. Learners do not count and are not asked.
+func (r *Replica) gatherMore() {
+	r.phase = gathering
+	for m := range r.members() {
+		known := m.Kind == partition.Learner
+		for _, id := range r.attempt.asked {
+			known = known || id == m.Replica
+		}
+		if !known {
+			r.attempt.asked = append(r.attempt.asked, m.Replica)
+			r.send(peerRef{m.Replica, m.Node}, &Gather{Epoch: r.promised})
+		}
+	}
+}
+
+// fetch asks the source for records behind those that it shares with this log
+// for certain: all of it if both end in the same epoch, else the committed ones.
+func (r *Replica) fetch() {
+	after := r.commit
+	if end := r.log.end(); end.Epoch == r.attempt.target.Epoch && end.Index <= r.attempt.target.Index {
+		after = end.Index
+	}
+	r.send(r.attempt.source, &Fetch{Epoch: r.promised, After: after})
+}
+
+func (r *Replica) onFetchAnswer(from peerRef, m *FetchAnswer) error {
+	if r.phase != fetching || m.Epoch != r.promised || from.id != r.attempt.source.id {
+		return nil
+	}
+	if len(m.Records) == 0 {
+		r.dropSource()
+		return nil
+	}
+	before := r.log.end()
+	f, err := r.take(r.promised, m.Prev, m.PrevSum, m.Records)
+	if err != nil || f.want != 0 {
+		r.dropSource()
+		return err
+	}
+	switch end := r.log.end(); {
+	case r.log.has(r.attempt.target):
+		r.phase = gathering
+		r.deadline = r.now + r.patience()
+		r.weigh()
+	case end != before || f.cut:
+		r.deadline = r.now + r.patience()
+		r.send(r.attempt.source, &Fetch{Epoch: r.promised, After: f.through})
+	}
+	return nil
+}
+
+// dropSource goes on without a supporter that does not supply its log.
+func (r *Replica) dropSource() {
+	a := &r.attempt
+	kept := a.supporters[:0]
+	for _, s := range a.supporters {
+		if s.id != a.source.id {
+			kept = append(kept, s)
+		}
+	}
+	a.supporters = kept
+	r.phase, r.deadline = gathering, r.now+r.patience()
+	r.weigh()
+}

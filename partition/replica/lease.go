@@ -1,0 +1,68 @@
+package replica
+
+import (
+	"slices"
+
+	"pando.dev/pando/partition"
+)
+
+// A lease is a grant between two nodes, kept by the host (Neighbours). The
+// machine only says in which epoch it counts for this group:
+//
+//	grantor   promise(newer epoch): Revoke; what was granted before runs until
+//	          leaseUntil, accumulated over all earlier promises
+//	candidate adds up the LeaseRemaining of its failover set, its own included
+//	master    acknowledges no write and answers no linearizable read before
+//	          that time; then its view says Serving
+//	holder    View.LeaseEnd: while the members whose grants run are Durable
+
+// promise binds this replica to a newer epoch. Whoever answers because of it
+// waits until it is on disk.
+func (r *Replica) promise(e partition.Epoch, node partition.NodeID) {
+	assert(e > r.promised || r.mut.has(sharedPromise), "promise of %s after %s", e, r.promised)
+	holder := r.promised.Replica()
+	switch {
+	case holder == 0 || holder == r.cfg.Self || r.mut.has(grantOutlives):
+	case r.promisedNode == "":
+		r.leaseUntil = max(r.leaseUntil, r.now+r.cfg.Lease)
+	default:
+		until := r.cfg.Neighbours.Revoke(r.cfg.Group, e, r.promisedNode)
+		r.leaseUntil = max(r.leaseUntil, until)
+	}
+	r.promised, r.promisedNode, r.seen = e, node, max(r.seen, e)
+	r.master, r.masterDown, r.follow = 0, false, follow{}
+	r.trace("promised")
+}
+
+// publish hands out a new view if what it shows has changed.
+func (r *Replica) publish() {
+	master := r.master
+	if r.isMaster() {
+		master = r.cfg.Self
+	}
+	v := r.view
+	if v != nil && v.Epoch == r.promised && v.Master == master && v.Serving == (r.phase == serving) &&
+		slices.Equal(v.Configurations, r.active) && !r.mastery.newSupport {
+		return
+	}
+	r.mastery.newSupport = false
+	r.view = &View{
+		Group: r.cfg.Group, Self: r.cfg.Self, Epoch: r.promised, Master: master,
+		Serving: r.phase == serving, Supporters: r.supporting(), Configurations: r.active,
+	}
+	r.out = append(r.out, &Publish{View: r.view})
+}
+
+// supporting lists the members that have promised the epoch of this master.
+func (r *Replica) supporting() []partition.ReplicaID {
+	if !r.isMaster() {
+		return nil
+	}
+	ids := []partition.ReplicaID{r.cfg.Self}
+	for _, p := range r.mastery.peers {
+		if p.supports {
+			ids = append(ids, p.id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,300 @@
+package replica
+
+import (
+	"slices"
+
+	"pando.dev/pando/partition"
+)
+
+// mastery is what a master keeps. It begins with the first record of its epoch
+// and ends with stepDown; nothing of it survives.
+//
+//	leveling ----------> recovering --------> serving
+//	          committed              applied,
+//	                                 old leases run out
+type mastery struct {
+	first     partition.Index // of the epoch's Noop
+	leaseWait partition.Time  // no acknowledgement before this time
+	leaveAt   partition.Time  // it is known to be no member any more: steps down then
+
+	peers      []*peer // members of all active configurations, ordered by id
+	newSupport bool    // a supporter was added since the last view
+
+	proposed []Proposal // not yet in the log
+	pending  []pending  // in the log, not yet answered; ascending
+	marks    []mark
+	reads    reads
+}
+
+// pending is a proposal in the log that waits for its answer.
+type pending struct {
+	id    uint64
+	index partition.Index
+}
+
+// mark says that the records up to last were appended at the latest at a time
+// from at on, so that the age of an undecided record is known within a fraction
+// of DurabilityWait.
+type mark struct {
+	last partition.Index
+	at   partition.Time
+}
+
+// becomeMaster starts the epoch with its Noop. The supporters are a failover
+// set in every configuration of this log, and none has a newer one.
+func (r *Replica) becomeMaster() {
+	r.phase, r.deadline, r.master, r.masterDown, r.why = leveling, 0, r.cfg.Self, false, ""
+	m := &r.mastery
+	*m = mastery{first: r.log.last + 1}
+	for _, s := range r.attempt.supporters {
+		m.leaseWait = max(m.leaseWait, s.leaseUntil)
+	}
+	if r.mut.has(noLeaseWait) {
+		m.leaseWait = 0
+	}
+	r.refreshPeers()
+	for _, s := range r.attempt.supporters {
+		if p := r.peer(s.id); p != nil {
+			p.supports = true
+			p.next = r.log.common(s.end) + 1
+		}
+	}
+	r.attempt.supporters = nil
+	r.appendOwn([]Proposal{{Kind: partition.KindNoop}})
+	r.trace("leads")
+}
+
+// appendOwn puts proposals into the log, all in one buffer.
+func (r *Replica) appendOwn(proposals []Proposal) {
+	size := 0
+	for i := range proposals {
+		size += partition.RecordHeaderBytes + len(proposals[i].Payload)
+	}
+	buf := make([]byte, 0, size)
+	l := r.log
+	for i := range proposals {
+		p := &proposals[i]
+		start := len(buf)
+		buf = partition.AppendRecord(buf, partition.Header{
+			Group: r.cfg.Group, Index: l.last + 1, Epoch: r.promised, Prev: l.lastSum, Kind: p.Kind,
+		}, p.Payload)
+		x := partition.Record(buf[start:len(buf):len(buf)])
+		l.append(x)
+		if p.Kind == partition.KindMember || p.Kind == partition.KindMode {
+			m, err := configurationIn(x)
+			assert(err == nil, "own configuration: %v", err)
+			l.configs = append(l.configs, ConfigurationAt{Index: x.Index(), Membership: m})
+			r.setActive()
+		}
+	}
+	m := &r.mastery
+	if n := len(m.marks); n > 0 && r.now-m.marks[n-1].at < r.cfg.DurabilityWait/16 {
+		m.marks[n-1].last = l.last
+	} else {
+		m.marks = append(m.marks, mark{last: l.last, at: r.now})
+	}
+}
+
+// onPropose queues proposals for the log or refuses them.
+func (r *Replica) onPropose(proposals []Proposal) {
+	m := &r.mastery
+	for _, p := range proposals {
+		switch {
+		case r.phase < recovering:
+			r.refuse(p.ID, r.notMaster())
+		case p.Kind != partition.KindCommand && p.Kind != partition.KindSession:
+			r.refuse(p.ID, partition.Errorf(partition.CodeInvalid, "a record of kind %s cannot be proposed", p.Kind))
+		case len(p.Payload) > partition.MaxPayloadBytes:
+			r.refuse(p.ID, partition.Errorf(partition.CodeTooLarge, "a command of %d bytes, limit %d", len(p.Payload), partition.MaxPayloadBytes))
+		case len(m.pending)+len(m.proposed) >= r.cfg.MaxPending:
+			r.refuse(p.ID, partition.Errorf(partition.CodeBusy, "%d commands wait for their commit", len(m.pending)+len(m.proposed)))
+		default:
+			m.proposed = append(m.proposed, p)
+		}
+	}
+}
+
+func (r *Replica) refuse(id uint64, err *partition.Error) {
+	r.replies = append(r.replies, &Reply{ID: id, Err: err})
+}
+
+// notMaster is the refusal of a replica that cannot take the request now.
+func (r *Replica) notMaster() *partition.Error {
+	if r.master != 0 && r.master != r.cfg.Self {
+		e := partition.Errorf(partition.CodeNotMaster, "replica %d is master", r.master)
+		e.Master = r.follow.master.node
+		return e
+	}
+	return partition.Errorf(partition.CodeUnavailable, "%s has no master that serves", r.cfg.Group)
+}
+
+// onAppendAck learns what a peer has on disk.
+func (r *Replica) onAppendAck(from peerRef, m *AppendAck) error {
+	r.seen = max(r.seen, m.Epoch)
+	if !r.isMaster() || m.Epoch < r.promised {
+		return nil
+	}
+	if m.Epoch > r.promised {
+		r.stepDown("a member has promised a newer epoch", true)
+		return nil
+	}
+	p := r.peer(from.id)
+	if p == nil {
+		return nil
+	}
+	if m.Match > r.log.last {
+		return partition.Errorf(partition.CodeInvalid, "replica %d acknowledges %d, the log ends at %d", from.id, m.Match, r.log.last)
+	}
+	r.noteSupport(p)
+	p.acknowledge(r, m)
+	return nil
+}
+
+func (r *Replica) noteSupport(p *peer) {
+	if !p.supports {
+		p.supports, r.mastery.newSupport = true, true
+	}
+}
+
+// advanceCommit commits what a durable set of members has on disk. Only a
+// record of the own epoch is committed by counting, older ones along with it.
+func (r *Replica) advanceCommit() {
+	for {
+		c := partition.Index(r.active.DurableLevel(func(id partition.ReplicaID) uint64 {
+			if id == r.cfg.Self {
+				return uint64(r.durable)
+			}
+			if p := r.peer(id); p != nil {
+				return uint64(p.match)
+			}
+			return 0
+		}))
+		if c <= r.commit || c < r.mastery.first && !r.mut.has(anyEpochCommit) {
+			return
+		}
+		r.learnCommit(c) // may end a joint configuration
+	}
+}
+
+// lead does the master's part of settle.
+func (r *Replica) lead() {
+	m := &r.mastery
+	if len(m.proposed) > 0 {
+		for i, p := range m.proposed {
+			m.pending = append(m.pending, pending{id: p.ID, index: r.log.last + 1 + partition.Index(i)})
+		}
+		r.appendOwn(m.proposed)
+		clear(m.proposed)
+		m.proposed = m.proposed[:0]
+	}
+	r.advanceCommit()
+	n := 0
+	for n < len(m.marks) && m.marks[n].last <= r.commit {
+		n++
+	}
+	m.marks = append(m.marks[:0], m.marks[n:]...)
+	if r.phase == leveling && r.commit >= m.first {
+		r.phase, r.attempt.tries = recovering, 0
+		r.trace("became master")
+	}
+	if r.phase == recovering && r.applied >= m.first && r.now >= m.leaseWait {
+		r.phase = serving
+		r.trace("serves")
+	}
+	if m.leaveAt == 0 && r.commit >= m.first && !r.electable() {
+		m.leaveAt = r.now + r.cfg.RetryMin
+	}
+}
+
+// answerProposals replies to what is committed, applied and allowed.
+func (r *Replica) answerProposals() {
+	m := &r.mastery
+	upTo := r.applied
+	if r.mut.has(replyUnapplied) {
+		upTo = r.commit
+	} else if r.phase != serving {
+		return
+	}
+	n := 0
+	for n < len(m.pending) && m.pending[n].index <= upTo {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	replies := make([]Reply, n)
+	for i, p := range m.pending[:n] {
+		replies[i] = Reply{ID: p.id, Index: p.index}
+		r.replies = append(r.replies, &replies[i])
+	}
+	m.pending = m.pending[n:]
+}
+
+// masterTick looks at a master's deadlines.
+func (r *Replica) masterTick() {
+	m := &r.mastery
+	if m.leaveAt != 0 && r.now >= m.leaveAt {
+		r.stepDown("it is no eligible full member any more", true)
+		return
+	}
+	if len(m.marks) > 0 && r.now >= m.marks[0].at+r.cfg.DurabilityWait {
+		r.stepDown("its records do not become durable in time", true)
+		return
+	}
+	for _, p := range m.peers {
+		p.tick(r)
+	}
+	m.reads.tick(r)
+}
+
+// stepDown ends the mastership. The fate of what is in the log and not answered
+// is unknown to it: another master may commit it.
+func (r *Replica) stepDown(why string, tell bool) {
+	m := &r.mastery
+	for _, p := range m.pending {
+		r.refuse(p.id, partition.Errorf(partition.CodeUnknown, "%s lost its master before the command was decided", r.cfg.Group))
+	}
+	for _, p := range m.proposed {
+		r.refuse(p.ID, partition.Errorf(partition.CodeUnavailable, "%s has lost its master", r.cfg.Group))
+	}
+	m.reads.fail(r)
+	if tell {
+		// No master of this epoch is left: the peers need not wait for a hint.
+		for _, p := range m.peers {
+			r.send(p.ref(), &ProbeAnswer{Promised: r.promised, End: r.log.end()})
+		}
+	}
+	r.phase, r.master, r.why = following, 0, why
+	r.releaseLock()
+	r.mastery, r.follow = mastery{}, follow{}
+	r.deadline = r.now + r.backoff()
+	r.trace("stepped down")
+}
+
+// refreshPeers brings the peers in line with the active configurations. A member
+// that has left is told the commit that removed it before it is forgotten.
+func (r *Replica) refreshPeers() {
+	m := &r.mastery
+	for _, p := range m.peers {
+		p.leaving = true
+	}
+	for x := range r.members() {
+		p := r.peer(x.Replica)
+		if p == nil {
+			p = &peer{id: x.Replica, next: r.log.last + 1, ask: true}
+			m.peers = append(m.peers, p)
+		}
+		p.node, p.voter, p.leaving = x.Node, x.Kind != partition.Learner, false
+	}
+	slices.SortFunc(m.peers, func(a, b *peer) int { return int(a.id) - int(b.id) })
+}
+
+// peer returns the peer with the given id if this replica is master and has it.
+func (r *Replica) peer(id partition.ReplicaID) *peer {
+	for _, p := range r.mastery.peers {
+		if p.id == id {
+			return p
+		}
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+package replica
+
+// mutant is a set of known mistakes. Only tests set any: they show that the
+// properties notice each of them. Every bit names a rule of the protocol by its
+// absence.
+type mutant uint32
+
+const (
+	noPromiseSync    mutant = 1 << iota // an answer does not wait for the promise's disk
+	sharedPromise                       // a promise does not name one candidate
+	newerByIndex                        // the longer log is taken for the newer one
+	noSnip                              // a differing suffix stays
+	snipOnStale                         // a shorter append shortens the log
+	anyEpochCommit                      // a record of an older epoch is committed by counting
+	notJoint                            // a new configuration counts alone at once
+	losingMembership                    // membership is taken from a log that lost
+	noLeaseWait                         // a new master does not wait for old leases
+	readInWait                          // quorum reads are answered during that wait
+	grantOutlives                       // a promise forgets the grants made before it
+	forgetGrants                        // a restart forgets the grants made before it
+	learnerCounts                       // a learner is a voter
+	ackUnsynced                         // an acknowledgement does not wait for the disk
+	fetchAnyPromise                     // records are supplied whatever was promised
+	resumeMastership                    // a restarted master goes on as one
+	readUnconfirmed                     // a quorum read asks nobody
+	executeTwice                        // a retry is executed again
+	replyUnapplied                      // a write is answered before it is applied and allowed
+	alwaysFailover                      // any supporters suffice
+)
+
+func (m mutant) has(x mutant) bool { return m&x != 0 }

@@ -1,0 +1,188 @@
+package replica
+
+import (
+	"pando.dev/pando/partition"
+)
+
+// peer is what a master knows of another member in this epoch.
+//
+//	unsure --- an answer without Want ---> sure
+//	  ^  one message at a time              |  records stream within the window
+//	  `---- Want, or no answer in time -----'
+//
+// Invariants: match < next; what is between them was sent and is not yet
+// acknowledged (or, while unsure, may be in the peer's log anyhow).
+type peer struct {
+	id      partition.ReplicaID
+	node    partition.NodeID
+	voter   bool
+	leaving bool // no member any more; forgotten after one more notice
+
+	supports bool            // it has promised this epoch
+	match    partition.Index // it has the log up to here on disk
+	next     partition.Index // the next record to send
+	sure     bool            // its log is known to agree up to next
+	waiting  bool            // unsure, and a message is under way
+	ask      bool            // send something, even if there is nothing new
+	down     bool            // its node was reported down: do not send again
+
+	sent     []sentRange // behind match, ascending
+	inFlight int         // bytes of sent
+
+	commitSent, commitKnown partition.Index
+	deadline                partition.Time // to send again; 0: nothing is outstanding
+	tries                   int            // to send again since the last answer
+}
+
+// sentRange is one message with records: the last of them, and their size.
+type sentRange struct {
+	last  partition.Index
+	bytes int
+}
+
+func (p *peer) ref() peerRef { return peerRef{id: p.id, node: p.node} }
+
+// acknowledge takes an answer in the master's epoch.
+func (p *peer) acknowledge(r *Replica, m *AppendAck) {
+	p.down = false
+	progress := m.Match > p.match || m.Commit > p.commitKnown
+	p.match = max(p.match, m.Match)
+	p.commitKnown = max(p.commitKnown, m.Commit)
+	n := 0
+	for n < len(p.sent) && p.sent[n].last <= p.match {
+		p.inFlight -= p.sent[n].bytes
+		n++
+	}
+	p.sent = append(p.sent[:0], p.sent[n:]...)
+	switch {
+	case m.Want > p.match && m.Want <= r.log.last+1:
+		if !p.sure && p.waiting && m.Want == p.next {
+			return // an echo: what it wants is on its way
+		}
+		p.rewind(m.Want)
+		progress = true
+	case m.Want == 0:
+		p.sure, p.waiting = true, false
+		p.next = max(p.next, p.match+1)
+		if len(p.sent) == 0 {
+			p.next = p.match + 1
+		}
+	}
+	if progress {
+		p.tries, p.deadline = 0, 0
+		if p.outstanding() {
+			p.deadline = r.now + r.cfg.AnswerWait
+		}
+	}
+	if !p.outstanding() {
+		p.tries, p.deadline = 0, 0
+	}
+}
+
+// rewind starts anew at next, one message at a time.
+func (p *peer) rewind(next partition.Index) {
+	p.next, p.sure, p.waiting = next, false, false
+	p.sent, p.inFlight = p.sent[:0], 0
+	p.ask = true
+}
+
+// outstanding reports whether an answer is still to come.
+func (p *peer) outstanding() bool {
+	return p.waiting || len(p.sent) > 0 || p.commitSent > p.commitKnown
+}
+
+// tick sends again what was not answered in time, unless the node is down: then
+// NodeUp does.
+func (p *peer) tick(r *Replica) {
+	if p.deadline == 0 || r.now < p.deadline {
+		return
+	}
+	p.deadline = 0
+	if !r.cfg.Neighbours.Reachable(p.node) {
+		p.down = true
+		return
+	}
+	p.tries++
+	p.rewind(p.match + 1)
+}
+
+// peersOn notes that a node has gone or come back.
+func (r *Replica) peersOn(n partition.NodeID, up bool) {
+	for _, p := range r.mastery.peers {
+		if p.node != n {
+			continue
+		}
+		p.down = !up
+		p.deadline, p.tries = 0, 0
+		if up {
+			p.rewind(p.match + 1)
+		}
+	}
+}
+
+// feed sends a peer what it lacks, within its window, and at least the commit
+// index if it has not heard of it.
+func (p *peer) feed(r *Replica) {
+	if p.down {
+		return
+	}
+	l := r.log
+	if p.next < l.first {
+		return // it needs a copy
+	}
+	for p.next <= l.last && p.inFlight < r.cfg.MaxInFlightBytes && !p.waiting {
+		m := p.append(r)
+		m.Records, m.Through = r.supply(p.next - 1)
+		r.send(p.ref(), m)
+		if m.Through != 0 {
+			// How much of it the host will send is not known: wait.
+			p.sure, p.waiting = false, true
+			break
+		}
+		last, bytes := p.next-1, 0
+		for _, x := range m.Records {
+			last++
+			bytes += len(x)
+		}
+		p.sent = append(p.sent, sentRange{last: last, bytes: bytes})
+		p.inFlight += bytes
+		if p.sure {
+			p.next = last + 1
+		} else {
+			p.waiting = true
+		}
+	}
+	if !p.waiting && (p.ask || p.next > l.last && p.commitSent < r.commit) {
+		r.send(p.ref(), p.append(r))
+		p.waiting = !p.sure
+	}
+	if p.deadline == 0 && p.outstanding() {
+		p.deadline = r.now + min(r.cfg.AnswerWait<<min(p.tries, 16), max(r.cfg.RetryMax, r.cfg.AnswerWait))
+	}
+}
+
+// append makes a message that continues at next.
+func (p *peer) append(r *Replica) *Append {
+	l := r.log
+	m := &Append{Epoch: r.promised, Commit: r.commit}
+	e, _ := l.epochAt(p.next - 1)
+	m.Prev = partition.Position{Epoch: e, Index: p.next - 1}
+	m.PrevSum, _ = l.sumAt(p.next - 1)
+	p.commitSent = max(p.commitSent, min(r.commit, r.log.last))
+	p.ask = false
+	return m
+}
+
+// feedAll feeds every peer and forgets those that have left.
+func (r *Replica) feedAll() {
+	m := &r.mastery
+	kept := m.peers[:0]
+	for _, p := range m.peers {
+		p.feed(r)
+		if !p.leaving {
+			kept = append(kept, p)
+		}
+	}
+	clear(m.peers[len(kept):])
+	m.peers = kept
+}
