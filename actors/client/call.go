@@ -36,7 +36,9 @@ type call struct {
 	c     *Client
 	table string
 	// group is asked, if set, whatever the key: a session is opened.
-	group    *group
+	group *group
+	// span, if set, must be in one partition as a whole.
+	span     *partition.KeyRange
 	deadline time.Time
 	size     int // counted into the client's bytes in flight
 	// done is called once, from any goroutine, with no lock held.
@@ -192,6 +194,10 @@ func (k *call) advance() {
 	rt := k.target()
 	if rt == nil {
 		k.unrouted()
+		return
+	}
+	if k.span != nil && !rt.holds(*k.span) {
+		k.fail(newCrossing(k.table, *k.span, rt))
 		return
 	}
 	k.at = rt.group
@@ -490,8 +496,6 @@ func (k *call) expire(cause error) {
 func (k *call) fail(err error) {
 	if k.maybe {
 		err = unknown(err)
-	} else if e := asError(err); e != err {
-		err = fmt.Errorf("%w (%w)", e, err)
 	}
 	k.finish(err)
 }

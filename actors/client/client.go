@@ -93,12 +93,12 @@ func (c *Client) Close() {
 // Propose executes a command on the partition that holds the key, exactly once,
 // and returns its result.
 func (c *Client) Propose(ctx context.Context, table string, key, command []byte) (Result, error) {
-	return c.do(ctx, table, Request{Op: OpPropose, Key: key, Body: command})
+	return c.do(ctx, table, Request{Op: OpPropose, Key: key, Body: command}, nil)
 }
 
 // Read answers a query from the partition that holds the key.
 func (c *Client) Read(ctx context.Context, table string, key, query []byte, level Level) (Result, error) {
-	return c.do(ctx, table, Request{Op: OpRead, Level: level, Key: key, Body: query})
+	return c.do(ctx, table, Request{Op: OpRead, Level: level, Key: key, Body: query}, nil)
 }
 
 // Go is Propose without waiting: done is called exactly once, possibly before
@@ -124,13 +124,15 @@ type outcome struct {
 	err    error
 }
 
-// do runs one operation and waits for its end.
-func (c *Client) do(ctx context.Context, table string, r Request) (Result, error) {
+// do runs one operation and waits for its end. If span is set, all of it must be
+// in the partition of the key.
+func (c *Client) do(ctx context.Context, table string, r Request, span *partition.KeyRange) (Result, error) {
 	ended := make(chan outcome, 1)
 	k, err := c.newCall(ctx, table, r, func(res Result, err error) { ended <- outcome{res, err} })
 	if err != nil {
 		return Result{}, err
 	}
+	k.span = span
 	k.begin()
 	select {
 	case o := <-ended:

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/kv"
+	"pando.dev/pando/partition/kv/mem"
 )
 
 // cluster is a whole cluster in memory: nodes that run the real server over
@@ -70,6 +72,7 @@ type fakeGroup struct {
 	index        partition.Index
 	sessions     map[partition.SessionID]*fakeSession
 	opens        int
+	space        *mem.Space // of the kv kind, if set
 }
 
 type fakeSession struct {
@@ -112,7 +115,7 @@ func (c *cluster) publish() {
 	for _, id := range slices.Sorted(maps.Keys(c.nodes)) {
 		r.Nodes = append(r.Nodes, Node{ID: id, Addr: c.nodes[id].addr})
 	}
-	t := Table{Name: "t", Kind: "fake"}
+	t := Table{Name: "t", Kind: "kv"}
 	for _, g := range c.groups {
 		t.Partitions = append(t.Partitions, Partition{
 			Group: g.id, Lo: g.rng.Lo, Hi: g.rng.Hi, RangeVersion: g.rangeVersion, Members: g.members, Master: g.master,
@@ -267,6 +270,13 @@ func (c *cluster) execute(n *fakeNode, r *Request, f fault) *Response {
 func (c *cluster) answer(g *fakeGroup, r *Request) *Response {
 	switch r.Op {
 	case OpRead:
+		if g.space != nil {
+			b, err := c.kv().Read(g.space, r.Body)
+			if err != nil {
+				return ErrorResponse(err)
+			}
+			return &Response{Index: g.index, Body: b}
+		}
 		return &Response{Index: g.index, Body: append([]byte("read:"), r.Body...)}
 	case OpOpenSession:
 		g.index++
@@ -290,10 +300,24 @@ func (c *cluster) answer(g *fakeGroup, r *Request) *Response {
 	c.executed[string(r.Body)]++
 	c.order = append(c.order, string(r.Body))
 	result := fmt.Appendf(nil, "%s#%d", r.Body, c.executed[string(r.Body)])
+	if g.space != nil {
+		var err error
+		if result, err = c.kv().Apply(g.space, partition.Command{Index: g.index, Payload: r.Body}); err != nil {
+			c.t.Error(err)
+		}
+	}
 	s.results[r.Seq] = result
 	s.highest = max(s.highest, r.Seq)
 	maps.DeleteFunc(s.results, func(seq uint64, _ []byte) bool { return seq+windowSize <= s.highest })
 	return &Response{Index: g.index, Body: result}
+}
+
+func (c *cluster) kv() partition.Partition {
+	p, err := kv.New(partition.Spec{})
+	if err != nil {
+		c.t.Error(err)
+	}
+	return p
 }
 
 // split gives the keys from at on to a new group, which gets the sessions along.
@@ -303,6 +327,9 @@ func (c *cluster) split(parent partition.GroupID, at string, members []partition
 		id: partition.GroupID(len(c.groups) + 1), rng: partition.KeyRange{Lo: []byte(at), Hi: p.rng.Hi},
 		rangeVersion: p.rangeVersion + 1, members: members, master: master, index: p.index,
 		sessions: map[partition.SessionID]*fakeSession{},
+	}
+	if p.space != nil {
+		child.space = p.space.Clone()
 	}
 	for id, s := range p.sessions {
 		child.sessions[id] = &fakeSession{highest: s.highest, results: maps.Clone(s.results)}

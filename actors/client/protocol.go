@@ -16,9 +16,9 @@ const Version = 1
 const (
 	// MaxKeyBytes bounds Request.Key.
 	MaxKeyBytes = 8 << 10
-	// MaxCommandBytes bounds Request.Body: with its session it must fit into
-	// one record.
-	MaxCommandBytes = partition.MaxPayloadBytes - 1<<10
+	// MaxCommandBytes bounds Request.Body: with 64 bytes for its session it
+	// must fit into one record.
+	MaxCommandBytes = partition.MaxPayloadBytes - 64
 	// MaxAnswerBytes bounds Response.Body.
 	MaxAnswerBytes = 8 << 20
 	// MaxReasonBytes bounds Response.Why and Response.Next each; longer texts

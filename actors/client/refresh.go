@@ -35,6 +35,28 @@ type route struct {
 	members []member // those with an address
 }
 
+// holds reports whether all of a span that begins in the partition is in it.
+func (r *route) holds(span partition.KeyRange) bool {
+	return len(r.Hi) == 0 || len(span.Hi) > 0 && bytes.Compare(span.Hi, r.Hi) <= 0
+}
+
+// edge returns the route of the first keys of a range or, if back, of the last
+// ones; nil if there is none.
+func (r *routing) edge(table string, keys partition.KeyRange, back bool) *route {
+	t := r.tables[table]
+	if !back || t == nil {
+		return r.find(table, keys.Lo)
+	}
+	i := len(t.routes)
+	if len(keys.Hi) > 0 {
+		i, _ = slices.BinarySearchFunc(t.routes, keys.Hi, func(x route, k []byte) int { return bytes.Compare(x.Lo, k) })
+	}
+	if i == 0 {
+		return nil
+	}
+	return &t.routes[i-1]
+}
+
 // find returns the route of the key, or nil.
 func (r *routing) find(table string, key []byte) *route {
 	t := r.tables[table]
@@ -62,6 +84,7 @@ type refresher struct {
 	running bool
 	last    time.Time // when the last refresh began
 	turn    int       // which source is asked next
+	idle    int       // refreshes in a row that brought nothing
 	err     error     // why the last refresh failed, if it did
 }
 
@@ -145,20 +168,35 @@ func (f *refresher) rest(tries int) bool {
 // refreshWait is how long one source is waited for before the next is asked.
 const refreshWait = 500 * time.Millisecond
 
+// forceAfter is after how many refreshes in a row that brought nothing newer,
+// although somebody needed it, all is asked for and taken whatever its version:
+// the cluster may have lost count. Routes that are too old cost time only.
+const forceAfter = 8
+
 // refresh asks one source after the other. It starts with another one each
 // time: one node may lag behind the catalog.
 func (f *refresher) refresh() error {
 	old := f.c.routing.Load()
 	sources := f.c.sources(old)
 	f.turn++
+	have := old.routes.Version
+	if f.idle >= forceAfter {
+		have = 0
+	}
 	var failed error
 	for i := range sources {
 		p := sources[(f.turn+i)%len(sources)]
 		if p.down(time.Now()) {
 			continue
 		}
-		r, err := f.ask(p, old)
+		r, err := f.ask(p, have)
 		if err == nil {
+			f.idle++
+			if have == 0 || r != nil && r.Version > have {
+				f.idle = 0
+			} else {
+				r = nil
+			}
 			f.c.install(r)
 			return nil
 		}
@@ -173,10 +211,10 @@ func (f *refresher) refresh() error {
 	return fmt.Errorf("refresh routes: %w", failed)
 }
 
-// ask gets the routes from one source; nil if the old ones are current there.
-func (f *refresher) ask(p peer, old *routing) (*Routes, error) {
+// ask gets the routes from one source; nil if it has none above have.
+func (f *refresher) ask(p peer, have uint64) (*Routes, error) {
 	q := &question{answer: make(chan error, 1)}
-	req := Request{Op: OpRoutes, RangeVersion: partition.RangeVersion(old.routes.Version)}
+	req := Request{Op: OpRoutes, RangeVersion: partition.RangeVersion(have)}
 	req.TimeoutMS = timeoutMS(float64(refreshWait / time.Millisecond))
 	_, run, err := p.send(attempt{to: q, deadline: time.Now().Add(refreshWait)}, &req)
 	if err != nil {
@@ -261,7 +299,7 @@ func (c *Client) install(r *Routes) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.routing.Load()
-	if r == nil || r.Version < old.routes.Version {
+	if r == nil {
 		next := *old
 		next.number++
 		c.routing.Store(&next)
