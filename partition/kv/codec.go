@@ -2,6 +2,7 @@ package kv
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"pando.dev/pando/partition"
 )
@@ -88,13 +89,16 @@ func (c *cursor) count(min int) int {
 
 // kind checks the version and reads the kind.
 func (c *cursor) kind() byte {
-	if v := c.byte(); c.err == nil && v != codecVersion {
-		if v > codecVersion {
-			c.failWith(&partition.Error{Code: partition.CodeNewerFormat, Next: "use an older client, or upgrade the nodes",
-				Why: partition.Errorf(0, "message in version %d, this program knows %d", v, codecVersion).Why})
-		} else {
-			c.fail("message in version %d", v)
-		}
+	switch v := c.byte(); {
+	case c.err != nil || v == codecVersion:
+	case v > codecVersion:
+		c.failWith(&partition.Error{
+			Code: partition.CodeNewerFormat,
+			Why:  fmt.Sprintf("message in version %d, this program knows %d", v, codecVersion),
+			Next: "use an older client, or upgrade the nodes",
+		})
+	default:
+		c.fail("message in version %d", v)
 	}
 	return c.byte()
 }

@@ -141,46 +141,62 @@ func (t *table) Read(r partition.Reader, b []byte) ([]byte, error) {
 
 // scan answers a query whose limits are set.
 func scan(r partition.Reader, q ScanQuery) ([]byte, error) {
-	var pairs []byte
-	n, more := 0, false
-	if !q.Range.Empty() {
-		var pairs2 iter.Seq2[partition.Pair, error]
-		if q.Back {
-			pairs2 = r.ScanBack(q.Range)
-		} else {
-			pairs2 = r.Scan(q.Range)
+	a := scanEncoder{q: q}
+	for p, err := range q.walk(r) {
+		if err != nil {
+			return nil, fmt.Errorf("scan %s: %w", q.Range, err)
 		}
-		for p, err := range pairs2 {
-			if err != nil {
-				return nil, fmt.Errorf("scan %s: %w", q.Range, err)
-			}
-			if n == q.Limit {
-				more = true
-				break
-			}
-			v, value, err := parseStored(p.Key, p.Value)
-			if err != nil {
-				return nil, err
-			}
-			if q.KeysOnly {
-				value = nil
-			}
-			if n > 0 && len(pairs)+len(p.Key)+len(value)+pairOverhead > q.Bytes {
-				more = true
-				break
-			}
-			pairs = appendBytes(pairs, p.Key)
-			pairs = appendBytes(binary.AppendUvarint(pairs, uint64(v)), value)
-			n++
+		v, value, err := parseStored(p.Key, p.Value)
+		if err != nil {
+			return nil, err
+		}
+		if !a.add(p.Key, v, value) {
+			break
 		}
 	}
-	b := start(queryScan, len(pairs)+8)
-	if more {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+	return a.encode(), nil
+}
+
+// walk is the pairs that the query is about.
+func (q *ScanQuery) walk(r partition.Reader) iter.Seq2[partition.Pair, error] {
+	switch {
+	case q.Range.Empty():
+		return func(func(partition.Pair, error) bool) {}
+	case q.Back:
+		return r.ScanBack(q.Range)
 	}
-	return append(binary.AppendUvarint(b, uint64(n)), pairs...), nil
+	return r.Scan(q.Range)
+}
+
+// scanEncoder builds a scan's answer.
+type scanEncoder struct {
+	q     ScanQuery
+	pairs []byte
+	n     int
+	more  byte // 1 if a pair had no room
+}
+
+// add reports whether there is room for the pair.
+func (a *scanEncoder) add(key []byte, v Version, value []byte) bool {
+	if a.q.KeysOnly {
+		value = nil
+	}
+	size := len(key) + len(value) + pairOverhead
+	if a.n == a.q.Limit || a.n > 0 && len(a.pairs)+size > a.q.Bytes {
+		a.more = 1
+		return false
+	}
+	a.pairs = appendBytes(a.pairs, key)
+	a.pairs = binary.AppendUvarint(a.pairs, uint64(v))
+	a.pairs = appendBytes(a.pairs, value)
+	a.n++
+	return true
+}
+
+func (a *scanEncoder) encode() []byte {
+	b := append(start(queryScan, len(a.pairs)+8), a.more)
+	b = binary.AppendUvarint(b, uint64(a.n))
+	return append(b, a.pairs...)
 }
 
 // pairOverhead is the most that a pair takes beside its key and value.

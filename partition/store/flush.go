@@ -107,12 +107,12 @@ func (sp *space) refresh() {
 // needsRoom is NeedsRoom.
 func (sp *space) needsRoom() bool {
 	own := sp.unflushed.Load()
-	return sp.e.unflushed.Load() >= sp.e.o.MemoryBytes || own >= roomBytes || own > 0 && sp.fault.Load() != nil
+	return sp.e.unflushed.Load() >= sp.e.o.MemoryBytes || own >= sp.e.o.storeRoom() || own > 0 && sp.fault.Load() != nil
 }
 
 // applied wakes the controller when an apply made it due.
 func (e *Engine) applied(sp *space) {
-	if e.unflushed.Load() > e.high() || sp.unflushed.Load() >= memTableBytes {
+	if e.unflushed.Load() > e.high() || sp.unflushed.Load() >= e.o.memTable {
 		e.wakeControl()
 	}
 }
@@ -149,7 +149,7 @@ func (e *Engine) control() {
 // tells those who wait for room.
 func (e *Engine) controlOnce() {
 	dirty := e.dirtySpaces()
-	p := plan{budget: e.o.MemoryBytes, high: e.high(), total: e.unflushed.Load(), age: e.o.FlushAge, now: e.now()}
+	p := plan{full: e.o.memTable, high: e.high(), total: e.unflushed.Load(), age: e.o.FlushAge, now: e.now()}
 	for i, sp := range dirty {
 		if sp.ended.Load() {
 			sp.refresh()

@@ -35,6 +35,10 @@ type fsCounters struct {
 //   - an operation that fails with ENOSPC or EIO returns only after backOff;
 //   - a failed sync ends the process: after it the kernel may have dropped the
 //     pages, so a later sync that succeeds proves nothing;
+//   - the marker that names the current MANIFEST is created only when the
+//     MANIFEST's directory entry is on disk, and removed only when its successor
+//     is: Pebble leaves both to one sync at the end, and a crash before it may
+//     keep any part;
 //   - once the store is open, running out of space while the MANIFEST is
 //     written waits for space, because Pebble would end the process.
 type thinFS struct {
@@ -96,13 +100,30 @@ func (fs *thinFS) waits(name string, err error) bool {
 		return false
 	}
 	base := fs.PathBase(name)
-	return strings.HasPrefix(base, "MANIFEST") || strings.HasPrefix(base, "marker.manifest")
+	return strings.HasPrefix(base, "MANIFEST") || fs.isMarker(name)
+}
+
+// isMarker reports whether name marks the current MANIFEST.
+func (fs *thinFS) isMarker(name string) bool {
+	return strings.HasPrefix(fs.PathBase(name), "marker.manifest.")
+}
+
+// settleMarkers makes durable what the directory of a marker holds, before the
+// marker changes.
+func (fs *thinFS) settleMarkers(name string) error {
+	if !fs.isMarker(name) {
+		return nil
+	}
+	return (&dirFile{fs: fs, name: fs.PathDir(name)}).Sync()
 }
 
 // create runs one of the operations that make a file.
 func (fs *thinFS) create(name string, open func() (vfs.File, error)) (vfs.File, error) {
 	if isLog(name) {
 		return nullFile{name: fs.PathBase(name)}, nil
+	}
+	if err := fs.settleMarkers(name); err != nil {
+		return nil, err
 	}
 	for {
 		f, err := open()
@@ -152,6 +173,9 @@ func (fs *thinFS) Link(old, name string) error { return fs.hold(fs.FS.Link(old, 
 func (fs *thinFS) Remove(name string) error {
 	if isLog(name) {
 		return nil
+	}
+	if err := fs.settleMarkers(name); err != nil {
+		return err
 	}
 	return fs.hold(fs.FS.Remove(name))
 }

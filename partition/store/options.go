@@ -17,11 +17,6 @@ const (
 	// memTableBytes is a ceiling on one store's memtable. The flush controller
 	// flushes earlier; smaller ones flush at the wrong time and save nothing.
 	memTableBytes = 8 << 20
-	// roomBytes is how much one store may have applied and not yet flushed. A
-	// memtable holds at least half its size in batches, and Pebble blocks a
-	// commit at 32 MiB of memtables, the one being written included: so with
-	// at most 12 MiB applied it never does.
-	roomBytes = 12 << 20
 	// openStoreBytes is the part of the cache's bound that an open store may
 	// take for memtables beyond what it was given to write.
 	openStoreBytes = 512 << 10
@@ -72,7 +67,17 @@ type Options struct {
 	// engine's own goroutines, or from Flush and Checkpoint, and must not block
 	// or call back into the Engine.
 	Durable func(g partition.GroupID, generation uint32, i partition.Index)
+
+	// memTable is memTableBytes; tests make it small to meet full memtables
+	// and large batches often.
+	memTable int64
 }
+
+// storeRoom is how much one store may have applied and not yet flushed. A
+// memtable holds at least half its size in batches, and Pebble blocks a commit
+// at four memtables, the one being written included: so with at most one and a
+// half applied it never does.
+func (o *Options) storeRoom() int64 { return o.memTable / 2 * 3 }
 
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
@@ -88,6 +93,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Compactions, max(1, runtime.NumCPU()/2))
 	def(&o.FlushAge, time.Minute)
 	def(&o.IdleAge, 5*time.Minute)
+	def(&o.memTable, memTableBytes)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -129,7 +135,7 @@ func (e *Engine) pebbleOptions(sp *space) *pebble.Options {
 		EventListener:               sp.events(),
 		DisableWAL:                  true,
 		FormatMajorVersion:          formatVersion,
-		MemTableSize:                memTableBytes,
+		MemTableSize:                uint64(e.o.memTable),
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       1000, // never stall inside a commit

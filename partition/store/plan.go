@@ -14,7 +14,7 @@ type dirtyStore struct {
 // plan decides which stores to flush now. It is a function of its fields.
 type plan struct {
 	stores []dirtyStore
-	budget int64         // of memory for all stores
+	full   int64         // bytes that fill a memtable
 	high   int64         // where flushing for memory starts
 	total  int64         // bytes unflushed, of all stores
 	age    time.Duration // how long a store may stay dirty
@@ -61,7 +61,7 @@ func (p *plan) best(crowded bool) int {
 		if (s.urgent || p.now-s.since >= p.age) && (oldest < 0 || s.since < p.stores[oldest].since) {
 			oldest = i
 		}
-		if (crowded || s.bytes >= memTableBytes) && (largest < 0 || s.bytes > p.stores[largest].bytes) {
+		if (crowded || s.bytes >= p.full) && (largest < 0 || s.bytes > p.stores[largest].bytes) {
 			largest = i
 		}
 	}

@@ -151,8 +151,8 @@ func (s *scheduler) grant() {
 		s.again = false
 		c, refusals := s.best()
 		switch {
-		case c == nil && s.again, c != nil && c.gone:
-			continue
+		case c == nil && s.again, c != nil && (c.gone || s.running >= s.limit):
+			continue // something changed while the stores were asked
 		case c == nil:
 			return
 		}

@@ -12,7 +12,7 @@ import (
 // concurrent use.
 type Space struct {
 	pairs []partition.Pair // sorted by key; keys and values are never changed
-	lent  [][]byte         // handed out and to be spoiled at the next call
+	lent  []byte           // what Get returned last, to be spoiled at the next call
 }
 
 var _ partition.Writer = (*Space)(nil)
@@ -27,40 +27,29 @@ func (s *Space) find(key []byte) (int, bool) {
 	return slices.BinarySearchFunc(s.pairs, key, func(p partition.Pair, k []byte) int { return bytes.Compare(p.Key, k) })
 }
 
-// lend copies b for the caller and spoils what was lent before.
-func (s *Space) lend(b []byte) []byte {
-	c := bytes.Clone(b)
-	s.lent = append(s.lent, c)
-	return c
+// spoil ends the validity of what was handed out.
+func spoil(b []byte) {
+	for i := range b {
+		b[i] ^= 0xff
+	}
 }
 
-// spoil ends the validity of everything that was lent.
-func (s *Space) spoil() {
-	for _, b := range s.lent {
-		for i := range b {
-			b[i] ^= 0xff
-		}
-	}
-	s.lent = s.lent[:0]
+// called ends the validity of what Get returned before. A call does it last:
+// its arguments may be what is spoiled.
+func (s *Space) called() {
+	spoil(s.lent)
+	s.lent = nil
 }
 
 // Get implements partition.Reader.
 func (s *Space) Get(key []byte) ([]byte, bool, error) {
-	defer s.spoilBut(len(s.lent))
 	i, ok := s.find(key)
+	s.called()
 	if !ok {
 		return nil, false, nil
 	}
-	return s.lend(s.pairs[i].Value), true, nil
-}
-
-// spoilBut spoils the first n of what was lent. It runs after the arguments of
-// a call were read: they may be what is spoiled.
-func (s *Space) spoilBut(n int) {
-	later := slices.Clone(s.lent[n:])
-	s.lent = s.lent[:n]
-	s.spoil()
-	s.lent = append(s.lent, later...)
+	s.lent = bytes.Clone(s.pairs[i].Value)
+	return s.lent, true, nil
 }
 
 // span is the pairs of a range, as they are now.
@@ -86,26 +75,28 @@ func (s *Space) ScanBack(r partition.KeyRange) iter.Seq2[partition.Pair, error] 
 
 func (s *Space) walk(r partition.KeyRange, back bool) iter.Seq2[partition.Pair, error] {
 	return func(yield func(partition.Pair, error) bool) {
-		s.spoil()
 		lo, hi := s.span(r)
+		s.called()
 		pairs := slices.Clone(s.pairs[lo:hi])
 		if back {
 			slices.Reverse(pairs)
 		}
 		for _, p := range pairs {
-			if !yield(partition.Pair{Key: s.lend(p.Key), Value: s.lend(p.Value)}, nil) {
-				break
+			p = partition.Pair{Key: bytes.Clone(p.Key), Value: bytes.Clone(p.Value)}
+			more := yield(p, nil)
+			spoil(p.Key)
+			spoil(p.Value)
+			if !more {
+				return
 			}
-			s.spoil()
 		}
-		s.spoil()
 	}
 }
 
 // Set implements partition.Writer.
 func (s *Space) Set(key, value []byte) error {
 	p := partition.Pair{Key: bytes.Clone(key), Value: bytes.Clone(value)}
-	s.spoil()
+	s.called()
 	if i, ok := s.find(p.Key); ok {
 		s.pairs[i] = p
 	} else {
@@ -119,7 +110,7 @@ func (s *Space) Delete(key []byte) error {
 	if i, ok := s.find(key); ok {
 		s.pairs = slices.Delete(s.pairs, i, i+1)
 	}
-	s.spoil()
+	s.called()
 	return nil
 }
 
@@ -127,6 +118,6 @@ func (s *Space) Delete(key []byte) error {
 func (s *Space) DeleteRange(r partition.KeyRange) error {
 	lo, hi := s.span(r)
 	s.pairs = slices.Delete(s.pairs, lo, hi)
-	s.spoil()
+	s.called()
 	return nil
 }
