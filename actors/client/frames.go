@@ -24,7 +24,7 @@ type frameReader struct {
 	keep  bool
 	// before, if set, is called before each read of the source; within tells
 	// that a part of a frame is already there.
-	before func(within bool) error
+	before func(within bool)
 
 	buf        []byte // the current chunk
 	start, end int    // buf[start:end] was read and not handed out
@@ -71,9 +71,7 @@ func (r *frameReader) buffered() bool {
 func (r *frameReader) fill(need int) error {
 	r.makeRoom(need)
 	if r.before != nil {
-		if err := r.before(r.end > r.start); err != nil {
-			return err
-		}
+		r.before(r.end > r.start)
 	}
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n

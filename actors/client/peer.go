@@ -114,13 +114,14 @@ type remotePeer struct {
 	mu        sync.Mutex
 	more      sync.Cond // out is not empty, or broken is set
 	pending   pending
-	out       []byte // frames for the next write
-	batch     uint64 // number of the next write
-	running   bool   // run is
-	connected bool   // out may be written
-	answers   bool   // something came over this connection
-	fails     int    // connections in a row over which nothing came
-	broken    error  // why this connection ends
+	out       []byte    // frames for the next write
+	batch     uint64    // number of the next write
+	running   bool      // run is
+	connected bool      // out may be written
+	answers   bool      // something came over this connection
+	silent    time.Time // since when attempts ran out and nothing came, or zero
+	fails     int       // connections in a row over which nothing came
+	broken    error     // why this connection ends
 	conn      net.Conn
 	closed    *partition.Error // why nothing can be sent any more
 }
@@ -166,9 +167,23 @@ func (p *remotePeer) sweep(now time.Time) {
 	p.mu.Lock()
 	over := p.pending.overdue(now)
 	sure := !p.connected
+	if len(over) > 0 && p.connected {
+		p.silence(now)
+	}
 	p.mu.Unlock()
 	for _, a := range over {
 		a.to.lost(a.n, !sure, fmt.Errorf("ask %s: %w", p.addr, errAttemptTimeout))
+	}
+}
+
+// silence notes that attempts ran out. A connection on which nothing comes for
+// long after that is given up: it may be dead without this side knowing, and a
+// new one would work.
+func (p *remotePeer) silence(now time.Time) {
+	if p.silent.IsZero() {
+		p.silent = now
+	} else if now.Sub(p.silent) > 2*p.c.cfg.AttemptTimeout {
+		p.breakLocked(errAttemptTimeout)
 	}
 }
 
@@ -183,6 +198,10 @@ func (p *remotePeer) close(why *partition.Error) {
 func (p *remotePeer) breakOff(why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.breakLocked(why)
+}
+
+func (p *remotePeer) breakLocked(why error) {
 	if p.broken == nil {
 		p.broken = why
 	}
@@ -203,7 +222,7 @@ func (p *remotePeer) run() {
 		return
 	}
 	p.mu.Lock()
-	p.conn, p.connected, p.answers = conn, true, false
+	p.conn, p.connected, p.answers, p.silent = conn, true, false, time.Time{}
 	p.out = p.dropWithdrawn()
 	p.mu.Unlock()
 	read := make(chan struct{})
@@ -277,6 +296,7 @@ func (p *remotePeer) read(conn net.Conn) error {
 		}
 		p.mu.Lock()
 		a, ok := p.pending.take(r.ID)
+		p.silent = time.Time{}
 		if !p.answers {
 			p.answers, p.fails = true, 0
 			p.downUntil.Store(0)

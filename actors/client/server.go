@@ -159,13 +159,14 @@ func (s *server) read() error {
 	}
 }
 
-// beforeRead sets the deadline of one read.
-func (s *server) beforeRead(within bool) error {
+// beforeRead sets the deadline of one read. If it cannot be set the connection
+// has ended, which the read will say.
+func (s *server) beforeRead(within bool) {
 	wait := s.cfg.IdleTimeout
 	if within {
 		wait = s.cfg.FrameTimeout
 	}
-	return s.conn.SetReadDeadline(time.Now().Add(wait))
+	_ = s.conn.SetReadDeadline(time.Now().Add(wait))
 }
 
 // begin waits until the next request is within the bounds; false means that the
