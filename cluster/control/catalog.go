@@ -151,16 +151,19 @@ type edit struct {
 	tables map[uint64]*Table // new or changed
 	groups map[partition.GroupID]*Group
 	drops  []uint64 // tables that go, with their groups
+	gone   map[uint64]bool
 }
 
 func newEdit(base *Catalog) *edit {
-	return &edit{base: base, tables: map[uint64]*Table{}, groups: map[partition.GroupID]*Group{}}
+	return &edit{base: base, tables: map[uint64]*Table{}, groups: map[partition.GroupID]*Group{}, gone: map[uint64]bool{}}
 }
 
-func (e *edit) putTable(t *Table)      { e.tables[t.ID] = t }
-func (e *edit) putGroup(g *Group)      { e.groups[g.ID] = g }
-func (e *edit) dropTable(id uint64)    { e.drops = append(e.drops, id) }
-func (e *edit) gone(table uint64) bool { return slices.Contains(e.drops, table) }
+func (e *edit) putTable(t *Table) { e.tables[t.ID] = t }
+func (e *edit) putGroup(g *Group) { e.groups[g.ID] = g }
+func (e *edit) dropTable(id uint64) {
+	e.drops = append(e.drops, id)
+	e.gone[id] = true
+}
 
 // touched returns the tables that the changes touch and that stay.
 func (e *edit) touched() map[uint64]bool {
@@ -200,7 +203,7 @@ func (e *edit) mergeGroups() []*Group {
 			g = changed
 			fresh--
 		}
-		if !e.gone(g.Table) {
+		if !e.gone[g.Table] {
 			all = append(all, g)
 		}
 	}
@@ -208,7 +211,7 @@ func (e *edit) mergeGroups() []*Group {
 		return all
 	}
 	for _, g := range e.groups {
-		if _, ok := e.base.groupIndex(g.ID); !ok && !e.gone(g.Table) {
+		if _, ok := e.base.groupIndex(g.ID); !ok && !e.gone[g.Table] {
 			all = append(all, g)
 		}
 	}
@@ -228,7 +231,7 @@ func (e *edit) mergeTables(groups []*Group) []tableEntry {
 	for _, old := range e.base.tables {
 		id := old.table.ID
 		switch t := e.tables[id]; {
-		case e.gone(id):
+		case e.gone[id]:
 		case t != nil:
 			add(t)
 		case touched[id]:
@@ -238,7 +241,7 @@ func (e *edit) mergeTables(groups []*Group) []tableEntry {
 		}
 	}
 	for id, t := range e.tables {
-		if _, ok := rebuild[id]; !ok && !e.gone(id) {
+		if _, ok := rebuild[id]; !ok && !e.gone[id] {
 			add(t)
 		}
 	}

@@ -1,0 +1,420 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
+
+	"pando.dev/pando/cluster/internal/pulse"
+	"pando.dev/pando/cluster/internal/stamp"
+	"pando.dev/pando/partition"
+)
+
+const (
+	// seatsFile is what must survive of the founding; seatsFormat its format.
+	seatsFile   = "SEATS"
+	seatsFormat = 1
+	// foundingTick is how often a node looks whether it can found something.
+	foundingTick = 50 * time.Millisecond
+	// maxServing bounds the requests that are served at the same time, and
+	// maxWaiting those that wait for the catalog to change.
+	maxServing = 256
+	maxWaiting = 2048
+	// maxServeTime bounds one request whatever its sender wishes.
+	maxServeTime = 5 * time.Second
+)
+
+// Control is a node's part of the control group: a seat, if it has one, and a
+// client of the seats in any case. All methods may be called by any number of
+// goroutines.
+type Control struct {
+	cfg     Config
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	closing sync.Once
+	closed  error
+
+	catalog atomic.Pointer[Catalog]
+	changed pulse.Pulse
+
+	// mu guards what is below. It is never held over a call to another node; it
+	// is held over the small writes of the seats file.
+	mu      sync.Mutex
+	seats   seats
+	seat    *seat // nil without one
+	stopped error // why the seat stopped itself
+	leader  leaderHint
+	hint    uint64 // the newest catalog version that somebody mentioned
+	lockQ   lockQueue
+
+	hinted  pulse.Pulse
+	serving chan struct{} // one token per request being served
+	waiting chan struct{}
+}
+
+// leaderHint is who led when somebody said so last.
+type leaderHint struct {
+	node partition.NodeID
+	at   partition.Time
+}
+
+// Start begins to look for the control group, or to found it, or goes on as the
+// seat that this node was before.
+func Start(cfg Config) (*Control, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the control group's directory: %w", err)
+	}
+	c := &Control{
+		cfg: cfg, serving: make(chan struct{}, maxServing), waiting: make(chan struct{}, maxWaiting),
+	}
+	c.catalog.Store(&Catalog{})
+	c.lockQ.ready = make(chan struct{}, 1)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if err := c.loadSeats(); err != nil {
+		c.cancel()
+		return nil, err
+	}
+	if c.seats.mine() {
+		if err := c.takeSeat(); err != nil {
+			c.cancel()
+			return nil, err
+		}
+	}
+	c.run(c.foundLoop)
+	c.run(c.renewLoop)
+	c.run(c.followLoop)
+	c.run(c.lockLoop)
+	return c, nil
+}
+
+func (c *Control) run(f func()) {
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		f()
+	}()
+}
+
+// Close gives up the seat's share for now, ends everything and closes the
+// transport. The catalog stays readable.
+func (c *Control) Close() error {
+	c.closing.Do(func() {
+		c.cancel()
+		c.wg.Wait() // nobody takes a seat any more
+		c.mu.Lock()
+		s := c.seat
+		c.mu.Unlock()
+		if s != nil {
+			c.closed = s.close()
+		} else {
+			c.closed = c.cfg.Transport.Close()
+		}
+	})
+	return c.closed
+}
+
+// Catalog returns the newest catalog that this node has. It may be stale, and
+// it stays when the control group is down.
+func (c *Control) Catalog() *Catalog { return c.catalog.Load() }
+
+// Changed returns a channel that is closed when the catalog or the status
+// changes next. Take it first, then look, then wait.
+func (c *Control) Changed() <-chan struct{} { return c.changed.Next() }
+
+// Hint tells that somebody has seen this version of the catalog; a node with an
+// older one fetches it now.
+func (c *Control) Hint(version uint64) {
+	if version <= c.Catalog().Version {
+		return
+	}
+	c.mu.Lock()
+	c.hint = max(c.hint, version)
+	c.mu.Unlock()
+	c.hinted.Fire()
+}
+
+// Status describes the control group as this node sees it now.
+func (c *Control) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := Status{HasSeat: c.seats.mine(), State: WaitingForSeats, Why: c.seats.why}
+	if c.seats.st.Phase != founded && c.seats.st.Phase != known {
+		return st
+	}
+	st.Group, st.Seats = c.seats.st.Proposal.ID, slices.Clone(c.seats.st.Proposal.Seats)
+	st.Leader = c.leaderLocked()
+	switch {
+	case c.stopped != nil:
+		st.State, st.Why = Stopped, c.stopped.Error()
+	case st.Leader == "":
+		st.State, st.Why = NoLeader, fmt.Sprintf("fewer than half of the seats %s answer, or they are choosing a leader", st.Seats)
+	default:
+		st.State, st.Why = Ready, ""
+	}
+	return st
+}
+
+// leaderLocked returns who leads, as far as can be told: a seat asks its
+// library, others remember for the time of a session.
+func (c *Control) leaderLocked() partition.NodeID {
+	if c.seat != nil && c.stopped == nil {
+		return c.seat.leader()
+	}
+	if c.leader.node != "" && c.cfg.Now()-c.leader.at < c.cfg.SessionTTL {
+		return c.leader.node
+	}
+	return ""
+}
+
+func (c *Control) loadSeats() error {
+	path := filepath.Join(c.cfg.Dir, seatsFile)
+	c.seats = seats{
+		self: c.cfg.Node, expect: c.cfg.Expect, accepted: map[partition.NodeID]bool{},
+		save: func(st seatState) error {
+			b, err := encode(kindSeatState, &st)
+			if err != nil {
+				return err
+			}
+			return stamp.Write(path, seatsFormat, b)
+		},
+	}
+	b, err := stamp.Read(path, seatsFormat)
+	if stamp.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	st, err := decode[seatState](kindSeatState, b)
+	if err == nil {
+		err = validateSeatState(st, c.cfg.Node)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	c.seats.resume(*st)
+	return nil
+}
+
+// takeSeat starts this node's share of the log. The caller is Start, or the
+// founding loop.
+func (c *Control) takeSeat() error {
+	c.mu.Lock()
+	all := slices.Clone(c.seats.st.Proposal.Seats)
+	c.mu.Unlock()
+	s, err := openSeat(&c.cfg, vfs.Default, all, c.publish, c.stopSeat)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.seat = s
+	c.mu.Unlock()
+	c.publish()
+	c.cfg.Logger.Info("control seat taken", "seats", all)
+	c.run(func() { c.watchLeader(s) })
+	c.run(func() { c.expireLoop(s) })
+	return nil
+}
+
+// publish shows the seat's catalog to this node's readers.
+func (c *Control) publish() {
+	c.mu.Lock()
+	if c.seat != nil {
+		c.catalog.Store(c.seat.fsm.catalog.Load())
+	}
+	c.mu.Unlock()
+	c.changed.Fire()
+}
+
+// stopSeat is called by the log's goroutine when this program cannot follow the
+// log any further. The node goes on as a client.
+func (c *Control) stopSeat(err error) {
+	c.cfg.Logger.Error("control seat stopped", "err", err)
+	c.mu.Lock()
+	c.stopped = err
+	s := c.seat
+	c.mu.Unlock()
+	if s != nil {
+		s.shutdown() // not waited for: it waits for this goroutine
+	}
+	c.changed.Fire()
+}
+
+// usableSeat returns this node's seat if it has one that works.
+func (c *Control) usableSeat() *seat {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped != nil {
+		return nil
+	}
+	return c.seat
+}
+
+// watchLeader tells whoever waits for a change that another seat leads.
+func (c *Control) watchLeader(s *seat) {
+	last := partition.NodeID("?")
+	for {
+		select {
+		case o := <-s.observed:
+			if l := partition.NodeID(o.Data.(raft.LeaderObservation).LeaderID); l != last {
+				last = l
+				c.cfg.Logger.Info("control leader changed", "leader", l)
+				c.changed.Fire()
+			}
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// foundLoop runs until this node has found or founded the control group.
+func (c *Control) foundLoop() {
+	for {
+		done, err := c.foundOnce()
+		if err != nil {
+			c.cfg.Logger.Error("control group not founded yet", "err", err)
+			c.mu.Lock()
+			c.seats.why = err.Error()
+			c.mu.Unlock()
+		}
+		if done || !c.pause(foundingTick) {
+			return
+		}
+	}
+}
+
+func (c *Control) foundOnce() (done bool, err error) {
+	v := viewOf(c.cfg.Node, c.cfg.Expect, c.cfg.Peers())
+	c.mu.Lock()
+	questions, err := c.seats.tick(v, rand.Uint64()|1, c.cfg.Joined())
+	c.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	for _, q := range questions {
+		if err := c.askSeat(q); err != nil {
+			return false, err
+		}
+	}
+	c.mu.Lock()
+	now, has := c.seats.st.Phase, c.seat != nil
+	c.mu.Unlock()
+	if now == founded && !has {
+		if err := c.takeSeat(); err != nil {
+			return false, err
+		}
+	}
+	if now == founded || now == known {
+		c.changed.Fire()
+		return true, nil
+	}
+	return false, c.meetSeat()
+}
+
+// askSeat puts one question and takes the answer. No answer is no error.
+func (c *Control) askSeat(q seatQuestion) error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
+	defer cancel()
+	a, err := c.callOnce(ctx, q.to, kindAskSeat, &q.ask)
+	if err == nil && a.Error != nil {
+		err = fromItem(a.Error)
+	}
+	var stands *seatAnswer
+	if err == nil {
+		stands, err = decode[seatAnswer](kindSeatAnswer, a.Body)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.seats.why = fmt.Sprintf("node %s, one of the seats %s, does not answer: %v", q.to, c.seats.st.Proposal.Seats, err)
+		return nil
+	}
+	return c.seats.answered(q.to, q.ask.Proposal.ID, stands)
+}
+
+// meetSeat asks a node that says it has a seat which control group that is.
+func (c *Control) meetSeat() error {
+	for _, p := range c.cfg.Peers() {
+		if !p.Seat || p.Node == c.cfg.Node {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
+		a, err := c.callOnce(ctx, p.Node, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
+		cancel()
+		if err != nil || a.Group == 0 {
+			continue
+		}
+		r, err := decode[renewAnswer](kindRenewAnswer, a.Body)
+		if err != nil {
+			continue
+		}
+		c.mu.Lock()
+		err = c.seats.learn(proposal{ID: a.Group, Seats: r.Seats})
+		c.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// pause waits and reports false when Control is closed.
+func (c *Control) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// expireLoop, on the leader, records the sessions that were not renewed.
+func (c *Control) expireLoop(s *seat) {
+	period := c.cfg.SessionTTL / 8
+	for c.pause(period) {
+		silent := s.silent(c.cfg.SessionTTL, period)
+		for some := range slices.Chunk(silent, MaxLockBatch) {
+			ctx, cancel := context.WithTimeout(c.ctx, c.cfg.SessionTTL)
+			_, err := s.propose(ctx, kindSessions, &sessionsBody{Expire: some})
+			cancel()
+			if err != nil {
+				break // another leader will see for itself
+			}
+			for _, x := range some {
+				c.cfg.Logger.Info("session expired", "node", x.Node, "boot", x.Boot)
+			}
+		}
+	}
+}
+
+// renewLoop keeps this node's session.
+func (c *Control) renewLoop() {
+	for {
+		ctx, cancel := context.WithTimeout(c.ctx, c.cfg.SessionTTL/2)
+		a, err := c.ask(ctx, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
+		cancel()
+		if err == nil {
+			c.Hint(a.Catalog)
+		} else if !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
+			c.cfg.Logger.Warn("session not renewed", "err", err)
+		}
+		if !c.pause(c.cfg.SessionTTL / 4) {
+			return
+		}
+	}
+}

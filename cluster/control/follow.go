@@ -1,0 +1,133 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"pando.dev/pando/partition"
+)
+
+const (
+	// followWait is how long a seat may hold the question for news.
+	followWait = time.Second
+	// followPause is the pause after a seat did not answer.
+	followPause = 50 * time.Millisecond
+)
+
+// followLoop keeps the catalog of a node without a working seat: it asks one
+// seat for news, which answers when there is some. Another seat is asked when
+// that one does not answer, or is behind what somebody has seen.
+func (c *Control) followLoop() {
+	for turn := 0; c.ctx.Err() == nil; {
+		if c.usableSeat() != nil {
+			if !c.waitFor(c.changed.Next()) {
+				return
+			}
+			continue
+		}
+		seat := c.followed(turn)
+		if seat == "" {
+			if !c.pause(followPause) {
+				return
+			}
+			continue
+		}
+		if err := c.followOnce(seat); err != nil {
+			turn++
+			if !c.pause(followPause) {
+				return
+			}
+		} else if c.behind() {
+			turn++
+		}
+	}
+}
+
+// followed returns the seat to ask: each node begins with another one.
+func (c *Control) followed(turn int) partition.NodeID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seats.st.Phase != founded && c.seats.st.Phase != known {
+		return ""
+	}
+	all := c.seats.st.Proposal.Seats
+	start := int(partition.Checksum([]byte(c.cfg.Node)) % uint32(len(all)))
+	return all[(start+turn)%len(all)]
+}
+
+// behind reports whether somebody has seen a newer catalog than this node has.
+func (c *Control) behind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hint > c.Catalog().Version
+}
+
+func (c *Control) waitFor(changed <-chan struct{}) bool {
+	select {
+	case <-changed:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// followOnce brings the catalog to what the seat has. A hint cuts the waiting
+// for news short, so that a seat that is behind is left for another.
+func (c *Control) followOnce(seat partition.NodeID) error {
+	ctx, cancel := context.WithTimeout(c.ctx, followWait+c.cfg.CallTimeout)
+	defer cancel()
+	hinted := c.hinted.Next()
+	wait := followWait
+	if c.behind() {
+		wait = 0
+	}
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-hinted:
+			// The answer may be on its way; leave it a moment.
+			c.pauseFor(ctx, followPause)
+			cancel()
+		case <-stop:
+		}
+	}()
+	have := c.Catalog()
+	a := newAssembly(have)
+	for {
+		ask := &askCatalog{After: a.after, Whole: a.whole, WaitMs: uint32(wait.Milliseconds())}
+		p, err := c.askPage(ctx, seat, ask)
+		if err != nil {
+			return err
+		}
+		if !a.started && p.Version <= have.Version {
+			return nil
+		}
+		done, err := a.add(p)
+		if err != nil {
+			return err
+		}
+		if done {
+			break
+		}
+		wait = 0
+	}
+	next, err := a.result()
+	if err != nil {
+		return err
+	}
+	c.catalog.Store(next)
+	c.changed.Fire()
+	return nil
+}
+
+func (c *Control) askPage(ctx context.Context, seat partition.NodeID, ask *askCatalog) (*pageBody, error) {
+	answer, err := c.callOnce(ctx, seat, kindAskCatalog, ask)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Error != nil {
+		return nil, fromItem(answer.Error)
+	}
+	return decode[pageBody](kindPage, answer.Body)
+}

@@ -1,0 +1,2 @@
+// Package pulse wakes any number of goroutines when something has changed.
+package pulse
