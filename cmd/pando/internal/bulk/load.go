@@ -19,6 +19,9 @@ type Put func(ctx context.Context, key, value []byte) error
 type LoadConfig struct {
 	Source *Reader
 	Put    Put
+	// From is the mark that the source goes on from; the zero value for a new
+	// load. The counts go on from it.
+	From Mark
 	// Workers is how many writes are under way at once (default 64). Writes to
 	// one key always go through the same worker, so the last one in the input
 	// wins.
@@ -58,7 +61,8 @@ func Load(ctx context.Context, cfg LoadConfig) (Mark, error) {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	l := &loader{cfg: cfg, ctx: ctx, stop: stop, mark: Mark{Offset: cfg.Source.offset, Line: cfg.Source.line}}
+	l := &loader{cfg: cfg, ctx: ctx, stop: stop, mark: cfg.From}
+	l.mark.Offset, l.mark.Line = cfg.Source.offset, cfg.Source.line
 	var workers sync.WaitGroup
 	queues := make([]chan pending, cfg.Workers)
 	for i := range queues {

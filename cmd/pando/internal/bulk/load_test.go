@@ -63,7 +63,7 @@ func source(t testing.TB, input string, m Mark) *Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReader(strings.NewReader(input[m.Offset:]), f, nil, m.Offset, max(m.Line, 1))
+	r, err := Resume(strings.NewReader(input), f, m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestLoadAndExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := &table{}
-	r, err := NewReader(&lines, Format{Name: Exported}, nil, 0, 1)
+	r, err := NewReader(&lines, Format{Name: Exported})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,8 +145,8 @@ func TestLoadResumes(t *testing.T) {
 				t.Fatalf("fail at %d: %d is before the mark and not stored", failAt, i)
 			}
 		}
-		rest, err := Load(t.Context(), LoadConfig{Source: source(t, input, mark), Put: tb.put, Workers: 8})
-		if err != nil || mark.Loaded+rest.Loaded != 300 || len(tb.pairs) != 300 || rest.Line != 301 {
+		rest, err := Load(t.Context(), LoadConfig{Source: source(t, input, mark), From: mark, Put: tb.put, Workers: 8})
+		if err != nil || rest.Loaded != 300 || len(tb.pairs) != 300 || rest.Line != 301 {
 			t.Fatalf("fail at %d: then %+v %v, %d pairs", failAt, rest, err, len(tb.pairs))
 		}
 	}

@@ -40,14 +40,38 @@ type Reader struct {
 	begun  bool
 }
 
-// NewReader reads records of the given format. The input is at the start of
-// its line; offset and line say where that is in the whole (0 and 1 for a new
-// one), so that a load can go on in the middle.
-func NewReader(in io.Reader, f Format, header []byte, offset, line int64) (*Reader, error) {
-	r := &Reader{in: bufio.NewReaderSize(in, 256<<10), format: f, offset: offset, line: line, begun: header != nil || offset > 0}
+// NewReader reads records of the given format from the input's start.
+func NewReader(in io.Reader, f Format) (*Reader, error) {
+	r := &Reader{in: bufio.NewReaderSize(in, readAhead), format: f, line: 1}
 	var err error
-	r.cut, err = f.cutter(header)
+	r.cut, err = f.cutter(nil)
 	return r, err
+}
+
+const readAhead = 256 << 10
+
+// Resume reads records from a mark on. The names of columns, if there are any,
+// are read from the input's start.
+func Resume(in io.ReadSeeker, f Format, m Mark) (*Reader, error) {
+	r, err := NewReader(in, f)
+	if err != nil || m.Offset == 0 {
+		return r, err
+	}
+	if f.Header {
+		header, err := r.record()
+		if err != nil {
+			return nil, fmt.Errorf("read the header: %w", err)
+		}
+		if r.cut, err = f.cutter(header); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := in.Seek(m.Offset, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("go on at line %d: %w", m.Line, err)
+	}
+	r.in.Reset(in)
+	r.offset, r.line, r.begun = m.Offset, m.Line, true
+	return r, nil
 }
 
 // Next returns the next item. It returns io.EOF at the end, a *BadRecordError

@@ -21,7 +21,7 @@ func readAll(t rapid.TB, input string, f Format) (items []Item, bad []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReader(strings.NewReader(input), f, nil, 0, 1)
+	r, err := NewReader(strings.NewReader(input), f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestUnusableFormats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReader(strings.NewReader("id,name\n1,a\n"), f, nil, 0, 1)
+	r, err := NewReader(strings.NewReader("id,name\n1,a\n"), f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +111,22 @@ func TestUnusableFormats(t *testing.T) {
 		if _, err := ParseDelimiter(s); partition.CodeOf(err) != partition.CodeInvalid {
 			t.Errorf("delimiter %q: %v", s, err)
 		}
+	}
+}
+
+// TestResumeWithHeader: the columns' names are known behind a mark, too.
+func TestResumeWithHeader(t *testing.T) {
+	f, err := Format{Name: CSV, Key: "id", Value: []string{"name"}}.Resolve("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Resume(strings.NewReader("name,id\nAnn,1\nBob,2\n"), f, Mark{Offset: 14, Line: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, err := r.Next()
+	if err != nil || string(item.Key) != "2" || string(item.Value) != "Bob" || item.Line != 3 || item.End != 20 {
+		t.Fatalf("%+v %v", item, err)
 	}
 }
 
@@ -129,7 +145,7 @@ func TestFormatByName(t *testing.T) {
 
 // TestLongRecord: a record over the limit is an error with its line.
 func TestLongRecord(t *testing.T) {
-	r, err := NewReader(io.MultiReader(strings.NewReader("a\n"), strings.NewReader(strings.Repeat("x", MaxRecordBytes+1))), Format{Name: Lines}, nil, 0, 1)
+	r, err := NewReader(io.MultiReader(strings.NewReader("a\n"), strings.NewReader(strings.Repeat("x", MaxRecordBytes+1))), Format{Name: Lines})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +202,7 @@ func readFrom(t rapid.TB, input []byte, offset int64) (items []Item, err error) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReader(bytes.NewReader(input[offset:]), f, nil, offset, 1)
+	r, err := Resume(bytes.NewReader(input), f, Mark{Offset: offset, Line: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"pando.dev/pando/actors/httpapi"
+)
+
+// TestCluster runs a cluster of real processes through its first day: three
+// nodes in three zones, started in any order, that find each other by gossip
+// and nothing else; the command line on them; a fourth that joins; a load in
+// the middle of which the master dies; and a power cut.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	p := newProcesses(t, 4, 3)
+	order := rand.Perm(3)
+	t.Logf("started in the order %v", order)
+	for _, i := range order {
+		p.start(i)
+	}
+	p.waitReady(0, 1, 2)
+	if out := p.pando("status", "--wait", "30s"); !strings.HasPrefix(out, "1 more failure can be taken") {
+		t.Fatalf("three nodes that are up: %s", out)
+	}
+	t.Run("scripts", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata/script/cluster", Cmds: scriptCommands(), RequireExplicitExec: true,
+			Setup: func(e *testscript.Env) error {
+				e.Setenv("PANDO_ADDR", p.nodes[0].http+","+p.nodes[1].http+","+p.nodes[2].http)
+				e.Setenv("N1_DIR", p.nodes[0].dir)
+				e.Setenv("N1_LINK", p.nodes[0].link)
+				e.Setenv("N1_GOSSIP", p.nodes[0].gossip)
+				e.Setenv("N1_HTTP", p.nodes[0].http)
+				return nil
+			},
+		})
+	})
+	t.Run("health", func(t *testing.T) { p.checkHealth(t) })
+	t.Run("a fourth joins", func(t *testing.T) { p.checkFourth(t) })
+	t.Run("the master dies in mid-load", func(t *testing.T) { p.checkLoad(t) })
+	t.Run("all die at once", func(t *testing.T) { p.checkPowerCut(t) })
+	t.Run("stop in order", func(t *testing.T) { p.checkStop(t) })
+}
+
+// checkHealth: what supervisors and monitoring ask.
+func (p *processes) checkHealth(t *testing.T) {
+	for path, want := range map[string]string{
+		"/livez": "alive", "/readyz": "ready", "/metrics": "\npando_wal_syncs_total ", "/api/v1/tables": "[",
+	} {
+		resp, err := http.Get("http://" + p.nodes[1].http + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %d %v %.200s", path, resp.StatusCode, err, body)
+		}
+	}
+}
+
+// checkFourth: a node that is started later shows up at every other one.
+func (p *processes) checkFourth(t *testing.T) {
+	p.start(3)
+	p.waitReady(3)
+	for i := range p.nodes {
+		eventually(t, p.nodes[i].name+" sees four", func(ctx context.Context) error {
+			ms, err := p.api(i).Members(ctx)
+			if err != nil {
+				return err
+			}
+			alive := 0
+			for _, m := range ms {
+				if m.Status == "alive" {
+					alive++
+				}
+			}
+			if len(ms) != 4 || alive != 4 {
+				return fmt.Errorf("%d members, %d alive", len(ms), alive)
+			}
+			return nil
+		})
+	}
+}
+
+// loadLines is how long the load of the end-to-end test is.
+const loadLines = 15_000
+
+// checkLoad: kill -9 of the master in the middle of a load, and its restart,
+// lose nothing, and the load goes on by itself. What is read back is byte-equal.
+func (p *processes) checkLoad(t *testing.T) {
+	input := inputLines(loadLines)
+	file := filepath.Join(filepath.Dir(p.nodes[0].dir), "chars.txt")
+	if err := os.WriteFile(file, input, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.pando("table", "create", "chars", "--replicas", "3", "--on", "n1,n2,n3")
+	loaded := make(chan error, 1)
+	go func() {
+		_, err := p.try("load", "chars", file, "--delimiter", ";", "--key", "0", "-q")
+		loaded <- err
+	}()
+	var master string
+	eventually(t, "the load is under way", func(ctx context.Context) error {
+		ps, err := p.api(3).Partitions(ctx, "chars")
+		if err != nil {
+			return err
+		}
+		if len(ps) != 1 || ps[0].Master == "" || ps[0].Commit < 100 {
+			return fmt.Errorf("%+v", ps)
+		}
+		master = string(ps[0].Master)
+		return nil
+	})
+	select {
+	case err := <-loaded:
+		t.Fatalf("the load ended before the master was killed: %v", err)
+	default:
+	}
+	victim := p.byName(master)
+	p.kill(victim)
+	p.start(victim)
+	if err := <-loaded; err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	p.waitReady(victim)
+	p.checkSame(t, input)
+}
+
+// checkSame compares the table with what was loaded: all of it by an export, and
+// some of it key by key.
+func (p *processes) checkSame(t *testing.T, input []byte) {
+	t.Helper()
+	got := []byte(p.pando("export", "chars", "--raw", "-q"))
+	if want := sortedLines(input); !bytes.Equal(sortedLines(got), want) {
+		t.Fatalf("the export has %d bytes in %d lines, the input %d in %d", len(got), bytes.Count(got, []byte("\n")), len(input), loadLines)
+	}
+	api := &httpapi.Client{Addrs: strings.Split(p.addrs(), ",")}
+	lines := bytes.Split(bytes.TrimSuffix(input, []byte("\n")), []byte("\n"))
+	for i := 0; i < len(lines); i += 97 {
+		key, _, _ := bytes.Cut(lines[i], []byte(";"))
+		v, err := api.Get(t.Context(), "chars", key, "")
+		if err != nil || !bytes.Equal(v.Bytes, lines[i]) {
+			t.Fatalf("line %d: %q, %v, want %q", i+1, v.Bytes, err, lines[i])
+		}
+	}
+}
+
+func sortedLines(b []byte) []byte {
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	slices.SortFunc(lines, bytes.Compare)
+	return bytes.Join(lines, nil)
+}
+
+// checkPowerCut: after kill -9 of all processes at once everything is there.
+func (p *processes) checkPowerCut(t *testing.T) {
+	p.killAll()
+	for _, i := range rand.Perm(len(p.nodes)) {
+		p.start(i)
+	}
+	p.waitReady(0, 1, 2, 3)
+	p.pando("status", "--wait", "30s")
+	p.checkSame(t, inputLines(loadLines))
+}
+
+// checkStop: SIGTERM ends a node with 0, and the others go on.
+func (p *processes) checkStop(t *testing.T) {
+	if code := p.stop(1); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	eventually(t, "the others go on", func(ctx context.Context) error {
+		_, err := p.api(0).Put(ctx, "chars", []byte("after"), []byte("the stop"), httpapi.Condition{})
+		return err
+	})
+	eventually(t, "status says what is left", func(ctx context.Context) error {
+		s, err := p.api(0).Status(ctx)
+		if err == nil && s.CanLose != 0 {
+			err = fmt.Errorf("can lose %d: %s", s.CanLose, s.Why)
+		}
+		return err
+	})
+	p.kill(2)
+	out, err := exec.Command("pando", "status", "--addr", p.nodes[0].http, "-o", "json").Output()
+	eventually(t, "status ends with 10 when nothing can be written", func(context.Context) error {
+		out, err = exec.Command("pando", "status", "--addr", p.nodes[0].http, "-o", "json").Output()
+		if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != exitUnhealthy {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+	var s struct {
+		CanLose int `json:"can_lose"`
+	}
+	if err := json.Unmarshal(out, &s); err != nil || s.CanLose != -1 {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// TestDemo: the demo serves, says where, and ends cleanly on Ctrl-C.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("pando", "demo", "-o", "json", "--every", "200ms")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &tail{}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	defer func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	}()
+	dec := json.NewDecoder(out)
+	first, lines := make(chan demoInfo, 1), make(chan demoLine, 1)
+	go func() {
+		defer close(ended)
+		var info demoInfo
+		if dec.Decode(&info) == nil {
+			first <- info
+		}
+		for {
+			var l demoLine
+			if dec.Decode(&l) != nil {
+				break
+			}
+			if l.OpsPerSecond > 0 {
+				select {
+				case lines <- l:
+				default:
+				}
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var info demoInfo
+	select {
+	case info = <-first:
+	case <-ended:
+		t.Fatalf("the demo ended: %s", log)
+	case <-ctx.Done():
+		t.Fatalf("the demo does not serve: %s", log)
+	}
+	api := &httpapi.Client{Addrs: []string{info.Nodes[1].HTTP}}
+	if _, err := api.Put(ctx, info.Table, []byte("hello"), []byte("world"), httpapi.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case l := <-lines:
+		t.Logf("%+v", l)
+	case <-ctx.Done():
+		t.Fatal("the load does nothing")
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		t.Fatalf("the demo does not end: %s", log)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 0 {
+		t.Fatalf("exit code %d: %s", code, log)
+	}
+	if _, err := os.Stat(info.Dir); !os.IsNotExist(err) {
+		t.Fatalf("the data is still there: %v", err)
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"pando.dev/pando/actors"
+	"pando.dev/pando/partition"
+)
+
+// nodeFlags are the flags of pando node.
+type nodeFlags struct {
+	member              memberConfig
+	id                  string
+	logFormat, logLevel string
+}
+
+func (c *cli) nodeCommand() *cobra.Command {
+	var n nodeFlags
+	cmd := &cobra.Command{
+		Use: "node", Short: "Run a node until it is told to stop", Args: cobra.NoArgs,
+		Long: "Runs one node in the foreground. Prints one line with its addresses when it serves.\n" +
+			"SIGTERM or Ctrl-C ends it in order. Beyond loopback it wants certificates (--tls-dir)\n" +
+			"and a gossip key (--gossip-key-file); see pando cert.",
+		Example: "  pando node --dir d1 --zone a --expect 3 --join 127.0.0.1:7201",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.runNode(cmd.Context(), n) },
+	}
+	n.register(cmd)
+	return cmd
+}
+
+func (n *nodeFlags) register(cmd *cobra.Command) {
+	f, cfg := cmd.Flags(), &n.member.node
+	f.StringVar(&cfg.Dir, "dir", "", "data directory (required)")
+	f.StringVar(&cfg.Cluster, "cluster", "pando", "name that all nodes of a cluster share; fixed on the first start")
+	f.StringVar(&n.id, "id", "", "node id on the first start, instead of a minted one")
+	f.StringVar(&cfg.Zone, "zone", "default", "what fails together with this node: a rack, a site")
+	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:7101", "address for links and clients")
+	f.StringVar(&cfg.Advertise, "advertise", "", "what other nodes dial instead of --listen")
+	f.StringVar(&cfg.Gossip, "gossip", "127.0.0.1:7201", "address for gossip, TCP and UDP")
+	f.StringVar(&cfg.GossipAdvertise, "gossip-advertise", "", "what other nodes dial instead of --gossip")
+	f.StringVar(&n.member.http, "http", defaultHTTP, "address for HTTP: health, metrics, API")
+	f.StringVar(&n.member.httpAdvertise, "http-advertise", "", "what is told to others instead of --http")
+	f.StringSliceVar(&cfg.Join, "join", nil, "gossip addresses of other nodes, host:port,..., or file:/path; may be repeated")
+	f.IntVar(&cfg.Expect, "expect", 0, "take a seat of the control group when so many want one: 1, 3 or 5")
+	f.StringVar(&cfg.GossipKeyFile, "gossip-key-file", "", "file with the gossip key, as made by pando cert gossip-key")
+	f.Int64Var(&cfg.WALSegmentBytes, "wal-segment-bytes", 0, "size of a log segment (default 64 MiB)")
+	f.Int64Var(&cfg.MemoryBytes, "memory-bytes", 0, "unflushed state of all replicas (default 256 MiB)")
+	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "cache of all replicas (default 256 MiB)")
+	f.BoolVar(&n.member.pprof, "pprof", false, "serve /debug/pprof/ to admins")
+	f.StringVar(&n.logFormat, "log-format", "text", "log on the standard error as text or json")
+	f.StringVar(&n.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
+	must(cmd.MarkFlagDirname("dir"))
+}
+
+func (c *cli) runNode(ctx context.Context, n nodeFlags) error {
+	if n.member.node.Dir == "" {
+		return &usageError{errors.New("no data directory is given: --dir")}
+	}
+	logger, err := newLogger(c.err, n.logFormat, n.logLevel)
+	if err != nil {
+		return err
+	}
+	cfg := n.member
+	cfg.logger, cfg.node.Logger = logger, logger
+	cfg.node.NodeID, cfg.node.TLSDir = partition.NodeID(n.id), c.tlsDir
+	cfg.node.Fatal = func(err error) {
+		logger.Error("the node must not go on", "err", err)
+		os.Exit(exitError)
+	}
+	m, err := startMember(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	err = m.waitReady(ctx, func(why error) { logger.Info("not ready yet", "why", why) })
+	if err == nil {
+		c.announce(cfg.node, m)
+		select {
+		case <-ctx.Done():
+		case <-m.web.Done():
+			err = errors.New("the HTTP listener has ended")
+		}
+	} else if ctx.Err() != nil {
+		err = nil // stopped before it was ready, as it was told to
+	}
+	logger.Info("stopping")
+	return errors.Join(err, m.stop(ctx))
+}
+
+// readyLine is what a node prints when it serves.
+type readyLine struct {
+	Node    partition.NodeID `json:"node"`
+	Cluster string           `json:"cluster"`
+	Zone    string           `json:"zone"`
+	Link    string           `json:"link"`
+	Gossip  string           `json:"gossip"`
+	HTTP    string           `json:"http"`
+}
+
+func (c *cli) announce(cfg actors.Config, m *member) {
+	l := readyLine{m.node.ID(), cfg.Cluster, cfg.Zone, m.node.LinkAddr(), m.node.GossipAddr(), m.web.Addr()}
+	if c.output == "json" {
+		c.printJSONLine(l)
+		return
+	}
+	fmt.Fprintf(c.out, "node %s is ready: cluster %s, zone %s, link %s, gossip %s, http %s\n", l.Node, l.Cluster, l.Zone, l.Link, l.Gossip, l.HTTP)
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, &usageError{fmt.Errorf("log level %q is none of debug, info, warn, error", level)}
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, &usageError{fmt.Errorf("log format %q is neither text nor json", format)}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
+)
+
+func (c *cli) partitionCommand() *cobra.Command {
+	return group("partition", "List and show partitions", c.partitionLs(), c.partitionShow())
+}
+
+func (c *cli) partitionLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls [table]", Short: "List the partitions of a table, or all", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.within(cmd)
+			defer cancel()
+			table := ""
+			if len(args) > 0 {
+				table = args[0]
+			}
+			ps, err := api.Partitions(ctx, table)
+			if err != nil {
+				return err
+			}
+			return c.show(ps, func(w io.Writer) {
+				row(w, "PARTITION", "TABLE", "RANGE", "MASTER", "EPOCH", "COMMIT", "CAN LOSE", "REPLICAS")
+				for _, p := range ps {
+					row(w, p.Group, p.Table, rangeText(p.Lo, p.Hi), dash(p.Master), dash(p.Epoch), p.Commit, canLose(p), replicaList(p))
+				}
+			})
+		},
+	}
+}
+
+func canLose(p actors.PartitionInfo) string {
+	if p.CanLose < 0 {
+		return "takes no writes"
+	}
+	return fmt.Sprint(p.CanLose)
+}
+
+// replicaList names a partition's nodes, with the role of those that do not
+// just follow.
+func replicaList(p actors.PartitionInfo) string {
+	var out []string
+	for _, r := range p.Replicas {
+		s := string(r.Node)
+		if r.Role != "peer" && r.Role != "master" {
+			s += " (" + r.Role + ")"
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (c *cli) partitionShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show <partition>", Short: "Show one partition and each of its replicas", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			g, err := httpapi.ParseGroup(args[0])
+			if err != nil {
+				return err
+			}
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.within(cmd)
+			defer cancel()
+			p, err := api.Partition(ctx, g)
+			if err != nil {
+				return err
+			}
+			return c.show(p, func(w io.Writer) { printPartition(w, p) })
+		},
+	}
+}
+
+func printPartition(w io.Writer, p actors.PartitionInfo) {
+	row(w, "partition", p.Group)
+	row(w, "table", p.Table)
+	row(w, "range", rangeText(p.Lo, p.Hi))
+	row(w, "policy", fmt.Sprintf("%s (%s)", p.Policy, p.Rule))
+	row(w, "master", dash(p.Master))
+	row(w, "can lose", canLose(p))
+	row(w, "epoch", dash(p.Epoch))
+	row(w, "commit", p.Commit)
+	row(w, "versions", fmt.Sprintf("membership %d, range %d", p.Version, p.RangeVersion))
+	fmt.Fprintln(w)
+	row(w, "REPLICA", "NODE", "ZONE", "KIND", "ROLE", "APPLIED", "LAST", "ELIGIBLE", "WHY")
+	for _, r := range p.Replicas {
+		eligible := "yes"
+		if !r.Eligible {
+			eligible = "no"
+		}
+		row(w, r.Replica, r.Node, r.Zone, r.Kind, r.Role, r.Applied, r.Last, eligible, dash(r.Why))
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// cli is one execution of the command line: its streams and global flags.
+type cli struct {
+	in       io.Reader
+	out, err io.Writer
+
+	addrs   []string
+	output  string
+	timeout time.Duration
+	tlsDir  string
+
+	running bool // the command line was understood and its command began
+}
+
+const (
+	defaultHTTP = "127.0.0.1:7301"
+	envAddr     = "PANDO_ADDR"
+	envTLSDir   = "PANDO_TLS_DIR"
+)
+
+// execute runs one command line and returns the exit code.
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	c := &cli{in: in, out: out, err: errOut}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if !c.running {
+		err = &usageError{err}
+	}
+	c.printError(err)
+	return exitCode(err)
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pando",
+		Short: "A cluster of replicated, splitting partitions",
+		Long: "pando runs the nodes of a cluster and is its operator's tool.\n\n" +
+			"Try it: pando demo. Exit codes: 0 done, 1 error, 2 usage, 10 unhealthy,\n" +
+			"11 refused by a check, 12 timed out and possibly still under way.",
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	f := root.PersistentFlags()
+	f.StringSliceVar(&c.addrs, "addr", addrsFromEnv(), "HTTP addresses of nodes, host:port,... (env "+envAddr+")")
+	f.StringVarP(&c.output, "output", "o", "table", "output: table or json")
+	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for an answer")
+	f.StringVar(&c.tlsDir, "tls-dir", os.Getenv(envTLSDir), "directory with certificates, as made by pando cert (env "+envTLSDir+")")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case c.output != "table" && c.output != "json":
+			return fmt.Errorf("output %q is neither table nor json", c.output)
+		case c.timeout <= 0:
+			return fmt.Errorf("timeout %v is not positive", c.timeout)
+		}
+		c.running = true
+		return nil
+	}
+	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+	root.AddCommand(
+		c.nodeCommand(), c.demoCommand(), c.statusCommand(), c.membersCommand(), c.partitionCommand(),
+		c.tableCommand(), c.kvCommand(), c.loadCommand(), c.exportCommand(), c.certCommand(), c.versionCommand(),
+	)
+	return root
+}
+
+// must is for calls that only fail when the program itself is wrong.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func addrsFromEnv() []string {
+	if s := os.Getenv(envAddr); s != "" {
+		return strings.Split(s, ",")
+	}
+	return []string{defaultHTTP}
+}
+
+// within bounds a command that asks nodes by --timeout.
+func (c *cli) within(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(cmd.Context(), c.timeout)
+}
+
+// group is a command that only has commands below it. Without one of them, or
+// with another word, the command line makes no sense.
+func group(use, short string, below ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(below...)
+	return cmd
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
+	"pando.dev/pando/partition"
+)
+
+func (c *cli) tableCommand() *cobra.Command {
+	return group("table", "Create, list and drop tables", c.tableCreate(), c.tableLs(), c.tableDrop())
+}
+
+func (c *cli) tableCreate() *cobra.Command {
+	var (
+		spec      actors.TableSpec
+		splits    []string
+		nodes     []string
+		encoding  string
+		wait      time.Duration
+		mayExists bool
+	)
+	cmd := &cobra.Command{
+		Use: "create <name>", Short: "Create a table", Args: cobra.ExactArgs(1),
+		Long: "Creates a table. Its partitions are placed over the zones by weighted rendezvous\n" +
+			"hashing, or on the nodes of --on. Waits until each partition has a master.",
+		Example: "  pando table create words --replicas 3 --split g,n,t\n  pando table create local --on n1,n2,n3",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			spec.Name = args[0]
+			for _, s := range splits {
+				key, err := decodeKey(encoding, s)
+				if err != nil {
+					return err
+				}
+				spec.SplitPoints = append(spec.SplitPoints, key)
+			}
+			for _, n := range nodes {
+				spec.Nodes = append(spec.Nodes, partition.NodeID(n))
+			}
+			return c.createTable(cmd, api, spec, wait, mayExists)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or all nodes if fewer)")
+	f.StringSliceVar(&splits, "split", nil, "keys at which the table is divided from the start, key,...")
+	f.StringSliceVar(&nodes, "on", nil, "nodes that hold every partition, node,...")
+	f.StringVar(&spec.Kind, "kind", "", "partition kind (default kv)")
+	f.DurationVar(&wait, "wait", 15*time.Second, "how long to wait for the masters; 0 does not wait")
+	f.BoolVar(&mayExists, "if-not-exists", false, "do nothing if there is a table of that name")
+	encodingFlag(cmd, &encoding)
+	return cmd
+}
+
+func (c *cli) createTable(cmd *cobra.Command, api *httpapi.Client, spec actors.TableSpec, wait time.Duration, mayExist bool) error {
+	ctx, cancel := c.within(cmd)
+	defer cancel()
+	t, err := api.CreateTable(ctx, spec)
+	if errors.Is(err, partition.ErrExists) && mayExist {
+		t, err = findTable(ctx, api, spec.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := waitForMasters(cmd.Context(), api, spec.Name, wait); err != nil {
+		return err
+	}
+	return c.show(t, func(w io.Writer) {
+		fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s\n", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+	})
+}
+
+func findTable(ctx context.Context, api *httpapi.Client, name string) (actors.TableInfo, error) {
+	ts, err := api.Tables(ctx)
+	if err != nil {
+		return actors.TableInfo{}, err
+	}
+	for _, t := range ts {
+		if t.Name == name {
+			return t, nil
+		}
+	}
+	return actors.TableInfo{}, partition.Errorf(partition.CodeNoSuchTable, "there is no table %q", name)
+}
+
+// waitForMasters waits until every partition of the table takes writes.
+func waitForMasters(ctx context.Context, api *httpapi.Client, table string, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	missing := "its partitions are not known yet"
+	done := poll(ctx, func() bool {
+		ps, err := api.Partitions(ctx, table)
+		if err != nil {
+			if ctx.Err() == nil {
+				missing = err.Error()
+			}
+			return false
+		}
+		for _, p := range ps {
+			if p.Master == "" {
+				missing = fmt.Sprintf("partition %s has no master", p.Group)
+				return false
+			}
+		}
+		return len(ps) > 0
+	})
+	if !done {
+		return &partition.Error{
+			Code: partition.CodeUnknown, Why: fmt.Sprintf("table %q is in the catalog, but after %v %s", table, wait, missing),
+			Next: "it goes on by itself; look with pando partition ls " + table,
+		}
+	}
+	return nil
+}
+
+func (c *cli) tableLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls", Short: "List the tables", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.within(cmd)
+			defer cancel()
+			ts, err := api.Tables(ctx)
+			if err != nil {
+				return err
+			}
+			return c.show(ts, func(w io.Writer) {
+				row(w, "TABLE", "KIND", "PARTITIONS", "REPLICAS", "POLICY")
+				for _, t := range ts {
+					row(w, t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+				}
+			})
+		},
+	}
+}
+
+func (c *cli) tableDrop() *cobra.Command {
+	var confirm string
+	cmd := &cobra.Command{
+		Use: "drop <name>", Short: "Drop a table and everything in it", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := args[0]
+			if confirm != name {
+				return &partition.Error{
+					Code: partition.CodeRefused, Why: fmt.Sprintf("everything in table %q would be gone", name),
+					Next: fmt.Sprintf("if that is meant: pando table drop %s --confirm %s", name, name),
+				}
+			}
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := c.within(cmd)
+			defer cancel()
+			if err := api.DropTable(ctx, name); err != nil {
+				return err
+			}
+			return c.show(map[string]string{"dropped": name}, func(w io.Writer) { fmt.Fprintf(w, "table %s is dropped\n", name) })
+		},
+	}
+	cmd.Flags().StringVar(&confirm, "confirm", "", "the table's name again")
+	return cmd
+}
