@@ -2,81 +2,371 @@ package wal
 
 import (
 	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"pando.dev/pando/partition"
 )
 
 // Log is the one log of a node. All methods may be called from any goroutine;
 // the writes of one group come from one goroutine at a time.
-type Log struct{}
+type Log struct {
+	fs     FS
+	dir    string
+	o      Options
+	secret uint64 // in every header and trailer of this log
+	seed   uint32 // of the batch checksums
+	boot   uint64 // the incarnation in the headers that are written now
 
-// Open reads the log in dir, repairs its end and makes it ready for appending.
-// It creates the log if dir holds none. The caller holds the node's lock on the
-// directory.
-//
-// It fails if the log belongs to another node (ErrWrongNode), was written by a
-// newer version (CodeNewerFormat), cannot be read, or is damaged so that not
-// even the names of its replicas are known (CodeCorrupt). Any other damage is
-// in the Report, and concerns only the replicas that it names.
-func Open(fs FS, dir string, o Options) (*Log, *Report, error) { panic("in work") }
+	// mu guards everything below, and all groups, segments and batches, except
+	// for a closed batch that the committer writes. It is never held over I/O.
+	mu     sync.Mutex
+	groups map[partition.GroupID]*group
+	// rowBytes bounds the size of a state table.
+	rowBytes int
+	// segments are all of the log, oldest first; those behind active are
+	// planned but have no file yet.
+	segments []*segment
+	active   uint64
+	logBytes int64
+	// seq is the number of the next batch. queue holds the batches that are not
+	// yet durable, oldest first; open is the last of them while it takes writes.
+	seq    uint64
+	queue  []*batch
+	open   *batch
+	queued int          // bytes in queue
+	writes atomic.Int64 // appends in queue; read without the lock
+	idle   []*batch
+	// echoes are those of the last closed batches of this segment, newest last.
+	echoes []echo
+	// dirty are the groups whose progress moved since it was last written.
+	dirty []*group
+	// unproven: no valid batch follows the last that held anything.
+	unproven bool
+	// released are segments to be renamed to spares; spares are the numbers of
+	// the files that are ready.
+	released []*segment
+	spares   []uint64
+	spareSeq uint64
+	noSpace  bool
+	err      error // the log is poisoned
+	closing  bool
+	closed   bool
+	stats    Stats
+
+	// filling is held while a spare is made.
+	filling sync.Mutex
+
+	// work and chores wake the committer and the housekeeper; each holds one
+	// token. asleep: the committer waits for a token.
+	work, chores chan struct{}
+	asleep       bool
+	stop         chan struct{}  // closed when both are to end
+	ended, kept  sync.WaitGroup // committer and housekeeper
+}
 
 // Append takes w into the log. It copies, and does not wait for the disk (a
 // Snip may read one record). When it returns nil, Summary and Read show w, and
 // done, unless nil, is called exactly once, from the committer goroutine: with
 // nil when w and everything appended before it are durable, or with an error
-// that wraps ErrPoisoned or ErrClosed when that will never be known. The calls
-// come in the order of the appends; done must not block, and may call Append.
+// that wraps ErrPoisoned when that will never be known. The calls come in the
+// order of the appends; done must not block, and may call Append.
 //
 // On an error nothing was taken and done is not called: ErrNoSpace, ErrBusy,
 // ErrPoisoned, ErrClosed, CodeTooLarge, CodeInvalid (a gap, a promise that goes
 // back, a snip of committed records) or CodeCorrupt (the group is quarantined).
-func (l *Log) Append(w Write, done func(error)) error { panic("in work") }
-
-// Read returns the records of g from from to to, both included, but not more
-// than maxBytes, though at least one. It shows records that are not yet
-// durable, too. The records may be kept; they share one block of memory.
-//
-// Before First and behind Last the answer is CodeNotFound; a damaged record
-// gives CodeCorrupt, and quarantines the group unless its state has the record.
-func (l *Log) Read(g partition.GroupID, from, to partition.Index, maxBytes int) ([]partition.Record, error) {
-	panic("in work")
+func (l *Log) Append(w Write, done func(error)) error {
+	var cut *cut
+	if w.Snip {
+		c, err := l.cutAt(w.Group, w.After)
+		if err != nil {
+			return err
+		}
+		cut = c
+	}
+	l.mu.Lock()
+	wake, err := l.append(&w, cut, done)
+	l.mu.Unlock()
+	if wake {
+		l.wake()
+	}
+	return err
 }
 
-// Summary returns what the log holds of g, and false if it holds nothing.
-func (l *Log) Summary(g partition.GroupID) (Summary, bool) { panic("in work") }
+// cut is the log's end after a snip.
+type cut struct {
+	end partition.Position
+	sum uint32
+}
+
+// cutAt finds what the log's end will be when the records behind after are
+// removed; nil if there are none. The checksum of the new last record is in the
+// record behind it.
+func (l *Log) cutAt(g partition.GroupID, after partition.Index) (*cut, error) {
+	l.mu.Lock()
+	x := l.groups[g]
+	if x == nil || x.damage != nil || after >= x.end.Index || after < x.before.Index {
+		l.mu.Unlock()
+		return nil, nil // append says what is wrong, if anything is
+	}
+	epoch, _ := x.epochAt(after)
+	l.mu.Unlock()
+	next, err := l.Read(g, after+1, after+1, 1)
+	if err != nil {
+		return nil, err
+	}
+	return &cut{end: partition.Position{Epoch: epoch, Index: after}, sum: next[0].Prev()}, nil
+}
+
+// append is Append under the lock; wake tells to wake the committer.
+func (l *Log) append(w *Write, c *cut, done func(error)) (wake bool, err error) {
+	if err := l.refuses(len(w.Records) > 0 || w.Install != nil); err != nil {
+		return false, err
+	}
+	g := l.groups[w.Group]
+	n, err := check(g, w, c)
+	if err != nil {
+		return false, err
+	}
+	if g == nil {
+		if err := l.admits(); err != nil {
+			return false, err
+		}
+	}
+	if n.bytes == 0 && done == nil {
+		l.progress(g, w.Commit, 0, 0)
+		return false, nil
+	}
+	b, err := l.room(n)
+	if err != nil {
+		return false, err
+	}
+	if g == nil {
+		g = &group{id: w.Group}
+		l.groups[w.Group] = g
+		l.rowBytes += g.rowBound()
+	}
+	l.apply(b, g, w, c, n)
+	return l.enqueue(b, done), nil
+}
+
+// enqueue counts one write into b.
+func (l *Log) enqueue(b *batch, done func(error)) (wake bool) {
+	if done != nil {
+		b.done = append(b.done, done)
+	}
+	b.writes++
+	l.writes.Add(1)
+	l.stats.Appends++
+	wake, l.asleep = l.asleep, false
+	return wake
+}
+
+// took counts bytes put into b.
+func (l *Log) took(b *batch, bytes int) {
+	b.bytes += bytes
+	l.queued += bytes
+}
+
+// refuses returns why the log takes nothing now, or nil. Records are refused
+// when the disk is nearly full; a promise is not, since its blocks exist.
+func (l *Log) refuses(records bool) error {
+	switch {
+	case l.err != nil:
+		return refusedPoisoned(l.err)
+	case l.closing:
+		return &partition.Error{Code: partition.CodeClosed, Why: "the log is closed"}
+	case l.noSpace && records:
+		return &partition.Error{
+			Code: partition.CodeNoSpace, Why: "the log's disk is nearly full",
+			Next: "free space; the node goes on by itself",
+		}
+	}
+	return nil
+}
+
+// admits refuses a further replica when the state tables would take more than a
+// quarter of each segment.
+func (l *Log) admits() error {
+	if int64(l.rowBytes+itemHead+rowBytes) > l.o.SegmentBytes/4 {
+		return partition.Errorf(partition.CodeTooLarge, "%d replicas are too many for segments of %d bytes",
+			len(l.groups), l.o.SegmentBytes)
+	}
+	return nil
+}
+
+// apply encodes w into b, which has room, and takes it into the group.
+func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
+	start := b.items
+	if w.Commit > g.hard.Commit {
+		g.hard.Commit = w.Commit
+		l.soil(g)
+	}
+	if n.state {
+		g.hard.Replica = max(g.hard.Replica, w.Replica)
+		g.hard.Promise = max(g.hard.Promise, w.Promise)
+		b.buf = appendState(b.buf, g.id, g.hard)
+		b.items++
+	}
+	bound := 0
+	if n.config {
+		bound = g.rowBound()
+	}
+	if w.Install != nil {
+		b.buf = appendInstall(b.buf, g.id, g.hard.Replica, w.Install)
+		b.items++
+		g.install(w.Install)
+	}
+	if c != nil {
+		b.buf = appendSnip(b.buf, g.id, c.end, c.sum)
+		b.items++
+		g.snip(c.end, c.sum)
+	}
+	at := place{seg: b.seg, batch: uint32(b.off)}
+	for _, r := range w.Records {
+		at.off = uint32(b.off) + uint32(len(b.buf))
+		b.buf = append(b.buf, r...)
+		g.add(r, at)
+	}
+	b.items += uint32(len(w.Records))
+	if n.config {
+		l.rowBytes += g.rowBound() - bound
+	}
+	l.stats.Records += uint64(len(w.Records))
+	l.stats.RecordBytes += uint64(n.records)
+	l.took(b, n.bytes)
+	b.touch(g, b.items-start)
+}
+
+// progress takes over a commit or flushed index, to be written some time.
+func (l *Log) progress(g *group, commit, flushed partition.Index, generation uint32) {
+	if g == nil || commit <= g.hard.Commit && flushed <= g.hard.Flushed {
+		return
+	}
+	if flushed > g.hard.Flushed {
+		g.hard.Flushed, g.hard.Generation = flushed, max(generation, g.hard.Generation)
+	}
+	g.hard.Commit = max(g.hard.Commit, commit, flushed)
+	l.soil(g)
+}
+
+// soil marks the group's progress to be written.
+func (l *Log) soil(g *group) {
+	if !g.dirty {
+		g.dirty = true
+		l.dirty = append(l.dirty, g)
+		if l.asleep && len(l.dirty) == 1 {
+			l.asleep = false
+			l.wake() // to start the idle timer
+		}
+	}
+}
 
 // SetFlushed says that g's state has every record up to index on disk, in the
 // given generation. It causes no sync of its own and lets segments go.
 func (l *Log) SetFlushed(g partition.GroupID, index partition.Index, generation uint32) {
-	panic("in work")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.groups[g]
+	if x == nil || index > x.end.Index {
+		return
+	}
+	l.progress(x, 0, index, generation)
+	if l.isPin(g) {
+		l.release()
+	}
 }
 
 // Retain says that peers still want g's records from from on. It keeps them as
 // long as the log is under its soft cap. Zero: nobody wants any.
-func (l *Log) Retain(g partition.GroupID, from partition.Index) { panic("in work") }
+func (l *Log) Retain(g partition.GroupID, from partition.Index) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.groups[g]
+	if x == nil {
+		return
+	}
+	x.retain = from
+	if l.isPin(g) {
+		l.release()
+	}
+}
 
 // Drop forgets a replica. done is as in Append.
-func (l *Log) Drop(g partition.GroupID, done func(error)) error { panic("in work") }
+func (l *Log) Drop(g partition.GroupID, done func(error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.refuses(false); err != nil {
+		return err
+	}
+	x := l.groups[g]
+	if x == nil {
+		return partition.Errorf(partition.CodeNotFound, "the log holds nothing of %s", g)
+	}
+	b, err := l.room(amount{bytes: itemHead})
+	if err != nil {
+		return err
+	}
+	b.buf = appendItem(b.buf, g, kindDrop)
+	b.items++
+	l.took(b, itemHead)
+	x.end = partition.Position{}
+	b.touch(x, 1)
+	delete(l.groups, g)
+	l.rowBytes -= x.rowBound()
+	l.dirty = slices.DeleteFunc(l.dirty, func(d *group) bool { return d == x })
+	if l.enqueue(b, done) {
+		l.wake()
+	}
+	l.release()
+	return nil
+}
+
+// Summary returns what the log holds of g, and false if it holds nothing.
+func (l *Log) Summary(g partition.GroupID) (Summary, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.groups[g]
+	if x == nil {
+		return Summary{}, false
+	}
+	return x.summary(), true
+}
 
 // Groups yields every replica in the log, in the order of the groups, as they
 // were at the start of the iteration.
-func (l *Log) Groups() iter.Seq2[partition.GroupID, HardState] { panic("in work") }
-
-// Pins returns up to n groups that keep the oldest segment from being recycled
-// because their state is not flushed. The host flushes them when Stats.Pinned.
-func (l *Log) Pins(n int) []partition.GroupID { panic("in work") }
+func (l *Log) Groups() iter.Seq2[partition.GroupID, HardState] {
+	return func(yield func(partition.GroupID, HardState) bool) {
+		l.mu.Lock()
+		ids := slices.Sorted(maps.Keys(l.groups))
+		states := make([]HardState, len(ids))
+		for i, id := range ids {
+			states[i] = l.groups[id].hard
+		}
+		l.mu.Unlock()
+		for i, id := range ids {
+			if !yield(id, states[i]) {
+				return
+			}
+		}
+	}
+}
 
 // Stats returns the log's counters.
-func (l *Log) Stats() Stats { panic("in work") }
-
-// Turn writes one batch, if anything waits, and does the housekeeping that is
-// due; it reports whether more is waiting. Only with Options.Manual.
-func (l *Log) Turn() (more bool) { panic("in work") }
-
-// Settle ends a time of idleness: an empty batch follows the last one. Only
-// with Options.Manual, where it stands for Options.Idle running out.
-func (l *Log) Settle() { panic("in work") }
-
-// Close makes everything appended durable and closes the files. Appends from
-// then on are refused with ErrClosed.
-func (l *Log) Close() error { panic("in work") }
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stats
+	s.Segments, s.Spares, s.LogBytes = len(l.segments), len(l.spares), l.logBytes
+	s.QueuedBytes, s.NoSpace, s.Poisoned = l.queued, l.noSpace, l.err != nil
+	s.Groups = len(l.groups)
+	for _, g := range l.groups {
+		if g.damage != nil {
+			s.Quarantined++
+		}
+	}
+	s.Pinned = l.logBytes > l.o.SoftCapBytes/2 && len(l.pins(1)) > 0
+	return s
+}

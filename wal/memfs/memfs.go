@@ -1,0 +1,404 @@
+package memfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"pando.dev/pando/wal"
+)
+
+// SectorBytes is what a disk writes whole or not at all.
+const SectorBytes = 512
+
+// ErrPowerLoss is for hooks that simulate it.
+var ErrPowerLoss = errors.New("power loss")
+
+// Kind is a kind of operation.
+type Kind uint8
+
+// The operations that a hook is asked about.
+const (
+	Create Kind = iota + 1
+	Open
+	Rename
+	Remove
+	List
+	SyncDir
+	Read
+	Write
+	Sync
+)
+
+// String returns the operation's name.
+func (k Kind) String() string {
+	names := [...]string{"", "create", "open", "rename", "remove", "list", "syncdir", "read", "write", "sync"}
+	return names[k]
+}
+
+// Op is one operation about to happen.
+type Op struct {
+	Kind  Kind
+	Name  string
+	Off   int64 // Read, Write
+	Bytes int64 // Create, Read, Write
+}
+
+// Changes reports whether the operation can change what is on disk.
+func (o Op) Changes() bool {
+	return o.Kind != Open && o.Kind != List && o.Kind != Read
+}
+
+// FS is a file system in memory. Its methods may be called from any goroutine.
+type FS struct {
+	mu   sync.Mutex
+	rand *rand.Rand
+	hook func(Op) error
+	// names are the directory entries that programs see, disk those that are
+	// durable; moves are what happened to names since, in order.
+	names, disk map[string]*file
+	moves       []move
+	// capacity is the size of the disk, 0: unlimited; used is taken by others.
+	capacity, used int64
+}
+
+// move is a change of names: a creation, if from is empty, or a removal, if to
+// is.
+type move struct {
+	from, to string
+	file     *file
+}
+
+// file is what an inode is: contents without a name.
+type file struct {
+	cache, disk []byte
+	dirty       []bool // sectors of cache that were written since the last sync
+}
+
+var (
+	_ wal.FS         = (*FS)(nil)
+	_ wal.FreeSpacer = (*FS)(nil)
+)
+
+// New returns an empty file system.
+func New(seed uint64) *FS {
+	return &FS{rand: rand.New(rand.NewPCG(seed, 0)), names: map[string]*file{}, disk: map[string]*file{}}
+}
+
+// OnOp sets the hook that is asked before every operation; an error lets it
+// fail with nothing done (a Sync: with some of the sectors on disk, and none to
+// be synced again). It must not call the FS.
+func (m *FS) OnOp(hook func(Op) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hook = hook
+}
+
+// SetSpace sets the size of the disk (0: unlimited) and what others use of it.
+func (m *FS) SetSpace(capacity, used int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.capacity, m.used = capacity, used
+}
+
+// Crash returns the file system after a loss of power. The old one goes on
+// unchanged. With keep 0 nothing unsynced survives, with 1 everything, between
+// them each sector with that probability.
+func (m *FS) Crash(seed uint64, keep float64) *FS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := New(seed)
+	n.capacity, n.used = m.capacity, m.used
+	survives := func() bool { return keep >= 1 || keep > 0 && n.rand.Float64() < keep }
+	names := make(map[string]*file, len(m.disk))
+	for name, f := range m.disk {
+		names[name] = f
+	}
+	for _, v := range m.moves {
+		if !survives() {
+			break
+		}
+		v.apply(names)
+	}
+	for _, name := range sorted(names) {
+		f := names[name]
+		c := &file{disk: slices.Clone(f.disk)}
+		for s, dirty := range f.dirty {
+			if dirty && survives() {
+				copySector(c.disk, f.cache, s)
+			}
+		}
+		c.cache = slices.Clone(c.disk)
+		c.dirty = make([]bool, len(f.dirty))
+		n.names[name], n.disk[name] = c, c
+	}
+	return n
+}
+
+// Flip changes bits of a byte, in the cache and on disk.
+func (m *FS) Flip(name string, off int64, bits byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.names[name]
+	if f == nil || off < 0 || off >= int64(len(f.disk)) {
+		return fmt.Errorf("flip %s at %d: %w", name, off, fs.ErrNotExist)
+	}
+	f.cache[off] ^= bits
+	f.disk[off] ^= bits
+	return nil
+}
+
+// ReadFile returns what programs see of a file.
+func (m *FS) ReadFile(name string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.names[name]
+	if f == nil {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	return slices.Clone(f.cache), nil
+}
+
+// WriteFile makes a durable file with the given contents, or replaces one.
+func (m *FS) WriteFile(name string, b []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := &file{cache: slices.Clone(b), disk: slices.Clone(b), dirty: make([]bool, sectors(len(b)))}
+	m.names[name], m.disk[name] = f, f
+}
+
+func sorted(names map[string]*file) []string {
+	all := make([]string, 0, len(names))
+	for name := range names {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func sectors(n int) int { return (n + SectorBytes - 1) / SectorBytes }
+
+func copySector(dst, src []byte, s int) {
+	lo, hi := s*SectorBytes, min((s+1)*SectorBytes, len(src))
+	copy(dst[lo:hi], src[lo:hi])
+}
+
+func (v move) apply(names map[string]*file) {
+	if v.from != "" {
+		delete(names, v.from)
+	}
+	if v.to != "" {
+		names[v.to] = v.file
+	}
+}
+
+func (m *FS) ask(o Op) error {
+	if m.hook == nil {
+		return nil
+	}
+	if err := m.hook(o); err != nil {
+		return &fs.PathError{Op: o.Kind.String(), Path: o.Name, Err: err}
+	}
+	return nil
+}
+
+func (m *FS) do(v move) {
+	v.apply(m.names)
+	m.moves = append(m.moves, v)
+}
+
+// Create implements wal.FS.
+func (m *FS) Create(name string, size int64) (wal.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ask(Op{Kind: Create, Name: name, Bytes: size}); err != nil {
+		return nil, err
+	}
+	if m.names[name] != nil {
+		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+	}
+	if m.capacity > 0 && m.taken()+size > m.capacity {
+		return nil, &fs.PathError{Op: "create", Path: name, Err: syscall.ENOSPC}
+	}
+	f := &file{cache: make([]byte, size), disk: make([]byte, size), dirty: make([]bool, sectors(int(size)))}
+	m.do(move{to: name, file: f})
+	return &handle{m: m, f: f, name: name}, nil
+}
+
+func (m *FS) taken() int64 {
+	n := m.used
+	for _, f := range m.names {
+		n += int64(len(f.cache))
+	}
+	return n
+}
+
+// FreeSpace implements wal.FreeSpacer.
+func (m *FS) FreeSpace(string) (free, total int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.capacity == 0 {
+		return 1 << 50, 1 << 50, nil
+	}
+	return m.capacity - m.taken(), m.capacity, nil
+}
+
+// Open implements wal.FS.
+func (m *FS) Open(name string) (wal.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ask(Op{Kind: Open, Name: name}); err != nil {
+		return nil, err
+	}
+	f := m.names[name]
+	if f == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return &handle{m: m, f: f, name: name}, nil
+}
+
+// Rename implements wal.FS.
+func (m *FS) Rename(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ask(Op{Kind: Rename, Name: from}); err != nil {
+		return err
+	}
+	f := m.names[from]
+	if f == nil {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	m.do(move{from: from, to: to, file: f})
+	return nil
+}
+
+// Remove implements wal.FS.
+func (m *FS) Remove(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ask(Op{Kind: Remove, Name: name}); err != nil {
+		return err
+	}
+	if m.names[name] == nil {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+	}
+	m.do(move{from: name})
+	return nil
+}
+
+// List implements wal.FS.
+func (m *FS) List(dir string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ask(Op{Kind: List, Name: dir}); err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, name := range sorted(m.names) {
+		if rest, ok := strings.CutPrefix(name, path.Clean(dir)+"/"); ok && !strings.Contains(rest, "/") {
+			all = append(all, rest)
+		}
+	}
+	return all, nil
+}
+
+// SyncDir implements wal.FS. It makes the names of all directories durable.
+func (m *FS) SyncDir(dir string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.ask(Op{Kind: SyncDir, Name: dir}); err != nil {
+		return err
+	}
+	for _, v := range m.moves {
+		v.apply(m.disk)
+	}
+	m.moves = nil
+	return nil
+}
+
+// handle is an open file.
+type handle struct {
+	m    *FS
+	f    *file
+	name string
+}
+
+// ReadAt implements wal.File.
+func (h *handle) ReadAt(b []byte, off int64) (int, error) {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	if err := h.m.ask(Op{Kind: Read, Name: h.name, Off: off, Bytes: int64(len(b))}); err != nil {
+		return 0, err
+	}
+	if off >= int64(len(h.f.cache)) {
+		return 0, io.EOF
+	}
+	n := copy(b, h.f.cache[off:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// WriteAt implements wal.File. The file does not grow.
+func (h *handle) WriteAt(b []byte, off int64) (int, error) {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	if err := h.m.ask(Op{Kind: Write, Name: h.name, Off: off, Bytes: int64(len(b))}); err != nil {
+		return 0, err
+	}
+	if off < 0 || off+int64(len(b)) > int64(len(h.f.cache)) {
+		return 0, &fs.PathError{Op: "write", Path: h.name, Err: syscall.EFBIG}
+	}
+	copy(h.f.cache[off:], b)
+	for s := int(off / SectorBytes); s < sectors(int(off)+len(b)); s++ {
+		h.f.dirty[s] = true
+	}
+	return len(b), nil
+}
+
+// Sync implements wal.File.
+func (h *handle) Sync() error {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	err := h.m.ask(Op{Kind: Sync, Name: h.name})
+	for s, dirty := range h.f.dirty {
+		switch {
+		case !dirty || errors.Is(err, ErrPowerLoss): // then Crash decides
+			continue
+		case err == nil || h.m.rand.IntN(2) == 0:
+			copySector(h.f.disk, h.f.cache, s)
+		}
+		h.f.dirty[s] = false
+	}
+	return err
+}
+
+// Size implements wal.File.
+func (h *handle) Size() (int64, error) {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	return int64(len(h.f.cache)), nil
+}
+
+// Evict implements wal.File.
+func (h *handle) Evict() error {
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
+	for s, dirty := range h.f.dirty {
+		if !dirty {
+			copySector(h.f.cache, h.f.disk, s)
+		}
+	}
+	return nil
+}
+
+// Close implements wal.File.
+func (h *handle) Close() error { return nil }
