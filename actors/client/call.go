@@ -41,8 +41,10 @@ type call struct {
 	span     *partition.KeyRange
 	deadline time.Time
 	size     int // counted into the client's bytes in flight
-	// done is called once, from any goroutine, with no lock held.
-	done func(Result, error)
+	// done is called once, from any goroutine, with no lock held; or ended gets
+	// the outcome, if it is set.
+	done  func(Result, error)
+	ended chan<- outcome
 	// stop undoes the watch of the caller's context, if there is one.
 	stop func() bool
 
@@ -99,7 +101,11 @@ func (k *call) unlock() {
 			k.stop()
 		}
 		k.leave()
-		k.done(t.result, t.err)
+		if k.ended != nil {
+			k.ended <- outcome{t.result, t.err}
+		} else {
+			k.done(t.result, t.err)
+		}
 	}
 }
 
@@ -272,6 +278,7 @@ func (k *call) transmit(rt *route, now time.Time) {
 		k.refused(partition.CodeOf(err))
 		return
 	}
+	k.c.cfg.Stats.Attempts.Add(1)
 	k.node, k.sent, k.attempt, k.todo.run = m.node, m.peer, id, run
 	k.asked++
 }
@@ -321,6 +328,7 @@ func (k *call) lost(n uint32, maybe bool, why error) {
 		k.mu.Unlock()
 		return
 	}
+	k.c.cfg.Stats.Lost.Add(1)
 	k.sent = nil
 	k.last = why
 	k.at.forget(k.node)
@@ -348,12 +356,14 @@ func (k *call) judge(e *partition.Error) {
 	k.last = e
 	switch e.Code {
 	case partition.CodeNotMaster, partition.CodeNewerEpoch:
+		k.c.cfg.Stats.Redirects.Add(1)
 		k.at.hint(k.node, e.Master, k.routing, time.Now())
 		k.next()
 	case partition.CodeUnavailable, partition.CodeClosed:
 		k.at.forget(k.node)
 		k.search()
 	case partition.CodeWrongGroup, partition.CodeNotFound:
+		k.c.cfg.Stats.Redirects.Add(1)
 		k.awaitRoutes()
 	case partition.CodeBusy, partition.CodeTimeout:
 		k.pause(backoff(k.tries, busyMin, busyMax))
@@ -435,6 +445,7 @@ func (k *call) pause(d time.Duration) {
 // after goes on at the end of the back-off, or at the deadline if that is
 // earlier.
 func (k *call) after(d time.Duration) {
+	k.c.cfg.Stats.BackOffs.Add(1)
 	w := wait{k: k, n: k.n}
 	time.AfterFunc(min(d, time.Until(k.deadline)), func() { k.resume(w) })
 }
@@ -519,5 +530,8 @@ func (k *call) finish(err error) {
 		k.at.leave(k)
 	}
 	k.unseat()
+	if partition.CodeOf(err) == partition.CodeUnknown {
+		k.c.cfg.Stats.Unknown.Add(1)
+	}
 	k.todo.done, k.todo.err = true, err
 }

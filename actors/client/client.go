@@ -34,6 +34,7 @@ type Client struct {
 	refresher refresher
 	routing   atomic.Pointer[routing]
 	wakeup    chan struct{} // to the sweeper
+	waiters   sync.Pool     // of chan outcome
 
 	calls, bytes atomic.Int64 // in flight
 	openings     atomic.Int64 // sessions being opened
@@ -127,21 +128,32 @@ type outcome struct {
 // do runs one operation and waits for its end. If span is set, all of it must be
 // in the partition of the key.
 func (c *Client) do(ctx context.Context, table string, r Request, span *partition.KeyRange) (Result, error) {
-	ended := make(chan outcome, 1)
-	k, err := c.newCall(ctx, table, r, func(res Result, err error) { ended <- outcome{res, err} })
+	k, err := c.newCall(ctx, table, r, nil)
 	if err != nil {
 		return Result{}, err
 	}
 	k.span = span
+	return c.wait(ctx, k)
+}
+
+// wait begins a call and waits for its end. Its channel is used again: exactly
+// one outcome was put into it, and taken out.
+func (c *Client) wait(ctx context.Context, k *call) (Result, error) {
+	ended, ok := c.waiters.Get().(chan outcome)
+	if !ok {
+		ended = make(chan outcome, 1)
+	}
+	k.ended = ended
 	k.begin()
+	var o outcome
 	select {
-	case o := <-ended:
-		return o.result, o.err
+	case o = <-ended:
 	case <-ctx.Done():
 		k.cancel(ctx.Err())
-		o := <-ended
-		return o.result, o.err
+		o = <-ended
 	}
+	c.waiters.Put(ended)
+	return o.result, o.err
 }
 
 // start runs one operation on its own.
@@ -209,19 +221,11 @@ func (c *Client) leave(size int) {
 
 // Refresh waits until the client has asked a node for newer routes.
 func (c *Client) Refresh(ctx context.Context) error {
-	ended := make(chan outcome, 1)
-	k, err := c.newCall(ctx, "", Request{Op: OpRoutes}, func(_ Result, err error) { ended <- outcome{err: err} })
-	if err != nil {
-		return err
+	k, err := c.newCall(ctx, "", Request{Op: OpRoutes}, nil)
+	if err == nil {
+		_, err = c.wait(ctx, k)
 	}
-	k.begin()
-	select {
-	case o := <-ended:
-		return o.err
-	case <-ctx.Done():
-		k.cancel(ctx.Err())
-		return (<-ended).err
-	}
+	return err
 }
 
 // openSession opens one more session with the group, for which g.opening has
@@ -236,6 +240,7 @@ func (g *group) openSession() {
 				g.noSession(err)
 				return
 			}
+			g.c.cfg.Stats.Sessions.Add(1)
 			wake(g.opened(newSession(g, partition.SessionID{Group: r.Group, Index: r.Index})))
 		},
 	}
@@ -290,6 +295,7 @@ func (c *Client) watch() {
 			}
 		}
 		tick.Stop()
+		c.sweep(time.Now()) // ends what the last call left behind
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -25,6 +26,9 @@ type Config struct {
 
 	// Logger gets lost connections and failed refreshes at debug level.
 	Logger *slog.Logger
+
+	// Stats, if set, is counted into.
+	Stats *Stats
 
 	// Timeout bounds an operation whose context has no deadline (default 10 s).
 	Timeout time.Duration
@@ -50,6 +54,17 @@ type Config struct {
 	MaxSessions int
 }
 
+// Stats counts what clients did.
+type Stats struct {
+	Attempts  atomic.Uint64 // requests sent, every retry included
+	Redirects atomic.Uint64 // answers that named another master or group
+	Lost      atomic.Uint64 // requests that got no answer
+	BackOffs  atomic.Uint64 // waits before another attempt
+	Refreshes atomic.Uint64 // questions for the routes
+	Sessions  atomic.Uint64 // sessions opened
+	Unknown   atomic.Uint64 // operations that ended with CodeUnknown
+}
+
 // Local makes a client skip the socket for one node.
 type Local struct {
 	Node    partition.NodeID
@@ -59,6 +74,9 @@ type Local struct {
 func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Stats == nil {
+		c.Stats = new(Stats)
 	}
 	c.Timeout = orDefault(c.Timeout, 10*time.Second)
 	c.AttemptTimeout = orDefault(c.AttemptTimeout, time.Second)

@@ -57,16 +57,6 @@ func (r *frameReader) next() ([]byte, error) {
 	return f, nil
 }
 
-// buffered reports whether a whole frame can be had without reading.
-func (r *frameReader) buffered() bool {
-	b := r.buf[r.start:r.end]
-	if len(b) < prefixBytes {
-		return false
-	}
-	n, bad := frameLength(b, r.limit)
-	return bad != nil || len(b) >= prefixBytes+n
-}
-
 // fill reads once, on the way to need bytes.
 func (r *frameReader) fill(need int) error {
 	r.makeRoom(need)

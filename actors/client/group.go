@@ -119,7 +119,7 @@ const (
 	searchRate = 2000
 	busyMin    = 2 * time.Millisecond
 	busyMax    = 100 * time.Millisecond
-	waitMax    = 250 * time.Millisecond
+	waitMax    = 2 * time.Second
 )
 
 // search enters a call that backs off and returns for how long.

@@ -167,7 +167,7 @@ func (p *remotePeer) sweep(now time.Time) {
 	p.mu.Lock()
 	over := p.pending.overdue(now)
 	sure := !p.connected
-	if len(over) > 0 && p.connected {
+	if len(over) > 0 {
 		p.silence(now)
 	}
 	p.mu.Unlock()
@@ -176,13 +176,17 @@ func (p *remotePeer) sweep(now time.Time) {
 	}
 }
 
-// silence notes that attempts ran out. A connection on which nothing comes for
-// long after that is given up: it may be dead without this side knowing, and a
-// new one would work.
+// silence notes that attempts ran out. While still dialing, the node counts as
+// down. A connection on which nothing comes for long after that is given up: it
+// may be dead without this side knowing, and a new one would work.
 func (p *remotePeer) silence(now time.Time) {
+	if !p.connected {
+		p.downUntil.Store(now.Add(redialMax).UnixNano())
+		return
+	}
 	if p.silent.IsZero() {
 		p.silent = now
-	} else if now.Sub(p.silent) > 2*p.c.cfg.AttemptTimeout {
+	} else if now.Sub(p.silent) >= p.c.cfg.AttemptTimeout {
 		p.breakLocked(errAttemptTimeout)
 	}
 }

@@ -223,6 +223,7 @@ func (f *refresher) ask(p peer, have uint64) (*Routes, error) {
 	if run != nil {
 		run()
 	}
+	f.c.cfg.Stats.Refreshes.Add(1)
 	f.c.wakeSweeper()
 	err = <-q.answer // comes for certain: the sweep ends every attempt
 	return q.routes, err

@@ -4,12 +4,13 @@ import (
 	"math/bits"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // windowSize is how many of a session's last results the group remembers. A
 // command whose number is that far behind the newest is refused, so a number
 // is only given out while every outstanding one stays within the window.
-const windowSize = 64
+const windowSize = replica.SessionWindow
 
 // session is one session with a group, from the client's side. It is guarded by
 // its group's lock.
