@@ -100,7 +100,7 @@ type Install struct {
 	Base       partition.Position
 	BaseSum    uint32 // checksum of the record at Base
 	Generation uint32
-	// Configurations are the records of the configuration in force at Base.
+	// Configuration is the record of the configuration in force at Base.
 	Configuration partition.Record
 }
 
@@ -124,8 +124,9 @@ type Summary struct {
 	LastSum uint32
 	// Runs are the epochs of the records First to Last, in order.
 	Runs []Run
-	// Configurations are the records (KindMember, KindMode) of the configuration
-	// in force before First, if the log has lost it, and all in the log.
+	// Configurations are the records (KindMember, KindMode) of the newest
+	// configuration known to be committed, wherever the log begins, and of all
+	// behind it: the active ones are among them.
 	Configurations []partition.Record
 	// Damage is set if the replica is quarantined: records or hard state that
 	// were once reported durable are lost, so it must stay silent until it is

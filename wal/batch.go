@@ -94,7 +94,6 @@ func check(g *group, w *Write, c *cut) (n amount, err error) {
 		}
 		if c != nil {
 			n.bytes += itemHead
-			n.config = true // may remove one
 			have.end, have.endSum = c.end, c.sum
 		}
 	}
@@ -168,7 +167,6 @@ func checkRecords(have *group, w *Write, n *amount) error {
 		}
 		if isConfig(r.Kind()) {
 			n.config = true
-			n.extra += int64(len(r))
 		}
 		end, sum = p, r.Checksum()
 		n.records += len(r)

@@ -225,31 +225,27 @@ func decodeTrailer(b []byte, segment uint64, size int64) (t trailer, ok bool) {
 }
 
 // section is what a footer tells of one group: where its records are in the
-// segment, and its configuration records themselves.
+// segment.
 //
-//	group u64 | epoch before the first u64 | entries u32 | configurations u32 |
-//	entries: first u64, epoch u64, batch u32, offset u32, count u32 | records...
+//	group u64 | epoch before the first u64 | entries u32 | reserved u32 |
+//	entries: first u64, epoch u64, batch u32, offset u32, count u32
 type section struct {
 	group   partition.GroupID
 	before  partition.Epoch
 	entries []entry
-	configs []partition.Record
 }
 
 func (s *section) append(b []byte) []byte {
 	b = le.AppendUint64(b, uint64(s.group))
 	b = le.AppendUint64(b, uint64(s.before))
 	b = le.AppendUint32(b, uint32(len(s.entries)))
-	b = le.AppendUint32(b, uint32(len(s.configs)))
+	b = le.AppendUint32(b, 0)
 	for _, e := range s.entries {
 		b = le.AppendUint64(b, uint64(e.first))
 		b = le.AppendUint64(b, uint64(e.epoch))
 		b = le.AppendUint32(b, e.batch)
 		b = le.AppendUint32(b, e.off)
 		b = le.AppendUint32(b, e.count)
-	}
-	for _, c := range s.configs {
-		b = append(b, c...)
 	}
 	return b
 }
@@ -261,9 +257,9 @@ func decodeSection(b []byte, segment uint32, end int64) (s section, rest []byte,
 		return s, nil, false
 	}
 	s.group, s.before = partition.GroupID(le.Uint64(b)), partition.Epoch(le.Uint64(b[8:]))
-	entries, configs := int64(le.Uint32(b[16:])), int64(le.Uint32(b[20:]))
+	entries := int64(le.Uint32(b[16:]))
 	b = b[sectionBytes:]
-	if entries*entryBytes+configs*partition.RecordHeaderBytes > int64(len(b)) {
+	if entries*entryBytes > int64(len(b)) {
 		return s, nil, false
 	}
 	s.entries = make([]entry, 0, entries)
@@ -278,13 +274,6 @@ func decodeSection(b []byte, segment uint32, end int64) (s section, rest []byte,
 		}
 		next = e.first + partition.Index(e.count)
 		s.entries, b = append(s.entries, e), b[entryBytes:]
-	}
-	for range configs {
-		c, rest, err := partition.ParseRecord(b)
-		if err != nil || c.Group() != s.group {
-			return s, nil, false
-		}
-		s.configs, b = append(s.configs, append(partition.Record(nil), c...)), rest
 	}
 	return s, b, true
 }

@@ -40,8 +40,8 @@ type group struct {
 	endSum uint32
 	// entries cover before.Index+1 to end.Index without a gap.
 	entries []entry
-	// configs are the newest configuration at or before `before`, if there is
-	// one, and all in the log.
+	// configs are the newest configuration that can no longer be snipped, and
+	// those behind it, of which there may be older ones still.
 	configs []partition.Record
 	// retain: peers want the records from here on; 0: none.
 	retain partition.Index
@@ -64,7 +64,7 @@ func (g *group) add(r partition.Record, p place) {
 		e := &g.entries[n-1]
 		if e.epoch == g.end.Epoch && e.seg == uint32(p.seg.number) && p.off-e.off < spanBytes {
 			e.count++
-			g.addConfig(r, p.seg)
+			g.addConfig(r)
 			return
 		}
 	}
@@ -77,13 +77,12 @@ func (g *group) add(r partition.Record, p place) {
 		first: g.end.Index, epoch: g.end.Epoch, seg: uint32(p.seg.number), batch: p.batch, off: p.off, count: 1,
 	})
 	g.split = false
-	g.addConfig(r, p.seg)
+	g.addConfig(r)
 }
 
-func (g *group) addConfig(r partition.Record, s *segment) {
+func (g *group) addConfig(r partition.Record) {
 	if isConfig(r.Kind()) {
-		g.configs = append(g.configs, append(partition.Record(nil), r...))
-		s.footerBytes += int64(len(r))
+		g.configs = append(slices.Clone(g.activeConfigs()), append(partition.Record(nil), r...))
 	}
 }
 
@@ -122,13 +121,19 @@ func (g *group) forget(p partition.Position) {
 	}
 	g.entries = slices.Delete(g.entries, 0, n)
 	g.before = p
+}
+
+// activeConfigs returns the newest configuration that is known to be committed,
+// and those behind it.
+func (g *group) activeConfigs() []partition.Record {
+	settled := max(g.hard.Commit, g.hard.Flushed, g.before.Index)
 	keep := 0
 	for i, c := range g.configs {
-		if c.Index() <= p.Index {
+		if c.Index() <= settled {
 			keep = i
 		}
 	}
-	g.configs = slices.Delete(g.configs, 0, keep)
+	return g.configs[keep:]
 }
 
 // install voids the log and starts it anew behind the base.
@@ -186,15 +191,9 @@ func (g *group) lastIn(seg uint32) (p partition.Position, ok bool) {
 
 // row returns the group's line of a state table.
 func (g *group) row() row {
-	settled := max(g.hard.Commit, g.hard.Flushed)
-	keep := 0
-	for i, c := range g.configs {
-		if c.Index() <= settled {
-			keep = i
-		}
-	}
 	return row{
-		hard: g.hard, before: g.before, end: g.end, endSum: g.endSum, damage: g.damage, configs: g.configs[keep:],
+		hard: g.hard, before: g.before, end: g.end, endSum: g.endSum, damage: g.damage,
+		configs: g.activeConfigs(),
 	}
 }
 
@@ -221,12 +220,6 @@ func (g *group) section(seg uint32) (s section, ok bool) {
 	if len(s.entries) == 0 {
 		return s, false
 	}
-	lo, hi := s.entries[0].first, s.entries[len(s.entries)-1].last()
-	for _, c := range g.configs {
-		if c.Index() >= lo && c.Index() <= hi {
-			s.configs = append(s.configs, c)
-		}
-	}
 	return s, true
 }
 
@@ -244,7 +237,7 @@ func (g *group) runs() []Run {
 func (g *group) summary() Summary {
 	s := Summary{
 		HardState: g.hard, First: g.first(), Last: g.end.Index, Before: g.before, End: g.end, LastSum: g.endSum,
-		Runs: g.runs(), Configurations: slices.Clone(g.configs),
+		Runs: g.runs(), Configurations: slices.Clone(g.activeConfigs()),
 	}
 	if g.damage != nil {
 		d := *g.damage

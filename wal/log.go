@@ -24,7 +24,8 @@ type Log struct {
 	// for a closed batch that the committer writes. It is never held over I/O.
 	mu     sync.Mutex
 	groups map[partition.GroupID]*group
-	// rowBytes bounds the size of a state table.
+	// rowBytes bounds the size of a state table. It grows with what is added,
+	// and is made exact by every new table.
 	rowBytes int
 	// segments are all of the log, oldest first; those behind active are
 	// planned but have no file yet.
@@ -232,7 +233,7 @@ func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
 	}
 	b.items += uint32(len(w.Records))
 	if n.config {
-		l.rowBytes += g.rowBound() - bound
+		l.rowBytes += max(0, g.rowBound()-bound)
 	}
 	l.stats.Records += uint64(len(w.Records))
 	l.stats.RecordBytes += uint64(n.records)
@@ -315,7 +316,6 @@ func (l *Log) Drop(g partition.GroupID, done func(error)) error {
 	x.end = partition.Position{}
 	b.touch(x, 1)
 	delete(l.groups, g)
-	l.rowBytes -= x.rowBound()
 	l.dirty = slices.DeleteFunc(l.dirty, func(d *group) bool { return d == x })
 	if l.enqueue(b, done) {
 		l.wake()

@@ -102,9 +102,6 @@ func (l *Log) start(r *recovery) error {
 	}
 	l.boot = max(l.o.Incarnation, r.report.LastIncarnation+1)
 	r.report.Incarnation = l.boot
-	for _, g := range l.groups {
-		l.rowBytes += g.rowBound()
-	}
 	next := l.planSegment()
 	if err := l.rotate(next); err != nil {
 		return err

@@ -295,7 +295,6 @@ func (r *recovery) takeSection(s *segment, sec *section) {
 	g.entries = append(g.entries, sec.entries...)
 	last := &g.entries[len(g.entries)-1]
 	g.end = partition.Position{Epoch: last.epoch, Index: last.last()}
-	g.configs = append(g.configs, sec.configs...)
 	s.groups = append(s.groups, sec.group)
 }
 
@@ -348,6 +347,9 @@ func (r *recovery) table(f *found, scanned bool) {
 
 // row makes one group agree with its row.
 func (r *recovery) row(g *group, w *row, scanned bool) {
+	if g.hard.Replica != w.hard.Replica {
+		delete(r.loss, g.id) // what a replica lost that was dropped since
+	}
 	if scanned && (g.end != w.end || g.endSum != w.endSum) {
 		if !r.blind || len(g.entries) > 0 {
 			r.lostRecords(g.id, min(g.end.Index, w.end.Index)+1, w.end.Index, "the log differs from its state table")
@@ -368,30 +370,12 @@ func (r *recovery) row(g *group, w *row, scanned bool) {
 		r.lostRecords(g.id, g.entries[n-1].last()+1, w.end.Index, "the log differs from its state table")
 		g.entries, g.before = nil, w.end
 	}
-	g.hard.Commit, g.hard.Flushed = max(g.hard.Commit, w.hard.Commit), max(g.hard.Flushed, w.hard.Flushed)
-	g.hard.Replica, g.hard.Promise, g.hard.Generation = w.hard.Replica, w.hard.Promise, w.hard.Generation
-	g.end, g.endSum = w.end, w.endSum
-	g.configs = mergeConfigs(g.configs, w.configs)
-	if g.damage == nil {
-		g.damage = w.damage
-	}
+	g.hard, g.damage, g.end, g.endSum = w.hard, w.damage, w.end, w.endSum
+	g.configs = w.configs
 	if x := r.loss[g.id]; x != nil {
 		x.settled = true
 		x.need = max(x.need, g.before.Index)
 	}
-}
-
-// mergeConfigs returns both lists as one, in order; where they differ, b is
-// right.
-func mergeConfigs(a, b []partition.Record) []partition.Record {
-	all := slices.Clone(b)
-	for _, c := range a {
-		if !slices.ContainsFunc(b, func(d partition.Record) bool { return d.Index() == c.Index() }) {
-			all = append(all, c)
-		}
-	}
-	slices.SortFunc(all, func(x, y partition.Record) int { return int(int64(x.Index()) - int64(y.Index())) })
-	return all
 }
 
 // lostRecords notes that a group lost records, or, with to 0, something.

@@ -121,7 +121,7 @@ func (l *Log) planFooter(s *segment) {
 
 // encodeTable returns the state table of s as a padded batch.
 func (l *Log) encodeTable(s *segment) []byte {
-	b := make([]byte, batchHeadBytes, batchHeadBytes+l.rowBytes+pageBytes)
+	b := make([]byte, batchHeadBytes, align(int64(batchHeadBytes+l.rowBytes)))
 	ids := slices.Sorted(maps.Keys(l.groups))
 	for _, id := range ids {
 		g := l.groups[id]
@@ -130,6 +130,7 @@ func (l *Log) encodeTable(s *segment) []byte {
 		g.dirty = false
 	}
 	l.dirty = l.dirty[:0]
+	l.rowBytes = len(b) - batchHeadBytes
 	sealBatch(b, len(ids), s.first, s.number, l.seed)
 	return pad(b)
 }
@@ -155,9 +156,7 @@ func (l *Log) release() {
 		for _, id := range s.groups {
 			if g := l.groups[id]; g != nil {
 				if p, ok := g.lastIn(uint32(s.number)); ok {
-					before := g.rowBound()
 					g.forget(p)
-					l.rowBytes += g.rowBound() - before
 				}
 			}
 		}

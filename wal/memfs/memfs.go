@@ -199,11 +199,15 @@ func (v move) apply(names map[string]*file) {
 	}
 }
 
+// ask asks the hook, without the lock, so that the hook may look at the FS.
 func (m *FS) ask(o Op) error {
-	if m.hook == nil {
+	m.mu.Lock()
+	hook := m.hook
+	m.mu.Unlock()
+	if hook == nil {
 		return nil
 	}
-	if err := m.hook(o); err != nil {
+	if err := hook(o); err != nil {
 		return &fs.PathError{Op: o.Kind.String(), Path: o.Name, Err: err}
 	}
 	return nil
@@ -216,11 +220,11 @@ func (m *FS) do(v move) {
 
 // Create implements wal.FS.
 func (m *FS) Create(name string, size int64) (wal.File, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.ask(Op{Kind: Create, Name: name, Bytes: size}); err != nil {
 		return nil, err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.names[name] != nil {
 		return nil, &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
 	}
@@ -252,11 +256,11 @@ func (m *FS) FreeSpace(string) (free, total int64, err error) {
 
 // Open implements wal.FS.
 func (m *FS) Open(name string) (wal.File, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.ask(Op{Kind: Open, Name: name}); err != nil {
 		return nil, err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	f := m.names[name]
 	if f == nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -266,11 +270,11 @@ func (m *FS) Open(name string) (wal.File, error) {
 
 // Rename implements wal.FS.
 func (m *FS) Rename(from, to string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.ask(Op{Kind: Rename, Name: from}); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	f := m.names[from]
 	if f == nil {
 		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
@@ -281,11 +285,11 @@ func (m *FS) Rename(from, to string) error {
 
 // Remove implements wal.FS.
 func (m *FS) Remove(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.ask(Op{Kind: Remove, Name: name}); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.names[name] == nil {
 		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
 	}
@@ -295,11 +299,11 @@ func (m *FS) Remove(name string) error {
 
 // List implements wal.FS.
 func (m *FS) List(dir string) ([]string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.ask(Op{Kind: List, Name: dir}); err != nil {
 		return nil, err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	var all []string
 	for _, name := range sorted(m.names) {
 		if rest, ok := strings.CutPrefix(name, path.Clean(dir)+"/"); ok && !strings.Contains(rest, "/") {
@@ -311,11 +315,11 @@ func (m *FS) List(dir string) ([]string, error) {
 
 // SyncDir implements wal.FS. It makes the names of all directories durable.
 func (m *FS) SyncDir(dir string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.ask(Op{Kind: SyncDir, Name: dir}); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, v := range m.moves {
 		v.apply(m.disk)
 	}
@@ -332,11 +336,11 @@ type handle struct {
 
 // ReadAt implements wal.File.
 func (h *handle) ReadAt(b []byte, off int64) (int, error) {
-	h.m.mu.Lock()
-	defer h.m.mu.Unlock()
 	if err := h.m.ask(Op{Kind: Read, Name: h.name, Off: off, Bytes: int64(len(b))}); err != nil {
 		return 0, err
 	}
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
 	if off >= int64(len(h.f.cache)) {
 		return 0, io.EOF
 	}
@@ -349,11 +353,11 @@ func (h *handle) ReadAt(b []byte, off int64) (int, error) {
 
 // WriteAt implements wal.File. The file does not grow.
 func (h *handle) WriteAt(b []byte, off int64) (int, error) {
-	h.m.mu.Lock()
-	defer h.m.mu.Unlock()
 	if err := h.m.ask(Op{Kind: Write, Name: h.name, Off: off, Bytes: int64(len(b))}); err != nil {
 		return 0, err
 	}
+	h.m.mu.Lock()
+	defer h.m.mu.Unlock()
 	if off < 0 || off+int64(len(b)) > int64(len(h.f.cache)) {
 		return 0, &fs.PathError{Op: "write", Path: h.name, Err: syscall.EFBIG}
 	}
@@ -366,9 +370,9 @@ func (h *handle) WriteAt(b []byte, off int64) (int, error) {
 
 // Sync implements wal.File.
 func (h *handle) Sync() error {
+	err := h.m.ask(Op{Kind: Sync, Name: h.name})
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	err := h.m.ask(Op{Kind: Sync, Name: h.name})
 	for s, dirty := range h.f.dirty {
 		switch {
 		case !dirty || errors.Is(err, ErrPowerLoss): // then Crash decides
