@@ -139,7 +139,7 @@ func applyApart(r *rand.Rand, s *Store, log []record, from, to partition.Index) 
 		return err
 	}
 	defer s.sp.release()
-	w := newWriter(db, false)
+	w := newWriter(db, newFilter())
 	defer w.close()
 	for _, rec := range log[from:to] {
 		if err := rec.apply(w); err != nil {

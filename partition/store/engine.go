@@ -50,6 +50,7 @@ type Engine struct {
 	poke      chan struct{} // the flush controller has something to look at
 	sweep     chan struct{} // the trash has something to remove
 	tasks     sync.WaitGroup
+	filters   sync.Pool // of *filter, all clear
 
 	unflushed atomic.Int64 // bytes applied and not durable, of all stores
 	flushes   atomic.Int64
@@ -57,6 +58,9 @@ type Engine struct {
 	poisoned  atomic.Pointer[error] // why the process is ending
 	closing   atomic.Bool
 	waiters   atomic.Int32 // who waits on freed
+
+	closeMu sync.Mutex
+	closed  bool // Close has done all; under closeMu
 
 	mu     sync.Mutex
 	spaces map[ID]*space
@@ -95,6 +99,7 @@ func NewEngine(o Options) (*Engine, error) {
 		roomFor:   make(map[*Store]func()),
 	}
 	e.fs = e.newFS(func(error) {})
+	e.filters.New = func() any { return newFilter() }
 	e.spare = e.cache.Reserve(int(spare))
 	for _, d := range []string{storesDir, trashDir} {
 		if err := e.makeDir(e.path(d)); err != nil {
@@ -223,34 +228,42 @@ func (e *Engine) Generations() ([]ID, error) {
 
 // Close flushes what is dirty, so that the next start replays little, and
 // closes every store. It waits a bounded time for the flushes and for views
-// that are still open; what was not flushed is replayed from the log.
+// that are still open; what was not flushed is replayed from the log. If a view
+// remains open it returns an error, and may be called again.
 func (e *Engine) Close() error {
-	if e.closing.Swap(true) {
+	e.closeMu.Lock()
+	defer e.closeMu.Unlock()
+	if e.closed {
 		return nil
 	}
+	if !e.closing.Swap(true) {
+		deadline := time.NewTimer(closeWait)
+		defer deadline.Stop()
+		if e.poisoned.Load() == nil {
+			e.flushAll(deadline.C)
+		}
+		close(e.quit)
+		e.tasks.Wait()
+	}
+	for _, sp := range e.known() {
+		if err := sp.shut(closeWait); err != nil {
+			return fmt.Errorf("close store %s: %w", sp.id, err)
+		}
+	}
+	e.spare()
+	e.files.Unref()
+	e.cache.Unref()
+	e.closed = true
+	return nil
+}
+
+// known lists the stores that were ever opened.
+func (e *Engine) known() []*space {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	all := make([]*space, 0, len(e.spaces))
 	for _, sp := range e.spaces {
 		all = append(all, sp)
 	}
-	e.mu.Unlock()
-	deadline := time.NewTimer(closeWait)
-	defer deadline.Stop()
-	if e.poisoned.Load() == nil {
-		e.flushAll(deadline.C)
-	}
-	close(e.quit)
-	e.tasks.Wait()
-	var first error
-	for _, sp := range all {
-		if err := sp.shut(closeWait); err != nil && first == nil {
-			first = fmt.Errorf("close store %s: %w", sp.id, err)
-		}
-	}
-	e.spare()
-	if first == nil {
-		e.files.Unref()
-		e.cache.Unref()
-	}
-	return first
+	return all
 }

@@ -59,16 +59,3 @@ func durableIndex(db *pebble.DB) (partition.Index, error) {
 	}
 	return parseApplied(v)
 }
-
-// visibleIndex reads the applied index of a state.
-func visibleIndex(r pebble.Reader) (partition.Index, error) {
-	v, closer, err := r.Get(appliedKey())
-	if err == pebble.ErrNotFound {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the applied index: %w", err)
-	}
-	defer func() { _ = closer.Close() }()
-	return parseApplied(v)
-}

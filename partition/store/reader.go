@@ -2,8 +2,6 @@ package store
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"iter"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -11,52 +9,58 @@ import (
 	"pando.dev/pando/partition"
 )
 
-// reader reads one state. It is not for concurrent use.
-type reader struct {
-	src    pebble.Reader
-	closer io.Closer // of the last value handed out
+// pin is one state of a store: an iterator that sees it, and of which each
+// scan is a clone. Unlike a Pebble snapshot it takes no mutex of the store and
+// never waits for a write of the MANIFEST, and a get costs no more than one
+// without it. It keeps memtables and files from being freed, so it must be
+// short. It is not for concurrent use.
+type pin struct {
+	it *pebble.Iterator // nil once closed
 }
 
-// done ends the validity of the last value.
-func (r *reader) done() {
-	if r.closer != nil {
-		_ = r.closer.Close()
-		r.closer = nil
+// newPin pins what is visible now.
+func newPin(db *pebble.DB) (pin, error) {
+	it, err := db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	return pin{it: it}, classify(err)
+}
+
+func (p *pin) close() error {
+	it := p.it
+	p.it = nil
+	if it == nil {
+		return nil
 	}
+	return classify(it.Close())
 }
 
-func (r *reader) get(key []byte) ([]byte, bool, error) {
-	r.done()
-	if r.src == nil {
+// get reads any key, the store's own included.
+func (p *pin) get(key []byte) ([]byte, bool, error) {
+	if p.it == nil {
 		return nil, false, errClosed
 	}
-	if len(key) == 0 || key[0] == metaPrefix {
-		return nil, false, nil
+	if !p.it.SeekPrefixGE(key) || !bytes.Equal(p.it.Key(), key) {
+		return nil, false, classify(p.it.Error())
 	}
-	v, closer, err := r.src.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, false, nil
-	}
+	v, err := p.it.ValueAndErr()
 	if err != nil {
 		return nil, false, classify(err)
 	}
-	r.closer = closer
 	return v, true, nil
 }
 
-// visible cuts the store's own keys off a range.
-func visible(k partition.KeyRange) partition.KeyRange {
-	return k.Intersect(partition.KeyRange{Lo: []byte{metaPrefix + 1}})
+// scan yields the pairs of a range.
+func (p *pin) scan(k partition.KeyRange, back bool) iter.Seq2[partition.Pair, error] {
+	return walk(k, back, func(o *pebble.IterOptions) (*pebble.Iterator, error) {
+		if p.it == nil {
+			return nil, errClosed
+		}
+		return p.it.Clone(pebble.CloneOptions{IterOptions: o})
+	})
 }
 
-// scan yields the pairs of the range in one direction.
-func (r *reader) scan(k partition.KeyRange, back bool) iter.Seq2[partition.Pair, error] {
+// walk yields the pairs of a range from the iterator that open makes.
+func walk(k partition.KeyRange, back bool, open func(*pebble.IterOptions) (*pebble.Iterator, error)) iter.Seq2[partition.Pair, error] {
 	return func(yield func(partition.Pair, error) bool) {
-		r.done()
-		if r.src == nil {
-			yield(partition.Pair{}, errClosed)
-			return
-		}
 		k := visible(k)
 		if k.Empty() {
 			return
@@ -65,7 +69,7 @@ func (r *reader) scan(k partition.KeyRange, back bool) iter.Seq2[partition.Pair,
 		if len(k.Hi) > 0 {
 			o.UpperBound = k.Hi
 		}
-		it, err := r.src.NewIter(&o)
+		it, err := open(&o)
 		if err != nil {
 			yield(partition.Pair{}, classify(err))
 			return
@@ -91,46 +95,57 @@ func (r *reader) scan(k partition.KeyRange, back bool) iter.Seq2[partition.Pair,
 	}
 }
 
+// visible cuts the store's own keys off a range.
+func visible(k partition.KeyRange) partition.KeyRange {
+	return k.Intersect(partition.KeyRange{Lo: []byte{metaPrefix + 1}})
+}
+
+// own reports whether a key is in the store's own space.
+func own(key []byte) bool { return len(key) == 0 || key[0] == metaPrefix }
+
 // View is one consistent state of a store. It is for one goroutine; any number
 // of views may be open at once, beside Apply. Each keeps its Pebble store open
-// and old versions of its keys on disk, so close it soon.
+// and memory and files of its state from being freed, so close it soon.
 type View struct {
-	reader
-	sp   *space
-	snap *pebble.Snapshot
+	pin pin
+	sp  *space
 }
 
 var _ partition.Reader = (*View)(nil)
 
 // Get implements partition.Reader.
-func (v *View) Get(key []byte) ([]byte, bool, error) { return v.get(key) }
+func (v *View) Get(key []byte) ([]byte, bool, error) {
+	if own(key) {
+		return nil, false, nil
+	}
+	return v.pin.get(key)
+}
 
 // Scan implements partition.Reader.
-func (v *View) Scan(k partition.KeyRange) iter.Seq2[partition.Pair, error] { return v.scan(k, false) }
+func (v *View) Scan(k partition.KeyRange) iter.Seq2[partition.Pair, error] {
+	return v.pin.scan(k, false)
+}
 
 // ScanBack implements partition.Reader.
 func (v *View) ScanBack(k partition.KeyRange) iter.Seq2[partition.Pair, error] {
-	return v.scan(k, true)
+	return v.pin.scan(k, true)
 }
 
 // Applied is the index of the last record that the state contains.
 func (v *View) Applied() (partition.Index, error) {
-	v.done()
-	if v.src == nil {
-		return 0, errClosed
+	b, ok, err := v.pin.get(appliedKey())
+	if err != nil || !ok {
+		return 0, err
 	}
-	i, err := visibleIndex(v.snap)
-	return i, classify(err)
+	return parseApplied(b)
 }
 
 // Close ends the view. Closing twice does nothing.
 func (v *View) Close() error {
-	if v.src == nil {
+	if v.pin.it == nil {
 		return nil
 	}
-	v.done()
-	v.src = nil
-	err := v.snap.Close()
+	err := v.pin.close()
 	v.sp.release()
 	return err
 }

@@ -41,7 +41,6 @@ type space struct {
 
 	applyMu   sync.Mutex // one Apply at a time
 	durableMu sync.Mutex // one announcement of durable at a time
-	reads     bool       // the last Apply read what it wrote; under applyMu
 	ledger    ledger
 
 	uses atomic.Int32 // calls, views and flushes that need db; changed under mu
@@ -78,6 +77,7 @@ func (sp *space) hand(s *Store) bool {
 
 // acquire returns the open Pebble store and keeps it open until release.
 func (sp *space) acquire() (*pebble.DB, error) {
+	sp.touch()
 	if db, err := sp.acquireOpen(); db != nil || err != nil {
 		return db, err
 	}
@@ -97,7 +97,8 @@ func (sp *space) acquire() (*pebble.DB, error) {
 	return sp.useLocked()
 }
 
-// acquireOpen is acquire for a store that is open; otherwise it returns nil.
+// acquireOpen is acquire for a store that is open, otherwise it returns nil; and
+// it does not keep an idle store from being closed.
 func (sp *space) acquireOpen() (*pebble.DB, error) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -110,7 +111,6 @@ func (sp *space) useLocked() (*pebble.DB, error) {
 	}
 	if sp.db != nil {
 		sp.uses.Add(1)
-		sp.touch()
 	}
 	return sp.db, nil
 }

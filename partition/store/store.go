@@ -51,13 +51,14 @@ func (s *Store) Apply(index partition.Index, fn func(w partition.Writer) error) 
 	if at := partition.Index(sp.applied.Load()); index <= at {
 		return partition.Errorf(partition.CodeInvalid, "store %s: apply of index %d, which is not after %d", sp.id, index, at)
 	}
-	w := newWriter(db, sp.reads)
+	f := sp.e.filters.Get().(*filter)
+	defer sp.e.filters.Put(f)
+	w := newWriter(db, f)
 	defer w.close()
 	if err := fn(w); err != nil {
 		return err
 	}
 	w.done()
-	sp.reads = w.indexed
 	if err := w.batch.Set(appliedKey(), appliedValue(index), nil); err != nil {
 		return fmt.Errorf("apply to store %s: %w", sp.id, err)
 	}
@@ -94,8 +95,12 @@ func (s *Store) View() (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap := db.NewSnapshot()
-	return &View{reader: reader{src: snap}, sp: s.sp, snap: snap}, nil
+	p, err := newPin(db)
+	if err != nil {
+		s.sp.release()
+		return nil, err
+	}
+	return &View{pin: p, sp: s.sp}, nil
 }
 
 // Flush makes durable what was applied before the call and returns the index
