@@ -36,6 +36,7 @@ type supporter struct {
 	end        partition.Position
 	commit     partition.Index
 	leaseUntil partition.Time
+	version    partition.MembershipVersion // proves nothing
 }
 
 // attemptTick is called when the deadline of a phase up to fetching has come.
@@ -174,7 +175,7 @@ func (r *Replica) onProbe(from peerRef, m *Probe) {
 
 func (r *Replica) probeAnswer() *ProbeAnswer {
 	master := r.isMaster()
-	reachable := master || r.master != 0 && !r.masterDown && r.cfg.Neighbours.Reachable(r.nodeOf(r.master))
+	reachable := master || r.mayMaster(r.master) && !r.masterDown && r.cfg.Neighbours.Reachable(r.nodeOf(r.master))
 	return &ProbeAnswer{Promised: r.promised, Reachable: reachable, Master: master, End: r.log.end()}
 }
 
@@ -261,12 +262,16 @@ func (r *Replica) judge() {
 	r.phase, r.deadline = waiting, r.now+partition.Time(rank)*step+r.jitter(step)
 }
 
-// holdsBack reports whether an answer proves that the master may be alive. What
+// holdsBack reports whether an answer says that the master may be alive. What
 // others say of an epoch that names this replica proves nothing: it knows that
-// it is not master, and a restarted one never resumes.
+// it is not master, and a restarted one never resumes. Nor does what they say of
+// a replica that may not be master any more, unless they know more of the log.
 func (r *Replica) holdsBack(a ProbeAnswer) bool {
 	named := a.Promised.Replica()
 	if !a.Reachable || a.Promised < r.promised || named == r.cfg.Self {
+		return false
+	}
+	if !r.mayMaster(named) && a.End.Compare(r.log.end()) <= 0 {
 		return false
 	}
 	own, ok := r.answerOf(named)
@@ -356,7 +361,7 @@ func (r *Replica) onGatherAnswer(from peerRef, m *GatherAnswer) {
 	if r.phase != gathering && r.phase != fetching {
 		return
 	}
-	r.support(supporter{peerRef: from, end: m.End, commit: m.Commit, leaseUntil: r.now + m.LeaseRemaining})
+	r.support(supporter{peerRef: from, end: m.End, commit: m.Commit, leaseUntil: r.now + m.LeaseRemaining, version: m.Membership})
 }
 
 func (r *Replica) support(s supporter) {
@@ -379,6 +384,10 @@ func (r *Replica) weigh() {
 	for _, s := range r.attempt.supporters {
 		if s.id != r.cfg.Self && r.newer(s.end, best.end) {
 			best = s
+		}
+		if r.mut.has(losingMembership) && s.version > r.active.Last().Version {
+			best = s
+			break
 		}
 	}
 	if best.id != 0 {

@@ -266,10 +266,8 @@ func (r *Replica) onApplied(i partition.Index) error {
 // and to nobody else.
 func (r *Replica) onFetch(from peerRef, m *Fetch) {
 	if m.Epoch != r.promised || !r.names(m.Epoch, from.id) || r.synced != r.promised {
-		if !r.mut.has(fetchAnyPromise) {
-			r.send(from, &GatherAnswer{Epoch: r.promised})
-			return
-		}
+		r.send(from, &GatherAnswer{Epoch: r.promised})
+		return
 	}
 	l := r.log
 	a := &FetchAnswer{Epoch: m.Epoch, End: l.end(), Commit: r.commit}

@@ -329,9 +329,9 @@ func (im *image) truncate(first partition.Index) {
 }
 
 func (n *node) persist(p *Persist) {
+	n.w.check.persists(n, p)
 	n.disk.seen.apply(p)
 	n.disk.pending = append(n.disk.pending, p)
-	n.w.check.persists(n, p)
 	if !p.Sync {
 		return
 	}

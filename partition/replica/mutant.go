@@ -20,7 +20,6 @@ const (
 	forgetGrants                        // a restart forgets the grants made before it
 	learnerCounts                       // a learner is a voter
 	ackUnsynced                         // an acknowledgement does not wait for the disk
-	fetchAnyPromise                     // records are supplied whatever was promised
 	resumeMastership                    // a restarted master goes on as one
 	readUnconfirmed                     // a quorum read asks nobody
 	executeTwice                        // a retry is executed again

@@ -103,6 +103,16 @@ func (p *peer) tick(r *Replica) {
 		return
 	}
 	p.tries++
+	p.again(r)
+}
+
+// again starts anew behind what the peer is known to have. If nothing is known,
+// a question for the end of the log comes first.
+func (p *peer) again(r *Replica) {
+	if p.match == 0 {
+		p.rewind(r.log.last + 1)
+		return
+	}
 	p.rewind(p.match + 1)
 }
 
@@ -115,7 +125,7 @@ func (r *Replica) peersOn(n partition.NodeID, up bool) {
 		p.down = !up
 		p.deadline, p.tries = 0, 0
 		if up {
-			p.rewind(p.match + 1)
+			p.again(r)
 		}
 	}
 }

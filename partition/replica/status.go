@@ -15,7 +15,10 @@ type Status struct {
 	Commit  partition.Index
 	Applied partition.Index
 	Serving bool
-	Why     string // why it does not serve, if it does not
+	// Behind are the members whose next record is no longer in this master's
+	// log: only a copy of the state brings them back.
+	Behind []partition.ReplicaID
+	Why    string // why it does not serve, if it does not
 }
 
 // String returns the status in one line.
@@ -32,6 +35,11 @@ func (r *Replica) Status() Status {
 	s := Status{
 		Role: r.phase.String(), Epoch: r.promised, Master: r.master, Last: r.log.end(),
 		Commit: r.commit, Applied: r.applied, Serving: r.phase == serving,
+	}
+	for _, p := range r.mastery.peers {
+		if p.next < r.log.first {
+			s.Behind = append(s.Behind, p.id)
+		}
 	}
 	switch {
 	case s.Serving:

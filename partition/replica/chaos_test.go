@@ -1,0 +1,524 @@
+package replica
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"pando.dev/pando/partition"
+)
+
+// profile is what a random schedule may contain. Everything it leaves open is
+// drawn from the seed.
+type profile struct {
+	nodes      int // 0: drawn
+	length     partition.Time
+	membership bool
+	badLock    bool
+	reads      bool
+	sessions   bool
+	calm       bool // no faults but crashes
+	mut        mutant
+	pick       func(n int) int // nil: from the seed
+}
+
+// schedule is one run of a world under faults.
+type schedule struct {
+	w       *world
+	p       profile
+	rng     *rand.Rand
+	clients []*client
+	nextOp  uint64
+	quiet   bool // stabilizing: no more faults
+	log     []string
+}
+
+// client executes one operation after another in a session and retries until
+// it knows the outcome.
+type client struct {
+	s       *schedule
+	session partition.SessionID
+	opening bool
+	seq     uint64
+	busy    bool
+}
+
+func drawKnobs(rng *rand.Rand, p profile) knobs {
+	between := func(lo, hi int) int { return lo + rng.IntN(hi-lo+1) }
+	ms := func(lo, hi int) partition.Time {
+		return partition.Time(between(lo*1000, hi*1000)) * time.Microsecond
+	}
+	one := func(share float64, v float64) float64 {
+		if rng.Float64() < share {
+			return v * rng.Float64()
+		}
+		return 0
+	}
+	k := knobs{
+		netMin: ms(0, 1), netMax: ms(1, 20), diskMin: ms(0, 1), diskMax: ms(1, 15), applyMax: ms(0, 5),
+		loss: one(0.5, 0.2), repeat: one(0.5, 0.3), stray: one(0.5, 0.1), drift: one(0.5, 0.02),
+		flush: 0.3, badLock: p.badLock, hintMax: ms(1, 40), partialReads: rng.IntN(2) == 0,
+	}
+	k.cfg.TailBytes = []int{1, 100, 1000, 1 << 20}[rng.IntN(4)]
+	k.cfg.MaxAppendBytes = []int{1, 150, 1 << 20}[rng.IntN(3)]
+	k.cfg.MaxInFlightBytes = []int{1, 400, 4 << 20}[rng.IntN(3)]
+	if rng.IntN(2) == 0 {
+		k.cfg.MaxPending = between(2, 20)
+	}
+	if rng.IntN(3) == 0 {
+		k.cfg.DurabilityWait = 500 * time.Millisecond
+	}
+	return k
+}
+
+func newSchedule(seed uint64, p profile) *schedule {
+	rng := rand.New(rand.NewPCG(seed, 2))
+	s := &schedule{p: p, rng: rng, w: newWorld(seed, drawKnobs(rng, p))}
+	s.w.mut = p.mut
+	if s.p.pick == nil {
+		s.p.pick = rng.IntN
+	}
+	s.w.check.sessionLimit = 4
+	s.w.point = s.atPoint
+	n := p.nodes
+	if n == 0 {
+		n = []int{1, 2, 3, 3, 3, 3, 4, 5}[rng.IntN(8)]
+	}
+	s.w.start(s.drawGroup(n))
+	if p.sessions {
+		for range 3 {
+			s.clients = append(s.clients, &client{s: s})
+		}
+	}
+	return s
+}
+
+// drawGroup is a random valid configuration of n members.
+func (s *schedule) drawGroup(n int) *partition.Membership {
+	for {
+		m := members(n)
+		for i := range m.Members {
+			x := &m.Members[i]
+			x.Zone = string(rune('x' + s.rng.IntN(3)))
+			if s.rng.IntN(8) == 0 {
+				x.Kind = partition.LogReplica
+			}
+			if s.rng.IntN(6) == 0 {
+				x.Weight = 2
+			}
+		}
+		m.Policy = s.drawPolicy()
+		if m.Validate() == nil {
+			return m
+		}
+	}
+}
+
+func (s *schedule) drawPolicy() partition.Policy {
+	switch s.rng.IntN(6) {
+	case 0:
+		return partition.Policy{Rule: partition.AllInSync}
+	case 1:
+		return partition.Policy{Rule: partition.Zones, Zones: uint8(1 + s.rng.IntN(2))}
+	}
+	return partition.Policy{Rule: partition.Majority}
+}
+
+// atPoint crashes a node right after it did something that it must not forget:
+// uniform faults are blind to bugs that need that.
+func (s *schedule) atPoint(n *node, what string) {
+	if s.quiet || n.crashing || s.rng.IntN(12) != 0 {
+		return
+	}
+	n.crashing = true
+	boot := n.boot
+	s.w.after(s.w.between(0, 4*time.Millisecond), func() {
+		if n.boot != boot || !n.up || s.quiet {
+			return
+		}
+		n.crash()
+		if s.rng.IntN(2) == 0 {
+			boot := n.boot
+			s.w.after(s.w.between(0, 20*time.Millisecond), func() {
+				if n.boot == boot && !n.up {
+					n.boots()
+				}
+			})
+		}
+	})
+}
+
+func (s *schedule) any() *node { return s.w.nodes[s.p.pick(len(s.w.nodes))] }
+
+// target is where a client sends: mostly the master.
+func (s *schedule) target() *node {
+	if m := s.w.master(); m != nil && s.p.pick(4) != 0 {
+		return m
+	}
+	return s.any()
+}
+
+// step does one random thing.
+func (s *schedule) step() {
+	w := s.w
+	n := s.any()
+	switch s.p.pick(24) {
+	case 0:
+		n.crash()
+	case 1, 2, 3:
+		if !n.up {
+			n.boots()
+		}
+	case 4:
+		w.isolate(n.id, true)
+	case 5:
+		w.cut[[2]partition.ReplicaID{n.id, s.any().id}] = true
+		w.hints()
+	case 6, 7, 8:
+		for k := range w.cut {
+			delete(w.cut, k)
+		}
+		w.hints()
+	case 9:
+		if n.up {
+			n.pause()
+			w.after(w.between(0, 600*time.Millisecond), n.resume)
+		}
+	case 10:
+		n.stalled = true
+		w.after(w.between(0, 300*time.Millisecond), func() { n.stalled = false })
+	case 11: // a lie
+		if o := s.any(); o != n && n.up && !n.paused {
+			n.unreachable[o.name] = !n.unreachable[o.name]
+			if n.unreachable[o.name] {
+				n.take(NodeDown{o.name})
+			} else {
+				n.take(NodeUp{o.name})
+			}
+			w.after(w.between(0, 200*time.Millisecond), func() { n.hint(o) })
+		}
+	case 12:
+		w.lock.down = !w.lock.down && s.p.pick(3) == 0
+	case 13, 14:
+		if s.p.membership {
+			s.reconfigure()
+		}
+	case 15:
+		s.truncate()
+	case 16:
+		if s.p.reads && n.up && !n.paused {
+			w.check.read(s.target2(), &op{})
+		}
+	default:
+		s.write()
+	}
+}
+
+// target2 is a node that takes calls now.
+func (s *schedule) target2() *node {
+	for {
+		if n := s.target(); n.up && !n.paused {
+			return n
+		} else if !s.anyUp() {
+			n = s.any()
+			n.boots()
+			return n
+		}
+	}
+}
+
+func (s *schedule) anyUp() bool {
+	return slices.ContainsFunc(s.w.nodes, func(n *node) bool { return n.up && !n.paused })
+}
+
+func (s *schedule) write() {
+	n := s.target()
+	if !n.up || n.paused {
+		return
+	}
+	for range 1 + s.p.pick(3) {
+		s.nextOp++
+		s.w.check.write(n, &op{id: s.nextOp})
+	}
+}
+
+// reconfigure proposes a random change of the group at its master.
+func (s *schedule) reconfigure() {
+	m := s.w.master()
+	if m == nil || len(m.rep.mastery.proposed) > 0 {
+		return
+	}
+	last := m.rep.log.configs[len(m.rep.log.configs)-1]
+	if last.Index > m.rep.commit || m.rep.commit < m.rep.mastery.first {
+		return
+	}
+	c := *last.Membership
+	c.Version++
+	c.Members = slices.Clone(c.Members)
+	i := s.p.pick(len(c.Members))
+	kind := partition.KindMember
+	switch s.p.pick(7) {
+	case 0, 1:
+		c.Members[i].Eligible = !c.Members[i].Eligible
+		kind = partition.KindMode
+	case 2:
+		c.Members = slices.Delete(c.Members, i, i+1)
+	case 3:
+		c.Members[i].Weight = uint8(1 + s.p.pick(3))
+	case 4:
+		c.Policy = s.drawPolicy()
+	case 5:
+		if c.Members[i].Kind == partition.Learner {
+			c.Members[i].Kind = partition.Full
+		} else {
+			c.Members[i].Kind = partition.LogReplica
+		}
+	case 6:
+		if len(s.w.nodes) >= 7 || s.w.check.truncated {
+			return
+		}
+		name := partition.NodeID(fmt.Sprintf("n%d", len(s.w.nodes)+1))
+		n := s.w.addNode(name, s.w.check.committed[0])
+		n.boots()
+		kind := []partition.MemberKind{partition.Learner, partition.Learner, partition.Full}[s.p.pick(3)]
+		c.Members = append(c.Members, partition.Member{
+			Replica: n.id, Node: name, Zone: "x", Kind: kind, Eligible: true,
+		})
+		c.Next = n.id + 1
+	}
+	if c.Validate() != nil {
+		return
+	}
+	m.reconfigure(kind, &c)
+}
+
+func (n *node) reconfigure(kind partition.Kind, c *partition.Membership) {
+	payload, err := c.AppendBinary(nil)
+	if err != nil {
+		panic(err)
+	}
+	ck := n.w.check
+	ck.nextID++
+	ck.ops[ck.nextID] = &op{opens: true, node: n, floor: ck.floor}
+	n.rep.mastery.proposed = append(n.rep.mastery.proposed, Proposal{ID: ck.nextID, Kind: kind, Payload: payload})
+	n.work()
+}
+
+// truncate drops log that every node has in its flushed state.
+func (s *schedule) truncate() {
+	lowest := partition.Index(1 << 62)
+	for _, n := range s.w.nodes {
+		if n.up {
+			n.flushed = n.state.clone()
+		}
+		lowest = min(lowest, n.flushed.applied, n.disk.synced.commit)
+	}
+	n := s.any()
+	if n.up || lowest <= n.disk.synced.first || len(s.w.nodes) > 4 {
+		return
+	}
+	s.w.check.truncated = true
+	n.disk.synced.truncate(lowest)
+}
+
+// runClients lets every client that is idle start its next operation.
+func (s *schedule) runClients() {
+	for _, c := range s.clients {
+		c.next()
+	}
+}
+
+func (c *client) next() {
+	if c.busy {
+		return
+	}
+	c.busy = true
+	if c.session == (partition.SessionID{}) {
+		c.open()
+		return
+	}
+	c.seq++
+	c.s.nextOp++
+	c.try(c.s.nextOp, c.seq)
+}
+
+func (c *client) later(do func()) {
+	c.s.w.after(c.s.w.between(time.Millisecond, 60*time.Millisecond), do)
+}
+
+func (c *client) open() {
+	n := c.s.target()
+	if !n.up || n.paused {
+		c.later(c.open)
+		return
+	}
+	c.s.w.check.propose(n, &op{opens: true, done: func(r *Reply, res Result) {
+		if r.Err != nil {
+			c.later(c.open)
+			return
+		}
+		c.session, c.seq, c.busy = res.Session, 0, false
+	}}, partition.KindSession, AppendOpenSession(nil))
+}
+
+func (c *client) try(id, seq uint64) {
+	n := c.s.target()
+	if !n.up || n.paused {
+		c.later(func() { c.try(id, seq) })
+		return
+	}
+	ck := c.s.w.check
+	ck.write(n, &op{id: id, session: c.session, seq: seq, done: func(r *Reply, res Result) {
+		switch {
+		case r.Err != nil:
+			ck.retries++
+			c.later(func() { c.try(id, seq) })
+		case res.Err != nil && res.Err.Code == partition.CodeSessionExpired:
+			c.session, c.busy = partition.SessionID{}, false
+		case res.Err != nil:
+			ck.violated("operation %d gives %v", id, res.Err)
+		default:
+			c.busy = false
+			if c.s.rng.IntN(20) == 0 {
+				// A late retry of what has succeeded: it must give the same.
+				c.later(func() {
+					if m := c.s.w.master(); m != nil {
+						ck.write(m, &op{id: id, session: c.session, seq: seq})
+					}
+				})
+			}
+		}
+	}})
+}
+
+// faults runs the schedule's random part.
+func (s *schedule) faults() {
+	until := s.w.now + s.p.length
+	for s.w.now < until {
+		s.w.run(s.w.between(0, 40*time.Millisecond))
+		if s.p.calm && s.p.pick(8) != 0 {
+			s.write()
+		} else {
+			s.step()
+		}
+		s.runClients()
+		for _, n := range s.w.nodes {
+			s.w.check.tryLeaseRead(n)
+		}
+	}
+}
+
+// stabilize ends all faults and requires progress: a master, a committed write,
+// equal states everywhere, and then no tick at all.
+func (s *schedule) stabilize() {
+	w := s.w
+	s.quiet = true
+	w.knobs.badLock, w.knobs.loss, w.knobs.repeat, w.knobs.stray = false, 0, 0, 0
+	w.lock = simLock{number: w.lock.number}
+	for k := range w.cut {
+		delete(w.cut, k)
+	}
+	for _, n := range w.nodes {
+		n.stalled = false
+		n.resume()
+		if !n.up {
+			n.boots()
+		}
+	}
+	w.hints()
+	var at partition.Index
+	write := func() {
+		if m := w.master(); m != nil {
+			s.nextOp++
+			w.check.write(m, &op{id: s.nextOp, done: func(r *Reply, _ Result) { at = max(at, r.Index) }})
+		}
+	}
+	for range 300 {
+		w.run(200 * time.Millisecond)
+		for _, n := range w.nodes {
+			w.check.tryLeaseRead(n)
+		}
+		if at == 0 {
+			write()
+		}
+		if at != 0 && len(s.busy()) == 0 && s.converged(at) == "" {
+			s.idle()
+			return
+		}
+	}
+	for _, n := range w.nodes {
+		s.log = append(s.log, fmt.Sprintf("%d %s", n.id, n.rep.Status()))
+	}
+	w.check.violated("no progress after the faults: write at %d, %s; clients %v\n%s", at, s.converged(at), s.busy(), s.log)
+}
+
+func (s *schedule) busy() (busy []int) {
+	for i, c := range s.clients {
+		if c.busy {
+			busy = append(busy, i)
+		}
+	}
+	return busy
+}
+
+// converged says what differs among the members of the last configuration.
+func (s *schedule) converged(at partition.Index) string {
+	m := s.w.master()
+	if m == nil {
+		return "no master"
+	}
+	for _, x := range m.rep.active.Last().Members {
+		n := s.w.node(x.Replica)
+		if n.rep.applied < at || n.rep.applied != m.rep.applied || n.rep.commit != m.rep.commit || n.rep.log.last != m.rep.log.last {
+			return fmt.Sprintf("%d is behind: %s", n.id, n.rep.Status())
+		}
+		if !n.state.equal(m.state) {
+			s.w.check.violated("states of %d and %d differ at %d", n.id, m.id, at)
+		}
+	}
+	return ""
+}
+
+// idle requires that a group without work costs no ticks and no messages.
+func (s *schedule) idle() {
+	w := s.w
+	w.run(6 * time.Second)
+	m := w.master()
+	ticks, steps := w.ticks, w.steps
+	w.run(3 * time.Second)
+	if m == nil || m != w.master() {
+		w.check.violated("the master changed without a fault")
+	}
+	for _, n := range w.nodes {
+		if _, ok := m.rep.active.Member(n.id); !ok {
+			return // a replica that does not know of its removal goes on asking
+		}
+	}
+	if w.ticks != ticks || w.steps != steps {
+		w.check.violated("an idle group costs %d steps, %d of them ticks", w.steps-steps, w.ticks-ticks)
+	}
+}
+
+// play runs one schedule and returns the violation, if there is one.
+func play(seed uint64, p profile) (c *checker, bad error) {
+	var s *schedule
+	defer func() {
+		if x := recover(); x != nil {
+			if v, ok := x.(violation); ok {
+				bad = fmt.Errorf("seed %d: %s", seed, string(v))
+				return
+			}
+			if str, ok := x.(string); ok {
+				bad = fmt.Errorf("seed %d: panic: %s", seed, str)
+				return
+			}
+			panic(x)
+		}
+	}()
+	s = newSchedule(seed, p)
+	c = s.w.check
+	s.faults()
+	s.stabilize()
+	return c, nil
+}
