@@ -1,0 +1,94 @@
+package actors
+
+import (
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/partition"
+)
+
+// backend answers clients for the replicas of this node. It is called on the
+// connections' own goroutines and never blocks: commands go to the replica's
+// mailbox, reads under a lease are answered on the spot.
+type backend struct{ node *Node }
+
+var _ client.Backend = backend{}
+
+// find returns the replica that a request is for.
+func (b backend) find(req *client.Request) (*cell, *partition.Error) {
+	if b.node.closing.Load() {
+		return nil, partition.Errorf(partition.CodeClosed, "node %s is shutting down", b.node.ID())
+	}
+	c := b.node.cells.get(req.Group)
+	if c == nil {
+		return nil, partition.Errorf(partition.CodeNotFound, "node %s has no replica of group %s", b.node.ID(), req.Group)
+	}
+	if err := c.check(req); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Propose hands a command to its replica's mailbox, or refuses it.
+func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
+	c, err := b.find(req)
+	if err != nil {
+		reply(client.ErrorResponse(err))
+		return
+	}
+	if v := c.view.Load(); v == nil || !v.Serving {
+		reply(client.ErrorResponse(c.notMaster()))
+		return
+	}
+	if err := c.stalled.Load(); err != nil {
+		reply(client.ErrorResponse(err))
+		return
+	}
+	if !c.box.TryPost(&proposal{req: req, reply: reply}, len(req.Body)+len(req.Key)) {
+		b.node.counters.busy.Add(1)
+		reply(client.ErrorResponse(partition.Errorf(partition.CodeBusy, "the queue of group %s is full", c.group)))
+	}
+}
+
+// Read answers a query. The state is taken first and the lease checked after,
+// so that no pause in between can make the answer stale.
+func (b backend) Read(req *client.Request, reply func(*client.Response)) {
+	c, err := b.find(req)
+	if err != nil {
+		reply(client.ErrorResponse(err))
+		return
+	}
+	v, st := c.view.Load(), c.state.Load()
+	if v == nil || st == nil || !v.Serving {
+		reply(client.ErrorResponse(c.notMaster()))
+		return
+	}
+	switch req.Level {
+	case client.Lease:
+		res := st.read(req)
+		if b.node.now() < v.LeaseEnd(b.node.leases) {
+			b.node.counters.leaseReads.Add(1)
+			reply(res)
+			return
+		}
+	case client.Quorum:
+	default:
+		reply(client.ErrorResponse(partition.Errorf(partition.CodeInvalid, "read level %s is not served", req.Level)))
+		return
+	}
+	b.node.counters.quorumReads.Add(1)
+	if !c.box.TryPost(&indexedRead{req: req, reply: reply}, len(req.Body)+len(req.Key)) {
+		b.node.counters.busy.Add(1)
+		reply(client.ErrorResponse(partition.Errorf(partition.CodeBusy, "the queue of group %s is full", c.group)))
+	}
+}
+
+// Route returns the catalog as clients need it.
+func (b backend) Route(haveVersion uint64) (*client.Routes, error) {
+	r := b.node.routes()
+	if r == nil {
+		return nil, partition.Errorf(partition.CodeUnavailable, "node %s has no catalog yet", b.node.ID())
+	}
+	if r.Version <= haveVersion {
+		return nil, nil
+	}
+	return r, nil
+}

@@ -1,0 +1,99 @@
+package actors
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/actors/mailbox"
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+	"pando.dev/pando/partition/store"
+)
+
+// cell is one replica of this node as the rest of the node sees it. It stays
+// while the actor inside it fails and is rebuilt from the log. All of it may be
+// used from any goroutine.
+type cell struct {
+	group partition.GroupID
+	box   *mailbox.Box[any]
+	pid   *actor.PID
+
+	// route is what the catalog says of the group: requests are checked against
+	// it before they enter the mailbox.
+	route atomic.Pointer[control.Group]
+	// kind is the partition kind of the group's table, nil until the catalog
+	// has told: nothing can be applied before.
+	kind atomic.Pointer[string]
+	// view is what the machine published last; nil until it runs.
+	view atomic.Pointer[replica.View]
+	// state is what reads need; nil while the replica is not open.
+	state atomic.Pointer[openState]
+	// status is the machine's, as of the end of the last turn.
+	status atomic.Pointer[replica.Status]
+	// stalled is why no commands are taken now although the replica serves.
+	stalled atomic.Pointer[partition.Error]
+	// broken is why the replica was given up, if it was.
+	broken atomic.Pointer[partition.Error]
+}
+
+// openState is a replica's state while its actor runs.
+type openState struct {
+	store *store.Store
+	exec  *replica.Executor
+}
+
+// master returns the node that the replica takes for the group's master.
+func (c *cell) master() partition.NodeID {
+	v := c.view.Load()
+	if v == nil || v.Master == 0 {
+		return ""
+	}
+	m, _ := v.Configurations.Member(v.Master)
+	return m.Node
+}
+
+// check refuses a request that the catalog sends elsewhere.
+func (c *cell) check(req *client.Request) *partition.Error {
+	g := c.route.Load()
+	if g == nil || req.RangeVersion != g.RangeVersion || req.Op != client.OpOpenSession && !g.Range.Contains(req.Key) {
+		return partition.Errorf(partition.CodeWrongGroup, "group %s does not serve this key at range version %d", req.Group, req.RangeVersion)
+	}
+	return nil
+}
+
+// notMaster is the answer of a replica that does not serve.
+func (c *cell) notMaster() *partition.Error {
+	if b := c.broken.Load(); b != nil {
+		return b
+	}
+	v := c.view.Load()
+	if v != nil && v.Master != 0 && v.Master != v.Self {
+		return &partition.Error{Code: partition.CodeNotMaster, Why: "another replica is master", Master: c.master()}
+	}
+	return partition.Errorf(partition.CodeUnavailable, "group %s has no serving master now", c.group)
+}
+
+// cells are the replicas of a node by group.
+type cells struct{ m sync.Map }
+
+func (s *cells) get(g partition.GroupID) *cell {
+	if c, ok := s.m.Load(g); ok {
+		return c.(*cell)
+	}
+	return nil
+}
+
+func (s *cells) put(c *cell)                { s.m.Store(c.group, c) }
+func (s *cells) remove(g partition.GroupID) { s.m.Delete(g) }
+
+// each calls fn for every replica, in no order.
+func (s *cells) each(fn func(*cell)) {
+	s.m.Range(func(_, v any) bool {
+		fn(v.(*cell))
+		return true
+	})
+}

@@ -1,0 +1,131 @@
+package actors
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/kv"
+)
+
+// Config is what a node is started with. Dir is required; the zero value of
+// every other field works and gives a node for this machine only.
+type Config struct {
+	// Dir holds everything the node keeps: identity, log, stores, catalog.
+	Dir string
+	// Cluster is the name that all nodes of a cluster share (default "pando").
+	// It is fixed on the first start.
+	Cluster string
+	// NodeID is used on the first start instead of a minted one.
+	NodeID partition.NodeID
+	// Zone is what fails together: a rack, a site (default "default").
+	Zone string
+
+	// Listen is where links, raft streams and clients connect (default
+	// 127.0.0.1:7101). Gossip is for UDP and TCP (default 127.0.0.1:7201).
+	// Advertise and GossipAdvertise, if set, are what other nodes dial instead.
+	Listen, Advertise       string
+	Gossip, GossipAdvertise string
+	// HTTP is only told to others; who embeds a node serves it.
+	HTTP string
+	// Join says where other nodes may be found: "host:port" of their gossip
+	// address, or "file:/path" with one address per line. Nodes seen earlier
+	// are tried as well. It is ignored once the node belongs to a cluster.
+	Join []string
+	// Expect, if not 0, makes this node a candidate for a seat of the control
+	// group, which starts when that many candidates have been seen: 1, 3 or 5.
+	// More seats tolerate more failures and cost more per decision.
+	Expect int
+
+	// TLSDir holds ca.pem, node.pem and node.key, as `pando cert` makes them.
+	// Without it the node refuses to listen beyond loopback.
+	TLSDir string
+	// GossipKeyFile holds the 32-byte gossip key in base64; without it the node
+	// refuses to gossip beyond loopback.
+	GossipKeyFile string
+
+	// Kinds are the partition kinds besides the built-in "kv".
+	Kinds map[string]partition.Factory
+
+	// WALSegmentBytes is the size of a log segment (default 64 MiB). A node
+	// keeps at least four.
+	WALSegmentBytes int64
+	// MemoryBytes is what all replicas together may hold in memory before it is
+	// flushed (default 256 MiB); a restart replays at most this much.
+	MemoryBytes int64
+	// CacheBytes is the cache of all replicas together (default 256 MiB).
+	CacheBytes int64
+	// QueueMessages bounds the mailbox of one replica (default 16,384); a full
+	// one answers busy.
+	QueueMessages int
+	// Lease is the length of a grant between two nodes (default 300 ms).
+	Lease time.Duration
+
+	// Logger receives what an operator would act on (default: nothing).
+	Logger *slog.Logger
+	// Fatal is called when the node must not go on, such as after a failed
+	// sync; it must end the process. Default: panic.
+	Fatal func(error)
+}
+
+func (c Config) withDefaults() Config {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&c.Cluster, "pando")
+	def(&c.Zone, "default")
+	def(&c.Listen, "127.0.0.1:7101")
+	def(&c.Gossip, "127.0.0.1:7201")
+	if c.WALSegmentBytes == 0 {
+		c.WALSegmentBytes = 64 << 20
+	}
+	if c.MemoryBytes == 0 {
+		c.MemoryBytes = 256 << 20
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 256 << 20
+	}
+	if c.QueueMessages == 0 {
+		c.QueueMessages = 16384
+	}
+	if c.Lease == 0 {
+		c.Lease = 300 * time.Millisecond
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Fatal == nil {
+		c.Fatal = func(err error) { panic(err) }
+	}
+	kinds := map[string]partition.Factory{"kv": kv.New}
+	for name, f := range c.Kinds {
+		kinds[name] = f
+	}
+	c.Kinds = kinds
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Dir == "":
+		return &partition.Error{Code: partition.CodeInvalid, Why: "no data directory is given", Next: "set Dir (--dir)"}
+	case c.Expect != 0 && c.Expect != 1 && c.Expect != 3 && c.Expect != 5:
+		return &partition.Error{
+			Code: partition.CodeInvalid, Why: fmt.Sprintf("%d seats are expected for the control group", c.Expect),
+			Next: "use 1, 3 or 5",
+		}
+	case len(c.Zone) > partition.MaxZoneBytes:
+		return partition.Errorf(partition.CodeTooLarge, "a zone name of %d bytes, limit %d", len(c.Zone), partition.MaxZoneBytes)
+	case c.Lease < 50*time.Millisecond || c.Lease > time.Minute:
+		return partition.Errorf(partition.CodeInvalid, "a lease of %v, allowed are 50ms to 1m", c.Lease)
+	}
+	for name := range c.Kinds {
+		if name == "" || c.Kinds[name] == nil {
+			return partition.Errorf(partition.CodeInvalid, "partition kind %q has no factory", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package actors
+
+import "sync/atomic"
+
+// counters are what a node counts of itself, beside what its parts count.
+type counters struct {
+	busy        atomic.Uint64
+	restarts    atomic.Uint64
+	sendRefused atomic.Uint64
+	strayFrames atomic.Uint64
+	badFrames   atomic.Uint64
+	leaseReads  atomic.Uint64
+	quorumReads atomic.Uint64
+}
+
+// Counter is one figure for /metrics.
+type Counter struct {
+	Name  string // in Prometheus' form, without the prefix
+	Help  string
+	Value float64
+	Gauge bool // may fall
+}
+
+// Counters returns the node's figures. There is none per partition, so that a
+// node with thousands stays readable.
+func (n *Node) Counters() []Counter {
+	count := func(name, help string, v uint64) Counter { return Counter{Name: name, Help: help, Value: float64(v)} }
+	w := n.log.Stats()
+	return []Counter{
+		count("busy_total", "requests and messages refused because a queue was full", n.counters.busy.Load()),
+		count("replica_restarts_total", "replicas rebuilt from the log after a failure", n.counters.restarts.Load()),
+		count("sends_refused_total", "messages that a link did not take", n.counters.sendRefused.Load()),
+		count("stray_frames_total", "messages for replicas that are not here", n.counters.strayFrames.Load()),
+		count("bad_frames_total", "messages that failed their checks", n.counters.badFrames.Load()),
+		count("lease_reads_total", "reads answered under a lease", n.counters.leaseReads.Load()),
+		count("quorum_reads_total", "reads that asked the other members", n.counters.quorumReads.Load()),
+		count("wal_appends_total", "writes taken by the log", w.Appends),
+		count("wal_records_total", "records taken by the log", w.Records),
+		count("wal_record_bytes_total", "bytes of records taken by the log", w.RecordBytes),
+		count("wal_syncs_total", "syncs of the log", w.Syncs),
+		{Name: "wal_bytes", Help: "size of the log on disk", Value: float64(w.LogBytes), Gauge: true},
+		{Name: "wal_sync_seconds", Help: "duration of the last sync", Value: w.SyncLast.Seconds(), Gauge: true},
+		{Name: "wal_quarantined", Help: "replicas that lost records on disk", Value: float64(w.Quarantined), Gauge: true},
+	}
+}

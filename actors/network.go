@@ -1,0 +1,188 @@
+package actors
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/actors/link"
+	"pando.dev/pando/cluster"
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+)
+
+// The first byte of a call between nodes says what it asks for.
+const (
+	callControl = 1 // the control group
+	callReports = 2 // reports on replicas
+)
+
+// The first byte of the answer to a call.
+const (
+	answerOK    = 0
+	answerError = 1
+)
+
+const (
+	// leaveWait bounds the time in which the others hear that a node leaves.
+	leaveWait = 2 * time.Second
+	// serveWait bounds the work for one call from another node.
+	serveWait = 2 * time.Second
+)
+
+// resolve says where a node's links are, as gossip tells.
+func (n *Node) resolve(id partition.NodeID) (addr string, boot uint64, ok bool) {
+	members := n.members.Load()
+	if members == nil {
+		return "", 0, false
+	}
+	for _, m := range *members {
+		if m.ID == id && m.Status != cluster.Left && m.Link != "" {
+			return m.Link, m.Boot, true
+		}
+	}
+	return "", 0, false
+}
+
+// onFrame brings a replica's message into the mailbox of the replica it is for.
+// It runs on the connection's reader; a full mailbox loses the message, which
+// the protocol sends again.
+func (n *Node) onFrame(from partition.NodeID, f link.Frame) {
+	if !n.up.Load() {
+		return
+	}
+	c := n.cells.get(f.Group)
+	if c == nil {
+		n.counters.strayFrames.Add(1)
+		return
+	}
+	if v := c.view.Load(); v != nil && v.Self != f.To {
+		n.counters.strayFrames.Add(1)
+		return
+	}
+	msg, err := link.DecodeReplica(f)
+	if err != nil {
+		n.counters.badFrames.Add(1)
+		n.logger.Warn("message refused", "from", from, "group", f.Group, "err", err)
+		return
+	}
+	if !c.box.TryPost(&received{from: f.From, node: from, msg: msg}, len(f.Body)) {
+		n.counters.busy.Add(1)
+	}
+}
+
+// onCall answers another node's call.
+func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) []byte {
+	ctx, cancel := context.WithTimeout(ctx, serveWait)
+	defer cancel()
+	if !n.up.Load() || len(body) == 0 {
+		return append([]byte{answerError}, "the node is starting"...)
+	}
+	switch body[0] {
+	case callControl:
+		return append([]byte{answerOK}, n.control.Serve(ctx, from, body[1:])...)
+	case callReports:
+		answer, err := n.serveReports(body[1:])
+		if err != nil {
+			return append([]byte{answerError}, err.Error()...)
+		}
+		return append([]byte{answerOK}, answer...)
+	}
+	return append([]byte{answerError}, "unknown call"...)
+}
+
+// call asks another node.
+func (n *Node) call(ctx context.Context, to partition.NodeID, kind byte, body []byte) ([]byte, error) {
+	answer, err := n.links.Call(ctx, to, append([]byte{kind}, body...))
+	if err != nil {
+		return nil, err
+	}
+	if len(answer) == 0 || answer[0] != answerOK {
+		why := "empty answer"
+		if len(answer) > 0 {
+			why = string(answer[1:])
+		}
+		return nil, partition.Errorf(partition.CodeUnavailable, "node %s: %s", to, why)
+	}
+	return answer[1:], nil
+}
+
+// controlTransport carries the control group over the links.
+type controlTransport struct{ n *Node }
+
+var _ control.Transport = controlTransport{}
+
+func (t controlTransport) Dial(to partition.NodeID, timeout time.Duration) (net.Conn, error) {
+	return t.n.links.DialStream(to, timeout)
+}
+func (t controlTransport) Accept() (net.Conn, error) { return t.n.links.AcceptStream() }
+func (t controlTransport) Close() error              { return nil } // the links end Accept when they close
+
+func (t controlTransport) Call(ctx context.Context, to partition.NodeID, request []byte) ([]byte, error) {
+	return t.n.call(ctx, to, callControl, request)
+}
+
+// tellNeighbour tells the replicas that share a group with the node that it
+// became reachable or not.
+func (n *Node) tellNeighbour(id partition.NodeID, up bool) {
+	if !n.up.Load() {
+		return
+	}
+	msg := &neighbour{node: id, up: up}
+	n.cells.each(func(c *cell) {
+		v := c.view.Load()
+		if v == nil {
+			return
+		}
+		for _, m := range v.Configurations {
+			if _, ok := m.OnNode(id); ok {
+				if !c.box.TryPost(msg, 0) {
+					c.box.PostUserMessage(msg)
+				}
+				return
+			}
+		}
+	})
+}
+
+// announce tells the catalog of a new master.
+func (n *Node) announce(g partition.GroupID, v *replica.View) {
+	c := n.cells.get(g)
+	if c == nil {
+		return
+	}
+	route := c.route.Load()
+	if route == nil {
+		return
+	}
+	n.announcer.announce(control.GroupUpdate{
+		Group: g, Range: route.Range, RangeVersion: route.RangeVersion, Membership: v.Configurations.Last(),
+		Epoch: v.Epoch, Master: n.ID(),
+	})
+}
+
+// serveClient answers one client until it goes.
+func (n *Node) serveClient(conn net.Conn, p link.Peer) {
+	if !n.up.Load() {
+		return
+	}
+	if err := client.Serve(conn, backend{n}, client.ServerConfig{}); err != nil {
+		n.logger.Debug("client connection ended", "client", p.Addr, "err", err)
+	}
+}
+
+// dialNode opens a client connection to another node.
+func (n *Node) dialNode(ctx context.Context, addr string) (net.Conn, error) {
+	return link.DialClient(ctx, addr, link.ClientConfig{Cluster: n.cfg.Cluster, TLS: n.secure})
+}
+
+// routes is the catalog as clients need it; nil before there is one.
+func (n *Node) routes() *client.Routes {
+	cat := n.control.Catalog()
+	if cat == nil {
+		return nil
+	}
+	return n.routing.get(cat)
+}

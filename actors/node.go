@@ -1,0 +1,312 @@
+package actors
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/actors/lease"
+	"pando.dev/pando/actors/link"
+	"pando.dev/pando/cluster"
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+	"pando.dev/pando/partition/store"
+	"pando.dev/pando/wal"
+)
+
+const (
+	// maxQueueBytes bounds the requests in the mailbox of one replica.
+	maxQueueBytes = 64 << 20
+	// maxLoading bounds the replicas that are opened at once.
+	maxLoading = 4
+)
+
+// Node is a running member of a cluster. Its methods may be called from any
+// goroutine.
+type Node struct {
+	cfg    Config
+	logger *slog.Logger
+	start  time.Time
+
+	identity *cluster.Identity
+	log      *wal.Log
+	engine   *store.Engine
+	system   *actor.ActorSystem
+	leases   *lease.Table
+	secure   link.TLS // nil: plaintext, on loopback only
+	links    *link.Links
+	gossip   *cluster.Gossip
+	control  *control.Control
+	local    *client.Client
+
+	cells     cells
+	routing   routeCache
+	locker    *locker
+	announcer *announcer
+	counters  counters
+	loading   chan struct{}
+
+	supervisor  *actor.PID
+	replicasPID *actor.PID
+
+	// members is who gossip said is there, at the last reconciliation.
+	members atomic.Pointer[[]cluster.Node]
+	// up is set when everything is assembled; before it, what comes from the
+	// network is refused.
+	up           atomic.Bool
+	incarnations atomic.Uint64
+	closing      atomic.Bool
+	ctx          context.Context // ends when the node stops
+	cancel       context.CancelFunc
+	background   sync.WaitGroup
+}
+
+// Start opens the data directory, joins the cluster and starts the replicas that
+// the node holds. It returns when the node answers; Ready says when it serves.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading)}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
+		if err := step(); err != nil {
+			n.closeAll()
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			n.closeAll()
+			return nil, err
+		}
+	}
+	n.logger.Info("node started", "link", n.LinkAddr(), "gossip", n.GossipAddr(), "boot", n.identity.Boot, "zone", cfg.Zone)
+	return n, nil
+}
+
+func (n *Node) openDisk() error {
+	id, err := cluster.OpenIdentity(n.cfg.Dir, cluster.IdentityOptions{Cluster: n.cfg.Cluster, Node: n.cfg.NodeID})
+	if err != nil {
+		return err
+	}
+	n.identity = id
+	n.logger = n.cfg.Logger.With("node", id.Node)
+	log, found, err := wal.Open(wal.OS{}, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
+		Node: id.Node, Incarnation: id.Boot, SegmentBytes: n.cfg.WALSegmentBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log in %s: %w", n.cfg.Dir, err)
+	}
+	n.log = log
+	n.engine, err = store.NewEngine(store.Options{
+		Dir: n.cfg.Dir, MemoryBytes: n.cfg.MemoryBytes, CacheBytes: n.cfg.CacheBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
+		Durable: func(g partition.GroupID, generation uint32, i partition.Index) { n.log.SetFlushed(g, i, generation) },
+	})
+	if err != nil {
+		return fmt.Errorf("open the stores in %s: %w", n.cfg.Dir, err)
+	}
+	return n.checkDisk(found)
+}
+
+// checkDisk reports what the log found, and refuses a node whose log was lost
+// while its state was not: it would have forgotten its promises.
+func (n *Node) checkDisk(found *wal.Report) error {
+	for _, l := range found.Lost {
+		n.logger.Error("records lost on disk", "group", l.Group, "from", l.From, "to", l.To, "why", l.Why)
+	}
+	if found.TornBytes > 0 {
+		n.logger.Info("torn end of the log cut", "bytes", found.TornBytes)
+	}
+	on, err := n.engine.Generations()
+	if err != nil {
+		return fmt.Errorf("list the stores in %s: %w", n.cfg.Dir, err)
+	}
+	if found.Fresh && len(on) > 0 {
+		return &partition.Error{
+			Code: partition.CodeCorrupt,
+			Why:  fmt.Sprintf("the log in %s is gone, but %d replicas are still there: the node has forgotten what it promised", n.cfg.Dir, len(on)),
+			Next: "put the log back, or start this node anew in an empty directory",
+		}
+	}
+	for _, s := range on {
+		if sum, ok := n.log.Summary(s.Group); ok && sum.Generation == s.Generation {
+			continue
+		}
+		if err := n.engine.Drop(s.Group, s.Generation); err != nil {
+			return fmt.Errorf("remove a store that no log record names: %w", err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) openNetwork() error {
+	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return n.logger }))
+	n.leases = lease.New(lease.Config{Self: n.ID(), Boot: n.identity.Boot, Now: n.now, Lease: n.cfg.Lease})
+	if err := n.revokeAll(); err != nil {
+		return err
+	}
+	n.leases.Open()
+	links, err := link.Start(link.Config{
+		System: n.system, Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Listen: n.cfg.Listen,
+		TLS: n.secure, Leases: n.leases, Now: n.now, Logger: n.logger,
+		Resolve: n.resolve, OnFrame: n.onFrame, OnCall: n.onCall,
+		OnUp:     func(p partition.NodeID, _ uint64) { n.tellNeighbour(p, true) },
+		OnDown:   func(p partition.NodeID, _ uint64) { n.tellNeighbour(p, false) },
+		OnClient: n.serveClient,
+	})
+	if err != nil {
+		return err
+	}
+	n.links = links
+	return nil
+}
+
+// revokeAll makes the lease table as strict as it was before the restart: every
+// replica on disk may have promised an epoch of which the holders of older
+// leases were not told.
+func (n *Node) revokeAll() error {
+	for g, hard := range n.log.Groups() {
+		sum, ok := n.log.Summary(g)
+		if !ok {
+			continue
+		}
+		for _, rec := range sum.Configurations {
+			m := new(partition.Membership)
+			if err := m.UnmarshalBinary(rec.Payload()); err != nil {
+				return fmt.Errorf("configuration of %s at %s: %w", g, rec.Position(), err)
+			}
+			for _, x := range m.Members {
+				n.leases.Revoke(g, hard.Promise, x.Node)
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) openCluster() error {
+	var key []byte
+	var err error
+	if n.cfg.GossipKeyFile != "" {
+		if key, err = cluster.ReadKey(n.cfg.GossipKeyFile); err != nil {
+			return err
+		}
+	}
+	n.gossip, err = cluster.StartGossip(cluster.GossipConfig{
+		Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Zone: n.cfg.Zone, Bind: n.cfg.Gossip,
+		Advertise: n.cfg.GossipAdvertise, LinkAddr: cmp.Or(n.cfg.Advertise, n.LinkAddr()), HTTPAddr: n.cfg.HTTP, Version: Version,
+		Expect: n.cfg.Expect, Key: key, Dir: n.cfg.Dir, Join: n.cfg.Join, Logger: n.logger,
+	})
+	if err != nil {
+		return err
+	}
+	n.control, err = control.Start(control.Config{
+		Node: n.ID(), Boot: n.identity.Boot, Dir: filepath.Join(n.cfg.Dir, "control"), Expect: n.cfg.Expect,
+		Transport: controlTransport{n}, Peers: n.controlPeers, Joined: func() bool { return n.gossip.Status().Joined }, Now: n.now, Logger: n.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("start the control group: %w", err)
+	}
+	n.locker = &locker{control: n.control, ctx: n.ctx}
+	n.announcer = &announcer{control: n.control, ctx: n.ctx}
+	return nil
+}
+
+func (n *Node) openActors() error {
+	props := actor.PropsFromProducer(func() actor.Actor { return newSupervisor(n) })
+	pid, err := n.system.Root.SpawnNamed(props, "node")
+	if err != nil {
+		return fmt.Errorf("start the node's supervisor: %w", err)
+	}
+	n.supervisor = pid
+	n.background.Go(n.keepLogShort)
+	n.background.Go(n.tellSeat)
+	n.local, err = client.Open(n.ctx, client.Config{
+		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Logger: n.logger,
+	})
+	return err
+}
+
+// Stop ends the node in order: it takes no more requests, leaves the cluster,
+// stops its replicas and makes everything appended durable.
+func (n *Node) Stop(ctx context.Context) error {
+	if n.closing.Swap(true) {
+		return nil
+	}
+	if n.gossip != nil {
+		if err := n.gossip.Leave(leaveWait); err != nil {
+			n.logger.Info("left without word", "err", err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.closeAll() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("stop node %s: %w", n.ID(), ctx.Err())
+	}
+}
+
+// closeAll closes what was opened, the other way round.
+func (n *Node) closeAll() error {
+	n.closing.Store(true)
+	n.cancel()
+	var errs []error
+	if n.local != nil {
+		n.local.Close()
+	}
+	if n.supervisor != nil {
+		errs = append(errs, n.system.Root.StopFuture(n.supervisor).Wait())
+	}
+	if n.control != nil {
+		errs = append(errs, n.control.Close())
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
+	}
+	if n.links != nil {
+		n.links.Close()
+	}
+	n.background.Wait()
+	if n.log != nil {
+		errs = append(errs, n.log.Close())
+	}
+	if n.engine != nil {
+		errs = append(errs, n.engine.Close())
+	}
+	if n.identity != nil {
+		errs = append(errs, n.identity.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ID is the node's id.
+func (n *Node) ID() partition.NodeID { return n.identity.Node }
+
+// Client returns the node's own client: it answers from the replicas here
+// without a socket and reaches the others over the network.
+func (n *Node) Client() *client.Client { return n.local }
+
+// LinkAddr is where links and clients connect.
+func (n *Node) LinkAddr() string { return n.links.Addr() }
+
+// GossipAddr is where other nodes join.
+func (n *Node) GossipAddr() string { return n.gossip.Address() }
+
+// now is the clock of all events and leases of this node.
+func (n *Node) now() partition.Time { return time.Since(n.start) }
+
+// trace reports what the protocol machines do.
+func (n *Node) trace(e replica.TraceEvent) {
+	n.logger.Debug(e.What, "group", e.Group, "replica", e.Self, "epoch", e.Epoch.String())
+}

@@ -1,0 +1,395 @@
+package actors
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/actors/mailbox"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+)
+
+// What a replica's mailbox takes. All but the first three come from the node
+// itself, in numbers that are bounded by what the replica has asked for.
+type (
+	// proposal is a client's command or a session to be opened.
+	proposal struct {
+		req   *client.Request
+		reply func(*client.Response)
+	}
+	// indexedRead is a read that must ask the other members first.
+	indexedRead struct {
+		req   *client.Request
+		reply func(*client.Response)
+	}
+	// received is a message from another replica.
+	received struct {
+		from partition.ReplicaID
+		node partition.NodeID
+		msg  replica.Message
+	}
+	// completion is an answer to work that the actor's incarnation asked for;
+	// one for an earlier incarnation is dropped.
+	completion struct {
+		incarnation uint64
+		input       replica.Input
+		err         error
+	}
+	// retry says that what the log or the store had no room for is to be tried
+	// again.
+	retry struct{ incarnation uint64 }
+	// neighbour says that a node became reachable or unreachable.
+	neighbour struct {
+		node partition.NodeID
+		up   bool
+	}
+	// kindKnown says that the catalog has told the group's partition kind.
+	kindKnown struct{}
+	// opened brings what was read from the disk.
+	opened struct {
+		incarnation uint64
+		loaded      *loaded
+		err         error
+	}
+)
+
+// envelopeBytes is room enough for what AppendCommand puts before a command.
+const envelopeBytes = 64
+
+// call is a request that waits for the machine's Reply.
+type call struct {
+	req   *client.Request
+	reply func(*client.Response)
+}
+
+// replicaActor hosts the protocol machine of one replica: it turns what arrives
+// in the mailbox into events and does the work that the machine asks for. After
+// a panic the supervisor makes a new one, which starts from the log.
+type replicaActor struct {
+	node *Node
+	cell *cell
+	box  *mailbox.Box[any]
+
+	incarnation uint64
+	replica     partition.ReplicaID
+	driver      driver[replica.Event, replica.Work]
+	machine     *replica.Replica
+	state       *openState
+	loading     bool
+
+	nextCall  uint64
+	calls     map[uint64]call
+	proposals []replica.Proposal // collected during a turn
+	// results are those that await the machine's Reply, by its ID.
+	results map[uint64]replica.Result
+	// reads wait until the state has reached their index.
+	reads   []waitingRead
+	applied partition.Index
+	alarm   *time.Timer
+	// unwritten waits until the log takes writes again, unapplied until the
+	// store has room; both in order, and bounded by what the machine lets be
+	// under way.
+	unwritten []*replica.Persist
+	unapplied []*replica.Apply
+}
+
+type waitingRead struct {
+	index partition.Index
+	call  call
+}
+
+// Receive runs on the actor's own mailbox and never blocks.
+func (a *replicaActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		a.start()
+	case *actor.Restarting:
+		a.stop(partition.Errorf(partition.CodeUnknown, "the replica was rebuilt from its log"))
+	case *actor.Stopping:
+		for _, item := range a.box.Close() {
+			refuseItem(item, partition.Errorf(partition.CodeClosed, "the replica is stopping"))
+		}
+		a.stop(partition.Errorf(partition.CodeUnknown, "the replica stopped"))
+	case *mailbox.Batch[any]:
+		for _, item := range m.Items {
+			a.take(item)
+		}
+		a.turn()
+	case *actor.Stopped, *actor.Terminated:
+	default:
+		a.take(m)
+		a.turn()
+	}
+}
+
+func (a *replicaActor) start() {
+	a.incarnation = a.node.incarnations.Add(1)
+	a.calls = make(map[uint64]call)
+	a.results = make(map[uint64]replica.Result)
+	a.driver.do = a.do
+	a.load()
+}
+
+// load reads what the replica continues from, once its kind is known.
+func (a *replicaActor) load() {
+	kind := a.cell.kind.Load()
+	if kind == nil || a.loading {
+		return
+	}
+	a.loading = true
+	inc := a.incarnation
+	go func() {
+		l, err := a.node.load(a.cell.group, *kind)
+		a.box.PostUserMessage(&opened{incarnation: inc, loaded: l, err: err})
+	}()
+}
+
+// stop answers everybody who waits. What was appended may yet be executed.
+func (a *replicaActor) stop(why *partition.Error) {
+	if a.alarm != nil {
+		a.alarm.Stop()
+	}
+	a.cell.view.Store(nil)
+	a.cell.state.Store(nil)
+	a.cell.stalled.Store(nil)
+	for id, c := range a.calls {
+		c.reply(client.ErrorResponse(why))
+		delete(a.calls, id)
+	}
+	for _, r := range a.reads {
+		r.call.reply(client.ErrorResponse(partition.ErrUnavailable))
+	}
+	a.reads = nil
+	a.machine = nil
+}
+
+// refuseItem answers an item of a mailbox that will not be handled.
+func refuseItem(item any, why *partition.Error) {
+	switch m := item.(type) {
+	case *proposal:
+		m.reply(client.ErrorResponse(why))
+	case *indexedRead:
+		m.reply(client.ErrorResponse(why))
+	}
+}
+
+// take turns one item of the mailbox into an event.
+func (a *replicaActor) take(item any) {
+	switch m := item.(type) {
+	case *opened:
+		a.open(m)
+		return
+	case kindKnown:
+		a.load()
+		return
+	}
+	if a.machine == nil {
+		refuseItem(item, partition.Errorf(partition.CodeUnavailable, "group %s is being opened on this node", a.cell.group))
+		return
+	}
+	switch m := item.(type) {
+	case *proposal:
+		a.propose(m)
+		return
+	case *indexedRead:
+		a.event(replica.ReadIndex{ID: a.remember(call(*m))})
+	case *received:
+		if a.genuine(m) {
+			a.event(replica.Received{From: m.from, Node: m.node, Message: m.msg})
+		}
+	case *completion:
+		if m.incarnation != a.incarnation {
+			return
+		}
+		if m.err != nil {
+			panic(fmt.Errorf("group %s: %w", a.cell.group, m.err))
+		}
+		a.event(m.input)
+	case *retry:
+		if m.incarnation == a.incarnation {
+			a.tryAgain()
+		}
+	case *neighbour:
+		if m.up {
+			a.event(replica.NodeUp{Node: m.node})
+		} else {
+			a.event(replica.NodeDown{Node: m.node})
+		}
+	}
+}
+
+// genuine reports whether the message comes from the node that holds the
+// replica it names, as far as the configuration is known here.
+func (a *replicaActor) genuine(m *received) bool {
+	v := a.cell.view.Load()
+	if v == nil {
+		return true
+	}
+	x, ok := v.Configurations.Member(m.from)
+	return !ok || x.Node == m.node
+}
+
+func (a *replicaActor) event(in replica.Input) {
+	a.flushProposals()
+	a.driver.post(replica.Event{Now: a.node.now(), Input: in})
+}
+
+func (a *replicaActor) remember(c call) uint64 {
+	a.nextCall++
+	a.calls[a.nextCall] = c
+	return a.nextCall
+}
+
+// propose collects a command; those that arrive in a row are one event.
+func (a *replicaActor) propose(m *proposal) {
+	p := replica.Proposal{Kind: partition.KindCommand}
+	if m.req.Op == client.OpOpenSession {
+		p.Kind = partition.KindSession
+		p.Payload = replica.AppendOpenSession(nil)
+	} else {
+		p.Payload = replica.AppendCommand(make([]byte, 0, len(m.req.Body)+envelopeBytes), m.req.Session, m.req.Seq, m.req.Body)
+	}
+	p.ID = a.remember(call(*m))
+	a.proposals = append(a.proposals, p)
+}
+
+func (a *replicaActor) flushProposals() {
+	if len(a.proposals) == 0 {
+		return
+	}
+	a.driver.post(replica.Event{Now: a.node.now(), Input: replica.Propose{Proposals: a.proposals}})
+	a.proposals = nil
+}
+
+func (a *replicaActor) turn() {
+	if a.machine == nil {
+		return
+	}
+	a.flushProposals()
+	if err := a.driver.turn(); err != nil {
+		panic(fmt.Errorf("group %s: %w", a.cell.group, err))
+	}
+	st := a.machine.Status()
+	a.cell.status.Store(&st)
+}
+
+// open builds the machine from what was read, or fails the actor.
+func (a *replicaActor) open(m *opened) {
+	if m.incarnation != a.incarnation {
+		return
+	}
+	if m.err != nil {
+		panic(m.err)
+	}
+	l := m.loaded
+	machine, err := replica.New(replica.Config{
+		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.leases,
+		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		Lease: a.node.cfg.Lease, Trace: a.node.trace,
+	}, l.restored)
+	if err != nil {
+		panic(fmt.Errorf("start replica of %s: %w", a.cell.group, err))
+	}
+	a.machine, a.driver.machine = machine, machine
+	a.replica, a.applied = l.self, l.restored.Applied
+	a.state = l.state
+	a.cell.state.Store(l.state)
+	a.event(replica.Tick{})
+}
+
+// complete returns the function that brings an answer back into the mailbox. It
+// may be called on any goroutine.
+func (a *replicaActor) complete(in replica.Input) func(error) {
+	inc, box := a.incarnation, a.box
+	return func(err error) {
+		box.PostUserMessage(&completion{incarnation: inc, input: in, err: err})
+	}
+}
+
+// do does one piece of work for the machine.
+func (a *replicaActor) do(w replica.Work) error {
+	switch w := w.(type) {
+	case *replica.Persist:
+		return a.persist(w)
+	case *replica.Send:
+		a.send(w)
+	case *replica.Apply:
+		return a.apply(w)
+	case *replica.Reply:
+		a.reply(w)
+	case *replica.Alarm:
+		a.setAlarm(w.At)
+	case *replica.AcquireLock:
+		a.node.locker.acquire(lockRequest{
+			group: a.cell.group, work: w, replica: a.replica,
+			done: func(in replica.Input) { a.complete(in)(nil) },
+		})
+	case *replica.ReleaseLock:
+		a.node.locker.release(a.cell.group, a.replica, w.Number)
+	case *replica.Publish:
+		a.publish(w.View)
+	default:
+		return fmt.Errorf("unknown work %T", w)
+	}
+	return nil
+}
+
+func (a *replicaActor) setAlarm(at partition.Time) {
+	if a.alarm != nil {
+		a.alarm.Stop()
+		a.alarm = nil
+	}
+	if at == 0 {
+		return
+	}
+	fire := a.complete(replica.Tick{})
+	a.alarm = time.AfterFunc(max(0, at-a.node.now()), func() { fire(nil) })
+}
+
+// publish hands out the view, and tells the catalog of a new master.
+func (a *replicaActor) publish(v *replica.View) {
+	before := a.cell.view.Swap(v)
+	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch) {
+		a.node.announce(a.cell.group, v)
+	}
+}
+
+func (a *replicaActor) reply(w *replica.Reply) {
+	c, ok := a.calls[w.ID]
+	if !ok {
+		return
+	}
+	delete(a.calls, w.ID)
+	defer delete(a.results, w.ID)
+	switch {
+	case w.Err != nil:
+		c.reply(client.ErrorResponse(w.Err))
+	case c.req.Op == client.OpRead:
+		a.reads = append(a.reads, waitingRead{index: w.Index, call: c})
+		a.serveReads()
+	default:
+		res := a.results[w.ID]
+		if res.Err != nil {
+			c.reply(client.ErrorResponse(res.Err))
+			return
+		}
+		c.reply(&client.Response{Index: w.Index, Body: res.Data})
+	}
+}
+
+// serveReads answers the reads whose index the state has reached.
+func (a *replicaActor) serveReads() {
+	rest := a.reads[:0]
+	for _, r := range a.reads {
+		if r.index > a.applied {
+			rest = append(rest, r)
+			continue
+		}
+		r.call.reply(a.state.read(r.call.req))
+	}
+	a.reads = rest
+}

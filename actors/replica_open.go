@@ -1,0 +1,123 @@
+package actors
+
+import (
+	"fmt"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+	"pando.dev/pando/wal"
+)
+
+// loaded is what a replica's actor needs before it can run.
+type loaded struct {
+	self     partition.ReplicaID
+	restored replica.Restored
+	state    *openState
+}
+
+// load opens a replica's state and reads what the log has of it. It blocks on
+// the disk, so it runs on a goroutine of its own; how many do so at once is
+// bounded, for a node may hold thousands of replicas when it starts.
+func (n *Node) load(g partition.GroupID, kind string) (*loaded, error) {
+	n.loading <- struct{}{}
+	defer func() { <-n.loading }()
+
+	sum, ok := n.log.Summary(g)
+	if !ok {
+		return nil, fmt.Errorf("open %s: the log has no such replica", g)
+	}
+	if sum.Damage != nil {
+		return nil, &partition.Error{
+			Code: partition.CodeCorrupt,
+			Why:  fmt.Sprintf("the log of %s on this node lost records that were on disk: %s", g, sum.Damage.Why),
+			Next: "the replica stays silent; its group goes on with the other members",
+		}
+	}
+	factory, ok := n.cfg.Kinds[kind]
+	if !ok {
+		return nil, &partition.Error{
+			Code: partition.CodeCorrupt, Why: fmt.Sprintf("partition kind %q of group %s is not known to this node", kind, g),
+			Next: "start the node with a factory for it in Config.Kinds",
+		}
+	}
+	st, err := n.openStore(g, sum.Generation, factory)
+	if err != nil {
+		return nil, err
+	}
+	applied, err := st.store.Applied()
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", g, err)
+	}
+	restored, err := restore(sum, applied, st.exec)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", g, err)
+	}
+	return &loaded{self: sum.Replica, restored: restored, state: st}, nil
+}
+
+func (n *Node) openStore(g partition.GroupID, generation uint32, factory partition.Factory) (*openState, error) {
+	s, err := n.engine.Open(g, generation)
+	if err != nil {
+		return nil, fmt.Errorf("open the state of %s: %w", g, err)
+	}
+	p, err := factory(partition.Spec{Group: g})
+	if err != nil {
+		return nil, fmt.Errorf("make the partition of %s: %w", g, err)
+	}
+	v, err := s.View()
+	if err != nil {
+		return nil, fmt.Errorf("read the state of %s: %w", g, err)
+	}
+	defer v.Close()
+	exec, err := replica.NewExecutor(p, v)
+	if err != nil {
+		return nil, fmt.Errorf("read the sessions of %s: %w", g, err)
+	}
+	return &openState{store: s, exec: exec}, nil
+}
+
+// restore puts together what the protocol continues from.
+func restore(sum wal.Summary, applied partition.Index, exec *replica.Executor) (replica.Restored, error) {
+	r := replica.Restored{
+		Promised: sum.Promise, Commit: max(sum.Commit, applied), Applied: applied,
+		First: sum.First, Last: sum.Last, BeforeFirst: sum.Before, LastSum: sum.LastSum,
+		Restarted: true,
+	}
+	if applied > sum.Last {
+		return r, &partition.Error{
+			Code: partition.CodeCorrupt,
+			Why:  fmt.Sprintf("the state reflects record %d, but the log ends at %d: one of the two was rolled back", applied, sum.Last),
+			Next: "the replica stays silent; its group goes on with the other members",
+		}
+	}
+	if applied+1 < sum.First {
+		return r, partition.Errorf(partition.CodeCorrupt, "the state reflects record %d, but the log begins at %d", applied, sum.First)
+	}
+	for _, run := range sum.Runs {
+		r.Runs = append(r.Runs, replica.EpochRun(run))
+	}
+	for _, rec := range sum.Configurations {
+		m := new(partition.Membership)
+		if err := m.UnmarshalBinary(rec.Payload()); err != nil {
+			return r, fmt.Errorf("configuration at %s: %w", rec.Position(), err)
+		}
+		r.Configurations = append(r.Configurations, replica.ConfigurationAt{Index: rec.Index(), Membership: m})
+	}
+	return r, nil
+}
+
+// create writes the first record of a new group's replica, the same on every
+// member, and is done when it is on disk.
+func (n *Node) create(g partition.GroupID, m *partition.Membership, done func(error)) error {
+	me, ok := m.OnNode(n.ID())
+	if !ok {
+		return partition.Errorf(partition.CodeInternal, "group %s has no member on this node", g)
+	}
+	rec, err := partition.Genesis(g, m)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", g, err)
+	}
+	return n.log.Append(wal.Write{
+		Group: g, Replica: me.Replica, Commit: 1, Records: []partition.Record{rec},
+	}, done)
+}

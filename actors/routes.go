@@ -1,0 +1,76 @@
+package actors
+
+import (
+	"sync"
+
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/cluster"
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+)
+
+// routeCache makes the routes that clients ask for from the catalog and the
+// known addresses, once per change of either. The version that clients see
+// counts those changes.
+type routeCache struct {
+	mu      sync.Mutex
+	catalog *control.Catalog
+	nodes   []cluster.Node
+	routes  *client.Routes
+	bumps   uint64 // changes of the nodes, added to the catalog's version
+}
+
+// update is called by the membership actor when a node appeared, moved or went.
+func (r *routeCache) update(nodes []cluster.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = nodes
+	r.bumps++
+	r.routes = nil
+}
+
+// get returns the routes of the catalog.
+func (r *routeCache) get(c *control.Catalog) *client.Routes {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.routes == nil || r.catalog != c {
+		r.catalog = c
+		r.routes = makeRoutes(c, r.nodes)
+		r.routes.Version = c.Version<<16 + r.bumps&0xffff
+	}
+	return r.routes
+}
+
+func makeRoutes(c *control.Catalog, nodes []cluster.Node) *client.Routes {
+	out := &client.Routes{}
+	known := make(map[partition.NodeID]bool, len(nodes))
+	for _, n := range nodes {
+		if n.Link != "" && !known[n.ID] {
+			known[n.ID] = true
+			out.Nodes = append(out.Nodes, client.Node{ID: n.ID, Addr: n.Link})
+		}
+	}
+	for _, t := range c.Tables() {
+		table := client.Table{Name: t.Name, Kind: t.Kind}
+		for _, g := range c.Groups(t.Name) {
+			table.Partitions = append(table.Partitions, makePartition(g, known))
+		}
+		if len(table.Partitions) > 0 {
+			out.Tables = append(out.Tables, table)
+		}
+	}
+	return out
+}
+
+func makePartition(g *control.Group, known map[partition.NodeID]bool) client.Partition {
+	p := client.Partition{Group: g.ID, Lo: g.Range.Lo, Hi: g.Range.Hi, RangeVersion: g.RangeVersion}
+	for _, m := range g.Membership.Members {
+		if m.Kind == partition.Full && known[m.Node] {
+			p.Members = append(p.Members, m.Node)
+		}
+	}
+	if known[g.Master] {
+		p.Master = g.Master
+	}
+	return p
+}

@@ -1,0 +1,96 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+)
+
+// Status answers "how are we?": first of all, how many more nodes may fail.
+func (n *Node) Status(ctx context.Context) (ClusterStatus, error) {
+	s := ClusterStatus{Cluster: n.cfg.Cluster, Self: n.ID(), Uptime: n.now(), Control: n.controlStatus()}
+	for _, m := range n.Members() {
+		s.Nodes++
+		if m.Status == "alive" {
+			s.Alive++
+		}
+	}
+	s.CanLose, s.Why = n.controlTolerance(s.Control)
+	infos, err := n.Partitions(ctx, "")
+	if err != nil {
+		s.CanLose, s.Why = -1, err.Error()
+		return s, nil
+	}
+	for _, p := range infos {
+		s.Partitions++
+		if p.Master != "" {
+			s.WithMaster++
+		}
+		if p.CanLose < s.CanLose {
+			s.CanLose = p.CanLose
+			s.Why = fmt.Sprintf("partition %s of table %q: %s", p.Group, p.Table, limits(p))
+		}
+	}
+	return s, nil
+}
+
+// limits says what keeps a partition from tolerating more.
+func limits(p PartitionInfo) string {
+	if p.Master == "" {
+		return "it has no master"
+	}
+	for _, r := range p.Replicas {
+		if r.Role == "unreachable" || r.Role == "missing" || r.Role == "broken" {
+			return fmt.Sprintf("its replica on node %s is %s", r.Node, r.Role)
+		}
+	}
+	return p.Rule
+}
+
+func (n *Node) controlStatus() ControlStatus {
+	st := n.control.Status()
+	c := ControlStatus{Leader: st.Leader, Seats: st.Seats, State: string(st.State)}
+	if cat := n.control.Catalog(); cat != nil {
+		c.Catalog = cat.Version
+	}
+	return c
+}
+
+// controlTolerance is how many more seats of the control group may fail.
+func (n *Node) controlTolerance(c ControlStatus) (int, string) {
+	if c.State != string(control.Ready) {
+		return -1, "the control group has no leader: " + n.control.Status().Why
+	}
+	up := 0
+	for _, seat := range c.Seats {
+		if seat == n.ID() || n.leases.Reachable(seat) {
+			up++
+		}
+	}
+	lose := up - (len(c.Seats)/2 + 1)
+	if lose < 0 {
+		return -1, fmt.Sprintf("only %d of %d seats of the control group are reachable", up, len(c.Seats))
+	}
+	return lose, fmt.Sprintf("the control group has %d of %d seats reachable", up, len(c.Seats))
+}
+
+// Ready returns nil when the node takes requests, and otherwise what it waits
+// for.
+func (n *Node) Ready() error {
+	if n.closing.Load() {
+		return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+	}
+	st := n.control.Status()
+	if cat := n.control.Catalog(); cat == nil || cat.Version == 0 && st.State != control.Ready {
+		return partition.Errorf(partition.CodeUnavailable, "%s: %s", st.State, st.Why)
+	}
+	var err error
+	n.cells.each(func(c *cell) {
+		if c.route.Load() != nil && c.view.Load() == nil && c.broken.Load() == nil {
+			err = partition.Errorf(partition.CodeUnavailable, "the replica of %s is being opened", c.group)
+		}
+	})
+	return err
+}

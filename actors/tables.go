@@ -1,0 +1,116 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+
+	"pando.dev/pando/cluster"
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/cluster/placement"
+	"pando.dev/pando/partition"
+)
+
+// defaultReplicas is the replication factor of a table that names none, if
+// there are that many nodes.
+const defaultReplicas = 3
+
+// catalog returns the node's copy of the catalog.
+func (n *Node) catalog() (*control.Catalog, error) {
+	if c := n.control.Catalog(); c != nil {
+		return c, nil
+	}
+	st := n.control.Status()
+	return nil, &partition.Error{
+		Code: partition.CodeUnavailable, Why: fmt.Sprintf("node %s has no catalog: %s: %s", n.ID(), st.State, st.Why),
+		Next: "retry when the control group has a leader",
+	}
+}
+
+// Tables returns the tables of the catalog by name.
+func (n *Node) Tables() []TableInfo {
+	cat := n.control.Catalog()
+	if cat == nil {
+		return nil
+	}
+	var out []TableInfo
+	for _, t := range cat.Tables() {
+		out = append(out, tableInfo(cat, t))
+	}
+	return out
+}
+
+func tableInfo(cat *control.Catalog, t *control.Table) TableInfo {
+	info := TableInfo{Name: t.Name, Kind: t.Kind, Replicas: t.Replicas, Policy: t.Policy.String()}
+	for _, g := range cat.Groups(t.Name) {
+		info.Partitions = append(info.Partitions, g.ID)
+	}
+	return info
+}
+
+// CreateTable makes a table. Its replicas are placed over the zones of the
+// nodes that seem alive, or on the nodes that the spec names.
+func (n *Node) CreateTable(ctx context.Context, spec TableSpec) (TableInfo, error) {
+	if spec.Kind == "" {
+		spec.Kind = "kv"
+	}
+	if _, ok := n.cfg.Kinds[spec.Kind]; !ok {
+		return TableInfo{}, partition.Errorf(partition.CodeInvalid, "partition kind %q is not known to node %s", spec.Kind, n.ID())
+	}
+	nodes, err := n.candidates(spec.Nodes)
+	if err != nil {
+		return TableInfo{}, err
+	}
+	switch {
+	case spec.Replicas == 0 && len(spec.Nodes) > 0:
+		spec.Replicas = len(nodes)
+	case spec.Replicas == 0:
+		spec.Replicas = min(defaultReplicas, len(nodes))
+	case spec.Replicas > len(nodes):
+		return TableInfo{}, &partition.Error{
+			Code: partition.CodeRefused,
+			Why:  fmt.Sprintf("%d replicas are asked for, but only %d nodes are there to hold them", spec.Replicas, len(nodes)),
+			Next: "start more nodes, or ask for fewer replicas",
+		}
+	}
+	t, err := n.control.CreateTable(ctx, control.TableSpec{
+		Name: spec.Name, Kind: spec.Kind, Replicas: spec.Replicas, SplitPoints: spec.SplitPoints, Nodes: nodes,
+	})
+	if err != nil {
+		return TableInfo{}, err
+	}
+	return tableInfo(n.control.Catalog(), t), nil
+}
+
+// candidates returns the nodes that may hold a replica: those asked for, or all
+// that seem alive.
+func (n *Node) candidates(asked []partition.NodeID) ([]placement.Node, error) {
+	alive := make(map[partition.NodeID]placement.Node)
+	var all []placement.Node
+	for _, m := range n.gossip.Members() {
+		if m.Status == cluster.Alive {
+			p := placement.Node{ID: m.ID, Zone: m.Zone, Weight: 1}
+			alive[m.ID] = p
+			all = append(all, p)
+		}
+	}
+	if len(asked) == 0 {
+		return all, nil
+	}
+	var picked []placement.Node
+	for _, id := range asked {
+		p, ok := alive[id]
+		if !ok {
+			return nil, &partition.Error{
+				Code: partition.CodeRefused, Why: fmt.Sprintf("node %q is not among the %d nodes that are alive", id, len(all)),
+				Next: "see: pando members",
+			}
+		}
+		picked = append(picked, p)
+	}
+	return picked, nil
+}
+
+// DropTable removes a table and everything in it.
+func (n *Node) DropTable(ctx context.Context, name string) error {
+	return n.control.DropTable(ctx, name, "")
+}
