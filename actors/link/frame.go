@@ -1,0 +1,120 @@
+package link
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+
+	"pando.dev/pando/partition"
+)
+
+// Frame is one message between two replicas.
+//
+// As given to Send, it must not be changed afterwards; its bytes have been
+// copied when Send returns, so its memory may be dropped, but not reused while
+// records in it are shared with others. As given to OnFrame, Body is a slice of
+// the chunk that it was read in: it is the receiver's for as long as it wants,
+// never changes, and pins that chunk (4 to 256 KiB) in memory.
+type Frame struct {
+	Kind  Kind
+	Flags uint8
+	Group partition.GroupID
+	From  partition.ReplicaID
+	To    partition.ReplicaID
+	Body  []byte
+	// Records go behind Body on the wire, without a copy in between. They are
+	// for sending only: a received frame has everything in Body.
+	Records []partition.Record
+}
+
+const (
+	// HeaderBytes is the size of a frame without its body.
+	HeaderBytes = 28
+	frameMagic  = 0x46444e50 // "PNDF"
+	// WireVersion is the version of handshake and frames.
+	WireVersion = 1
+)
+
+// A frame is, in little-endian:
+//
+//	magic u32 | version u8 | kind u8 | flags u8 | 0 | length u32 | from u16 | to u16 | group u64 | crc32c u32 | body
+//
+// The checksum covers the header before it and the body.
+
+// Bytes is the size of the frame on the wire.
+func (f *Frame) Bytes() int { return HeaderBytes + f.bodyBytes() }
+
+func (f *Frame) bodyBytes() int {
+	n := len(f.Body)
+	for _, r := range f.Records {
+		n += len(r)
+	}
+	return n
+}
+
+// header encodes the frame's header for a body of n bytes.
+func (f *Frame) header(n int) (h [HeaderBytes]byte) {
+	le := binary.LittleEndian
+	le.PutUint32(h[:], frameMagic)
+	h[4], h[5], h[6] = WireVersion, byte(f.Kind), f.Flags
+	le.PutUint32(h[8:], uint32(n))
+	le.PutUint16(h[12:], uint16(f.From))
+	le.PutUint16(h[14:], uint16(f.To))
+	le.PutUint64(h[16:], uint64(f.Group))
+	table := crc32.MakeTable(crc32.Castagnoli) // cached by the library
+	sum := crc32.Update(0, table, h[:24])
+	sum = crc32.Update(sum, table, f.Body)
+	for _, r := range f.Records {
+		sum = crc32.Update(sum, table, r)
+	}
+	le.PutUint32(h[24:], sum)
+	return h
+}
+
+// append encodes the frame behind dst.
+func (f *Frame) append(dst []byte) []byte {
+	h := f.header(f.bodyBytes())
+	return f.appendTo(dst, &h)
+}
+
+func (f *Frame) appendTo(dst []byte, h *[HeaderBytes]byte) []byte {
+	dst = append(append(dst, h[:]...), f.Body...)
+	for _, r := range f.Records {
+		dst = append(dst, r...)
+	}
+	return dst
+}
+
+// parseHeader checks everything of a header that can be checked without the
+// body, and returns the frame without it and the size of the body. b has at
+// least HeaderBytes.
+func parseHeader(b []byte, c class) (f Frame, body int, err error) {
+	le := binary.LittleEndian
+	if m := le.Uint32(b); m != frameMagic {
+		return f, 0, frameError(badMagic, "frame begins with %08x", m)
+	}
+	if b[4] != WireVersion || b[7] != 0 {
+		return f, 0, frameError(badVersion, "frame of wire version %d, this program knows %d", b[4], WireVersion)
+	}
+	f.Kind, f.Flags = Kind(b[5]), b[6]
+	n := le.Uint32(b[8:])
+	limit, known := c.bound(f.Kind)
+	if !known {
+		return f, 0, frameError(badKind, "%s frame on a %s connection", f.Kind, c)
+	}
+	if n > uint32(limit) {
+		return f, 0, frameError(badLength, "%s frame of %d bytes, limit %d", f.Kind, n, limit)
+	}
+	f.From, f.To = partition.ReplicaID(le.Uint16(b[12:])), partition.ReplicaID(le.Uint16(b[14:]))
+	f.Group = partition.GroupID(le.Uint64(b[16:]))
+	return f, int(n), nil
+}
+
+// checkFrame compares the checksum of a whole frame.
+func checkFrame(b []byte) error {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	sum := crc32.Update(crc32.Update(0, table, b[:24]), table, b[HeaderBytes:])
+	if want := binary.LittleEndian.Uint32(b[24:]); sum != want {
+		return frameError(badChecksum, "frame checksum %08x, computed %08x", want, sum)
+	}
+	return nil
+}

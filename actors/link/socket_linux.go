@@ -1,0 +1,44 @@
+package link
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// canTry tells that tryWrite works here.
+const canTry = true
+
+// tryWrite writes what the socket takes without waiting; that may be nothing.
+func tryWrite(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := unix.Write(int(fd), b)
+		switch err {
+		case nil:
+			return n, nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return 0, nil
+		}
+		return max(n, 0), err
+	}
+}
+
+// tune makes the kernel give up on a peer that has not acknowledged anything for
+// so long.
+func tune(c net.Conn, d time.Duration) {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Best effort: without it, write deadlines and heartbeats do the same.
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+	})
+}
