@@ -122,7 +122,7 @@ func (c *Control) await(ctx context.Context, version uint64) {
 		case <-changed:
 		case <-ctx.Done():
 			return
-		case <-c.ctx.Done():
+		case <-c.done:
 			return
 		}
 	}
@@ -167,7 +167,7 @@ func (c *Control) ask(ctx context.Context, k kind, body any) (*answerBody, error
 			}
 		}
 		turn++
-		if !c.pauseFor(ctx, pause/2+time.Duration(mrand.Int64N(int64(pause)))) {
+		if !c.pause(ctx, pause/2+time.Duration(mrand.Int64N(int64(pause)))) {
 			return nil, c.gaveUp(unknown, last)
 		}
 		pause = min(2*pause, askPauseMax)
@@ -314,20 +314,6 @@ func (c *Control) forget(node partition.NodeID) {
 	}
 }
 
-// pauseFor waits and reports false when ctx or Control ends first.
-func (c *Control) pauseFor(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	case <-c.ctx.Done():
-		return false
-	}
-}
-
 // gaveUp is the error after the last attempt.
 func (c *Control) gaveUp(unknown bool, last error) error {
 	switch {
@@ -336,7 +322,7 @@ func (c *Control) gaveUp(unknown bool, last error) error {
 			Code: partition.CodeUnknown, Why: fmt.Sprintf("the control group may have done it or not: %v", last),
 			Next: "look at the catalog, or repeat the request with the same token",
 		}
-	case c.ctx.Err() != nil:
+	case c.isClosed():
 		return partition.Errorf(partition.CodeClosed, "node %s is closing", c.cfg.Node)
 	}
 	return &partition.Error{

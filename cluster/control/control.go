@@ -39,13 +39,16 @@ const (
 // goroutines.
 type Control struct {
 	cfg     Config
-	ctx     context.Context // ends with Close
+	done    <-chan struct{} // closed by Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	closing sync.Once
 	closed  error
 
 	catalog atomic.Pointer[Catalog]
+	// syncTo is one more than the catalog version that the leader named first
+	// after this process had its session opened; 0 before that.
+	syncTo atomic.Uint64
 	changed pulse.Pulse
 
 	// mu guards what is below. It is never held over a call to another node; it
@@ -84,30 +87,41 @@ func Start(cfg Config) (*Control, error) {
 	}
 	c.catalog.Store(&Catalog{})
 	c.lockQ.ready = make(chan struct{}, 1)
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	c.done, c.cancel = ctx.Done(), cancel
 	if err := c.loadSeats(); err != nil {
-		c.cancel()
+		cancel()
 		return nil, err
 	}
 	if c.seats.mine() {
-		if err := c.takeSeat(); err != nil {
-			c.cancel()
+		if err := c.takeSeat(ctx); err != nil {
+			cancel()
 			return nil, err
 		}
 	}
-	c.run(c.foundLoop)
-	c.run(c.renewLoop)
-	c.run(c.followLoop)
-	c.run(c.lockLoop)
+	for _, loop := range []func(context.Context){c.foundLoop, c.renewLoop, c.followLoop, c.lockLoop} {
+		c.run(ctx, loop)
+	}
 	return c, nil
 }
 
-func (c *Control) run(f func()) {
+// run starts a loop of this node; ctx ends with Close.
+func (c *Control) run(ctx context.Context, loop func(context.Context)) {
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
-		f()
+		loop(ctx)
 	}()
+}
+
+// isClosed reports whether Close was called.
+func (c *Control) isClosed() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close gives up the seat's share for now, ends everything and closes the
@@ -131,6 +145,13 @@ func (c *Control) Close() error {
 // Catalog returns the newest catalog that this node has. It may be stale, and
 // it stays when the control group is down.
 func (c *Control) Catalog() *Catalog { return c.catalog.Load() }
+
+// Synced reports whether the catalog is as new as the leader's was when this
+// process first reached it. Before that it may lack what was there long ago.
+func (c *Control) Synced() bool {
+	to := c.syncTo.Load()
+	return to != 0 && c.Catalog().Version+1 >= to
+}
 
 // Changed returns a channel that is closed when the catalog or the status
 // changes next. Take it first, then look, then wait.
@@ -213,7 +234,7 @@ func (c *Control) loadSeats() error {
 
 // takeSeat starts this node's share of the log. The caller is Start, or the
 // founding loop.
-func (c *Control) takeSeat() error {
+func (c *Control) takeSeat(ctx context.Context) error {
 	c.mu.Lock()
 	all := slices.Clone(c.seats.st.Proposal.Seats)
 	c.mu.Unlock()
@@ -226,8 +247,8 @@ func (c *Control) takeSeat() error {
 	c.mu.Unlock()
 	c.publish()
 	c.cfg.Logger.Info("control seat taken", "seats", all)
-	c.run(func() { c.watchLeader(s) })
-	c.run(func() { c.expireLoop(s) })
+	c.run(ctx, func(ctx context.Context) { c.watchLeader(ctx, s) })
+	c.run(ctx, func(ctx context.Context) { c.expireLoop(ctx, s) })
 	return nil
 }
 
@@ -266,7 +287,7 @@ func (c *Control) usableSeat() *seat {
 }
 
 // watchLeader tells whoever waits for a change that another seat leads.
-func (c *Control) watchLeader(s *seat) {
+func (c *Control) watchLeader(ctx context.Context, s *seat) {
 	last := partition.NodeID("?")
 	for {
 		select {
@@ -276,29 +297,29 @@ func (c *Control) watchLeader(s *seat) {
 				c.cfg.Logger.Info("control leader changed", "leader", l)
 				c.changed.Fire()
 			}
-		case <-c.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
 // foundLoop runs until this node has found or founded the control group.
-func (c *Control) foundLoop() {
+func (c *Control) foundLoop(ctx context.Context) {
 	for {
-		done, err := c.foundOnce()
+		done, err := c.foundOnce(ctx)
 		if err != nil {
 			c.cfg.Logger.Error("control group not founded yet", "err", err)
 			c.mu.Lock()
 			c.seats.why = err.Error()
 			c.mu.Unlock()
 		}
-		if done || !c.pause(foundingTick) {
+		if done || !c.pause(ctx, foundingTick) {
 			return
 		}
 	}
 }
 
-func (c *Control) foundOnce() (done bool, err error) {
+func (c *Control) foundOnce(ctx context.Context) (done bool, err error) {
 	v := viewOf(c.cfg.Node, c.cfg.Expect, c.cfg.Peers())
 	c.mu.Lock()
 	questions, err := c.seats.tick(v, rand.Uint64()|1, c.cfg.Joined())
@@ -307,7 +328,7 @@ func (c *Control) foundOnce() (done bool, err error) {
 		return false, err
 	}
 	for _, q := range questions {
-		if err := c.askSeat(q); err != nil {
+		if err := c.askSeat(ctx, q); err != nil {
 			return false, err
 		}
 	}
@@ -315,7 +336,7 @@ func (c *Control) foundOnce() (done bool, err error) {
 	now, has := c.seats.st.Phase, c.seat != nil
 	c.mu.Unlock()
 	if now == founded && !has {
-		if err := c.takeSeat(); err != nil {
+		if err := c.takeSeat(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -323,12 +344,12 @@ func (c *Control) foundOnce() (done bool, err error) {
 		c.changed.Fire()
 		return true, nil
 	}
-	return false, c.meetSeat()
+	return false, c.meetSeat(ctx)
 }
 
 // askSeat puts one question and takes the answer. No answer is no error.
-func (c *Control) askSeat(q seatQuestion) error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
+func (c *Control) askSeat(ctx context.Context, q seatQuestion) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer cancel()
 	a, err := c.callOnce(ctx, q.to, kindAskSeat, &q.ask)
 	if err == nil && a.Error != nil {
@@ -348,13 +369,13 @@ func (c *Control) askSeat(q seatQuestion) error {
 }
 
 // meetSeat asks a node that says it has a seat which control group that is.
-func (c *Control) meetSeat() error {
+func (c *Control) meetSeat(ctx context.Context) error {
 	for _, p := range c.cfg.Peers() {
 		if !p.Seat || p.Node == c.cfg.Node {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(c.ctx, c.cfg.CallTimeout)
-		a, err := c.callOnce(ctx, p.Node, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
+		one, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+		a, err := c.callOnce(one, p.Node, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
 		cancel()
 		if err != nil || a.Group == 0 {
 			continue
@@ -371,26 +392,28 @@ func (c *Control) meetSeat() error {
 	return nil
 }
 
-// pause waits and reports false when Control is closed.
-func (c *Control) pause(d time.Duration) bool {
+// pause waits and reports false when ctx ends, or Control is closed, first.
+func (c *Control) pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
-	case <-c.ctx.Done():
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	case <-c.done:
 		return false
 	}
 }
 
 // expireLoop, on the leader, records the sessions that were not renewed.
-func (c *Control) expireLoop(s *seat) {
+func (c *Control) expireLoop(ctx context.Context, s *seat) {
 	period := c.cfg.SessionTTL / 8
-	for c.pause(period) {
+	for c.pause(ctx, period) {
 		silent := s.silent(c.cfg.SessionTTL, period)
 		for some := range slices.Chunk(silent, MaxLockBatch) {
-			ctx, cancel := context.WithTimeout(c.ctx, c.cfg.SessionTTL)
-			_, err := s.propose(ctx, kindSessions, &sessionsBody{Expire: some})
+			one, cancel := context.WithTimeout(ctx, c.cfg.SessionTTL)
+			_, err := s.propose(one, kindSessions, &sessionsBody{Expire: some})
 			cancel()
 			if err != nil {
 				break // another leader will see for itself
@@ -403,17 +426,18 @@ func (c *Control) expireLoop(s *seat) {
 }
 
 // renewLoop keeps this node's session.
-func (c *Control) renewLoop() {
+func (c *Control) renewLoop(ctx context.Context) {
 	for {
-		ctx, cancel := context.WithTimeout(c.ctx, c.cfg.SessionTTL/2)
-		a, err := c.ask(ctx, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
+		one, cancel := context.WithTimeout(ctx, c.cfg.SessionTTL/2)
+		a, err := c.ask(one, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
 		cancel()
 		if err == nil {
+			c.syncTo.CompareAndSwap(0, a.Catalog+1)
 			c.Hint(a.Catalog)
 		} else if !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
 			c.cfg.Logger.Warn("session not renewed", "err", err)
 		}
-		if !c.pause(c.cfg.SessionTTL / 4) {
+		if !c.pause(ctx, c.cfg.SessionTTL/4) {
 			return
 		}
 	}

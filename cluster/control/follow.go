@@ -17,24 +17,25 @@ const (
 // followLoop keeps the catalog of a node without a working seat: it asks one
 // seat for news, which answers when there is some. Another seat is asked when
 // that one does not answer, or is behind what somebody has seen.
-func (c *Control) followLoop() {
-	for turn := 0; c.ctx.Err() == nil; {
+func (c *Control) followLoop(ctx context.Context) {
+	for turn := 0; ctx.Err() == nil; {
+		changed := c.changed.Next()
 		if c.usableSeat() != nil {
-			if !c.waitFor(c.changed.Next()) {
+			if !waitFor(ctx, changed) {
 				return
 			}
 			continue
 		}
 		seat := c.followed(turn)
 		if seat == "" {
-			if !c.pause(followPause) {
+			if !c.pause(ctx, followPause) {
 				return
 			}
 			continue
 		}
-		if err := c.followOnce(seat); err != nil {
+		if err := c.followOnce(ctx, seat); err != nil {
 			turn++
-			if !c.pause(followPause) {
+			if !c.pause(ctx, followPause) {
 				return
 			}
 		} else if c.behind() {
@@ -62,19 +63,19 @@ func (c *Control) behind() bool {
 	return c.hint > c.Catalog().Version
 }
 
-func (c *Control) waitFor(changed <-chan struct{}) bool {
+func waitFor(ctx context.Context, changed <-chan struct{}) bool {
 	select {
 	case <-changed:
 		return true
-	case <-c.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
 }
 
 // followOnce brings the catalog to what the seat has. A hint cuts the waiting
 // for news short, so that a seat that is behind is left for another.
-func (c *Control) followOnce(seat partition.NodeID) error {
-	ctx, cancel := context.WithTimeout(c.ctx, followWait+c.cfg.CallTimeout)
+func (c *Control) followOnce(ctx context.Context, seat partition.NodeID) error {
+	ctx, cancel := context.WithTimeout(ctx, followWait+c.cfg.CallTimeout)
 	defer cancel()
 	hinted := c.hinted.Next()
 	wait := followWait
@@ -87,7 +88,7 @@ func (c *Control) followOnce(seat partition.NodeID) error {
 		select {
 		case <-hinted:
 			// The answer may be on its way; leave it a moment.
-			c.pauseFor(ctx, followPause)
+			c.pause(ctx, followPause)
 			cancel()
 		case <-stop:
 		}

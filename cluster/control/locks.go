@@ -103,7 +103,7 @@ func (c *Control) submit(ctx context.Context, call *lockCall) error {
 	case <-call.done:
 	case <-ctx.Done():
 		c.abandon(call)
-	case <-c.ctx.Done():
+	case <-c.done:
 		return partition.Errorf(partition.CodeClosed, "node %s is closing", c.cfg.Node)
 	}
 	return call.err
@@ -118,15 +118,15 @@ func (c *Control) wakeLocks() {
 
 // lockLoop sends what waits, one request at a time: what arrives meanwhile goes
 // together into the next one.
-func (c *Control) lockLoop() {
+func (c *Control) lockLoop(ctx context.Context) {
 	for {
 		select {
 		case <-c.lockQ.ready:
-		case <-c.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 		for batch := c.takeLocks(); len(batch) > 0; batch = c.takeLocks() {
-			c.sendLocks(batch)
+			c.sendLocks(ctx, batch)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (c *Control) takeLocks() []*lockCall {
 }
 
 // sendLocks asks for a batch until it is answered or every caller has gone.
-func (c *Control) sendLocks(batch []*lockCall) {
+func (c *Control) sendLocks(ctx context.Context, batch []*lockCall) {
 	body := locksBody{Boot: c.cfg.Boot}
 	for _, call := range batch {
 		body.Acquire = append(body.Acquire, call.acquire...)
@@ -164,7 +164,7 @@ func (c *Control) sendLocks(batch []*lockCall) {
 			until = call.until
 		}
 	}
-	ctx, cancel := context.WithDeadline(c.ctx, until)
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	a, err := askFor[lockAnswer](ctx, c, kindAskLocks, &body, kindLockAnswer)
 	if err == nil && len(a.Grants) != len(body.Acquire) {

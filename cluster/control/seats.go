@@ -33,6 +33,9 @@ const (
 	standMember   stand = 4 // knows a control group that exists
 )
 
+// calmTicks is how long a proposer waits after a rejection.
+const calmTicks = 4
+
 // maxRejected bounds the proposals that a node remembers to have rejected.
 const maxRejected = 256
 
@@ -50,7 +53,10 @@ type seats struct {
 	// met: there is a control group, so whatever this node is bound to should
 	// be given up if it still can be.
 	met *proposal
-	why string // what the founding waits for
+	// calm counts the ticks until this node proposes again: the seats of its last
+	// proposal find out meanwhile that it is dead, and are free for the next.
+	calm int
+	why  string // what the founding waits for
 }
 
 // view is what gossip shows: the nodes that seem alive and could take a seat,
@@ -145,6 +151,8 @@ func (s *seats) propose(v view, id uint64, propose bool) error {
 		s.why = fmt.Sprintf("%d of %d nodes that expect %d seats are here", len(v.candidates), s.expect, s.expect)
 	case !propose:
 		s.why = "this node has not joined the others yet"
+	case s.calm > 0:
+		s.calm--
 	case v.candidates[0] != s.self:
 		s.why = fmt.Sprintf("node %s shall propose the seats", v.candidates[0])
 	default:
@@ -211,12 +219,18 @@ func (s *seats) answered(from partition.NodeID, id uint64, a *seatAnswer) error 
 		if len(rejected) < maxRejected {
 			rejected = append(rejected, id)
 		}
+		s.calm = calmTicks
 		return s.set(seatState{Phase: neutral, Rejected: rejected})
 	case standMember:
 		if a.Founded.ID == id {
 			return s.found()
 		}
-		return s.learn(a.Founded)
+		// It will never accept this proposal, and if it ever has, it gave it up
+		// because another seat had rejected it. So the proposal is dead.
+		if err := validateProposal(&a.Founded); err != nil {
+			return err
+		}
+		return s.set(seatState{Phase: known, Proposal: a.Founded})
 	}
 	s.why = fmt.Sprintf("node %s has not agreed to the seats %s yet", from, s.st.Proposal.Seats)
 	return nil

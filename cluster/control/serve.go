@@ -30,7 +30,7 @@ func (c *Control) Serve(ctx context.Context, from partition.NodeID, request []by
 
 func (c *Control) serve(ctx context.Context, from partition.NodeID, request []byte) *answerBody {
 	a := c.envelope()
-	if c.ctx.Err() != nil {
+	if c.isClosed() {
 		a.Error = toItem(partition.Errorf(partition.CodeClosed, "node %s is closing", c.cfg.Node))
 		return a
 	}
@@ -244,7 +244,7 @@ func (c *Control) serveCatalog(ctx context.Context, s *seat, b []byte) ([]byte, 
 		case <-changed:
 		case <-ctx.Done():
 			ask.WaitMs = 0
-		case <-c.ctx.Done():
+		case <-c.done:
 			return nil, partition.Errorf(partition.CodeClosed, "node %s is closing", c.cfg.Node)
 		}
 	}
