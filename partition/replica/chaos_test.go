@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -72,10 +73,10 @@ func drawKnobs(rng *rand.Rand, p profile) knobs {
 	return k
 }
 
-func newSchedule(seed uint64, p profile) *schedule {
+func newSchedule(seed uint64, p profile, out *strings.Builder) *schedule {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	s := &schedule{p: p, rng: rng, w: newWorld(seed, drawKnobs(rng, p))}
-	s.w.mut = p.mut
+	s.w.mut, s.w.out = p.mut, out
 	if s.p.pick == nil {
 		s.p.pick = rng.IntN
 	}
@@ -502,6 +503,11 @@ func (s *schedule) idle() {
 
 // play runs one schedule and returns the violation, if there is one.
 func play(seed uint64, p profile) (c *checker, bad error) {
+	return playInto(nil, seed, p)
+}
+
+// playInto also writes the story down.
+func playInto(out *strings.Builder, seed uint64, p profile) (c *checker, bad error) {
 	var s *schedule
 	defer func() {
 		if x := recover(); x != nil {
@@ -516,7 +522,7 @@ func play(seed uint64, p profile) (c *checker, bad error) {
 			panic(x)
 		}
 	}()
-	s = newSchedule(seed, p)
+	s = newSchedule(seed, p, out)
 	c = s.w.check
 	s.faults()
 	s.stabilize()

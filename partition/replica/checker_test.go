@@ -309,10 +309,7 @@ func describe(m Message) string {
 	switch m := m.(type) {
 	case *Append:
 		s := fmt.Sprintf("append epoch %s after %s commit %d", m.Epoch, m.Prev, m.Commit)
-		for _, r := range m.Records {
-			s += fmt.Sprintf(" [%s %s]", r.Position(), r.Kind())
-		}
-		return s
+		return s + describeRecords(m.Records)
 	case *AppendAck:
 		s := fmt.Sprintf("ack epoch %s match %d commit %d", m.Epoch, m.Match, m.Commit)
 		if m.Want != 0 {
@@ -327,10 +324,7 @@ func describe(m Message) string {
 		return fmt.Sprintf("fetch epoch %s after %d", m.Epoch, m.After)
 	case *FetchAnswer:
 		s := fmt.Sprintf("fetch answer epoch %s after %s", m.Epoch, m.Prev)
-		for _, r := range m.Records {
-			s += fmt.Sprintf(" [%s %s]", r.Position(), r.Kind())
-		}
-		return s
+		return s + describeRecords(m.Records)
 	case *Probe:
 		return fmt.Sprintf("probe epoch %s", m.Epoch)
 	case *ProbeAnswer:
@@ -348,8 +342,16 @@ func describePersist(p *Persist) string {
 	if p.Snip {
 		s += fmt.Sprintf(" snip behind %d", p.After)
 	}
-	for _, r := range p.Records {
+	return s + describeRecords(p.Records)
+}
+
+func describeRecords(records []partition.Record) string {
+	s := ""
+	for _, r := range records {
 		s += fmt.Sprintf(" [%s %s]", r.Position(), r.Kind())
+		if m, _ := configurationIn(r); m != nil {
+			s = s[:len(s)-1] + ": " + showConfig(m) + "]"
+		}
 	}
 	return s
 }

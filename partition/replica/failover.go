@@ -17,11 +17,13 @@ import (
 type attempt struct {
 	tries      int // since a master was last known; sets the back-off
 	probed     []probed
+	sponsor    peerRef               // whose log says that this replica may be master, when its own does not
 	asked      []partition.ReplicaID // by Gather
 	supporters []supporter
 	source     peerRef // of the Fetch under way
 	target     partition.Position
-	lock       uint64 // number of the lock that is held, 0 if none; kept as master
+	fetched    partition.Index // the source's log is here up to this index
+	lock       uint64          // number of the lock that is held, 0 if none; kept as master
 }
 
 // probed is a member's answer to Probe.
@@ -60,12 +62,15 @@ func (r *Replica) attemptTick() {
 }
 
 // restless reports whether this replica should look for a master. Whoever knows
-// one on a reachable node needs no alarm.
+// one on a reachable node needs no alarm. A voter that may not be master looks
+// too: its log may be the only one that says who may.
 func (r *Replica) restless() bool {
-	if !r.electable() {
-		return false
+	for _, m := range r.active {
+		if x, ok := m.Member(r.cfg.Self); ok && x.Kind != partition.Learner {
+			return r.master == 0 || r.masterDown || !r.mayMaster(r.master)
+		}
 	}
-	return r.master == 0 || r.masterDown || !r.mayMaster(r.master)
+	return false
 }
 
 // watch sets or clears the alarm of a peer.
@@ -77,6 +82,9 @@ func (r *Replica) watch() {
 		r.deadline = 0
 	} else if r.deadline == 0 {
 		r.deadline = r.now + r.backoff()
+		if !r.electable() {
+			r.deadline += 2 * r.cfg.AnswerWait
+		}
 	}
 }
 
@@ -134,7 +142,7 @@ func (r *Replica) onNodeDown(n partition.NodeID) {
 	}
 	r.masterDown = true
 	if r.phase == following && r.electable() {
-		r.startProbe()
+		r.startProbe() // others are left to their alarm
 	}
 }
 
@@ -159,7 +167,9 @@ func (r *Replica) startProbe() {
 	r.phase, r.deadline = probing, r.now+r.cfg.AnswerWait
 	r.attempt = attempt{tries: r.attempt.tries + 1}
 	for m := range r.members() {
-		r.send(peerRef{m.Replica, m.Node}, &Probe{Epoch: r.promised})
+		r.send(peerRef{m.Replica, m.Node}, &Probe{
+			Epoch: r.promised, End: r.log.end(), Elect: !r.electable() && r.mayMaster(m.Replica),
+		})
 	}
 	r.trace("probes")
 	r.judgeIfAll()
@@ -170,6 +180,14 @@ func (r *Replica) onProbe(from peerRef, m *Probe) {
 	r.send(from, r.probeAnswer())
 	if p := r.peer(from.id); p != nil {
 		p.down, p.ask = false, true
+	}
+	if r.master == from.id && m.Epoch == r.promised {
+		r.master = 0 // who asks for a master in its own epoch is none any more
+	}
+	alone := r.master == 0 || r.masterDown
+	if m.Elect && alone && r.phase == following && !r.electable() && m.End.Compare(r.log.end()) > 0 {
+		r.startProbe()
+		r.attempt.sponsor = from
 	}
 }
 
@@ -234,7 +252,11 @@ func (r *Replica) answerOf(id partition.ReplicaID) (ProbeAnswer, bool) {
 
 // judge decides whether the answers allow an attempt, and when.
 func (r *Replica) judge() {
-	end, rank, newer := r.log.end(), 0, false
+	end, rank, newer := r.log.end(), 0, r.attempt.sponsor.id != 0
+	if !r.electable() && !newer {
+		r.abandon("it may not be master")
+		return
+	}
 	for _, p := range r.attempt.probed {
 		if r.holdsBack(p.answer) {
 			r.abandon("another member reaches the master")
@@ -397,14 +419,18 @@ func (r *Replica) weigh() {
 		return
 	}
 	for _, s := range r.attempt.supporters {
-		// Whoever has the newest log has every committed record.
-		r.learnCommit(s.commit)
+		// Only what is in this log too: a supporter may know that a record of an
+		// old epoch is committed, and its log may still be older than this one,
+		// which lacks that record.
+		if r.log.has(s.end) {
+			r.learnCommit(s.commit)
+		}
 	}
-	if !r.electable() {
+	if s := r.attempt.sponsor.id; !r.electable() && (s == 0 || r.supports(s)) {
 		r.abandon("not an eligible full member of the newest log")
 		return
 	}
-	if r.canFailover(r.supports) {
+	if r.electable() && r.canFailover(r.supports) {
 		r.becomeMaster()
 		return
 	}
@@ -432,15 +458,22 @@ func (r *Replica) supports(id partition.ReplicaID) bool {
 // named new ones. Learners do not count and are not asked.
 func (r *Replica) gatherMore() {
 	r.phase = gathering
-	for m := range r.members() {
-		known := m.Kind == partition.Learner
+	ask := func(to peerRef) {
 		for _, id := range r.attempt.asked {
-			known = known || id == m.Replica
+			if id == to.id {
+				return
+			}
 		}
-		if !known {
-			r.attempt.asked = append(r.attempt.asked, m.Replica)
-			r.send(peerRef{m.Replica, m.Node}, &Gather{Epoch: r.promised})
+		r.attempt.asked = append(r.attempt.asked, to.id)
+		r.send(to, &Gather{Epoch: r.promised})
+	}
+	for m := range r.members() {
+		if m.Kind != partition.Learner {
+			ask(peerRef{m.Replica, m.Node})
 		}
+	}
+	if s := r.attempt.sponsor; s.id != 0 {
+		ask(s)
 	}
 }
 
@@ -451,6 +484,7 @@ func (r *Replica) fetch() {
 	if end := r.log.end(); end.Epoch == r.attempt.target.Epoch && end.Index <= r.attempt.target.Index {
 		after = end.Index
 	}
+	r.attempt.fetched = after
 	r.send(r.attempt.source, &Fetch{Epoch: r.promised, After: after})
 }
 
@@ -462,19 +496,18 @@ func (r *Replica) onFetchAnswer(from peerRef, m *FetchAnswer) error {
 		r.dropSource()
 		return nil
 	}
-	before := r.log.end()
 	f, err := r.take(r.promised, m.Prev, m.PrevSum, m.Records)
 	if err != nil || f.want != 0 {
 		r.dropSource()
 		return err
 	}
-	switch end := r.log.end(); {
+	switch {
 	case r.log.has(r.attempt.target):
 		r.phase = gathering
 		r.deadline = r.now + r.patience()
 		r.weigh()
-	case end != before || f.cut:
-		r.deadline = r.now + r.patience()
+	case f.through > r.attempt.fetched:
+		r.attempt.fetched, r.deadline = f.through, r.now+r.patience()
 		r.send(r.attempt.source, &Fetch{Epoch: r.promised, After: f.through})
 	}
 	return nil

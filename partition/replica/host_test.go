@@ -95,6 +95,7 @@ func (n *node) boots() {
 	}
 	rep.mut = n.w.mut
 	n.rep = rep
+	n.w.printf("%d starts: %s, %s", n.id, rep.Status(), showConfigs(rep))
 	n.heartbeats(boot)
 	n.take(Tick{})
 	n.w.hints()
@@ -134,6 +135,7 @@ func (n *node) crash() {
 	}
 	n.up = false
 	n.boot++
+	n.w.printf("%d crashes", n.id)
 	d := &n.disk
 	keep := n.w.rng.IntN(len(d.pending) + 1)
 	for _, p := range d.pending[:keep] {
@@ -562,4 +564,32 @@ func (s *mapState) pairs(keys []string) iter.Seq2[partition.Pair, error] {
 			}
 		}
 	}
+}
+
+func showConfigs(r *Replica) string {
+	s := ""
+	for _, c := range r.log.configs {
+		s += fmt.Sprintf(" @%d:%s", c.Index, showConfig(c.Membership))
+	}
+	return s
+}
+
+func showConfig(m *partition.Membership) string {
+	s := fmt.Sprintf("v%d %s", m.Version, m.Policy)
+	for _, x := range m.Members {
+		s += fmt.Sprintf(" %d", x.Replica)
+		if x.Kind != partition.Full {
+			s += x.Kind.String()
+		}
+		if !x.Eligible {
+			s += "-"
+		}
+		if x.Weight > 1 {
+			s += fmt.Sprintf("*%d", x.Weight)
+		}
+		if m.Policy.Rule == partition.Zones {
+			s += x.Zone
+		}
+	}
+	return s
 }

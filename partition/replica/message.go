@@ -81,7 +81,12 @@ type FetchAnswer struct {
 // Probe asks a member what it knows of the group's master, before anybody
 // declares it gone.
 type Probe struct {
-	Epoch partition.Epoch // the newest epoch that the sender knows
+	Epoch partition.Epoch // that the sender has promised
+	// Elect: the sender knows of no master, may not be one itself, and its log,
+	// which ends at End, names the receiver as one that may. So a change of the
+	// group whose only master-to-be has not heard of it does not end the group.
+	Elect bool
+	End   partition.Position
 }
 
 // ProbeAnswer answers Probe.

@@ -2,12 +2,14 @@ package replica
 
 import (
 	"flag"
+	"strings"
 	"testing"
 	"time"
 )
 
 var (
 	seeds = flag.Int("replica.seeds", 150, "random schedules per profile")
+	only  = flag.String("replica.profile", "", "print one schedule of this profile")
 	first = flag.Uint64("replica.first", 1, "the first seed")
 )
 
@@ -42,4 +44,15 @@ func TestSchedules(t *testing.T) {
 			t.Logf("%d steps, %d acked, %d elections, %d lease reads, %d quorum reads, %d snips", steps, acked, elections, lease, quorum, snips)
 		})
 	}
+}
+
+// TestOneSchedule prints everything that happens in one schedule: run it with
+// -replica.profile and -replica.first.
+func TestOneSchedule(t *testing.T) {
+	if *only == "" {
+		t.Skip("set -replica.profile")
+	}
+	var b strings.Builder
+	_, err := playInto(&b, *first, profiles()[*only])
+	t.Logf("%s\n%v", b.String(), err)
 }
