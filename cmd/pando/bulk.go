@@ -69,13 +69,9 @@ func (c *cli) dialer(cluster string) (client.Dialer, error) {
 	cfg := link.ClientConfig{Cluster: cluster}
 	if c.tlsDir != "" {
 		var err error
-		if cfg.TLS, err = clientTLS(c.tlsDir); err != nil {
+		if cfg.TLS, err = linkTLS(c.tlsDir); err != nil {
 			return nil, err
 		}
 	}
-	return func(ctx context.Context, addr string) (net.Conn, error) {
-		x := cfg
-		x.Addr = addr
-		return link.DialClient(ctx, x)
-	}, nil
+	return func(ctx context.Context, addr string) (net.Conn, error) { return link.DialClient(ctx, addr, cfg) }, nil
 }

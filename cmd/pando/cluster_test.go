@@ -50,11 +50,36 @@ func TestCluster(t *testing.T) {
 			},
 		})
 	})
+	t.Run("readme", func(t *testing.T) { p.checkReadme(t) })
 	t.Run("health", func(t *testing.T) { p.checkHealth(t) })
 	t.Run("a fourth joins", func(t *testing.T) { p.checkFourth(t) })
 	t.Run("the master dies in mid-load", func(t *testing.T) { p.checkLoad(t) })
 	t.Run("all die at once", func(t *testing.T) { p.checkPowerCut(t) })
 	t.Run("stop in order", func(t *testing.T) { p.checkStop(t) })
+}
+
+// checkReadme runs the commands that the README tells a newcomer to try.
+func (p *processes) checkReadme(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "authors.csv"), []byte("title,author\nDune,Frank Herbert\nSolaris,\"Lem, S.\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for line := range strings.Lines(string(readFile(t, "../../README.md"))) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "pando ") || strings.HasPrefix(line, "pando node") {
+			continue
+		}
+		cmd := exec.Command("sh", "-c", line)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), envAddr+"="+p.addrs())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+		ran++
+	}
+	if ran < 5 {
+		t.Fatalf("the README has only %d commands to try", ran)
+	}
 }
 
 // checkHealth: what supervisors and monitoring ask.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,22 +24,18 @@ func TestMain(m *testing.M) {
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		// exits <code> <command> <args>...: the command ends with that exit code.
-		"exits": func(ts *testscript.TestScript, neg bool, args []string) {
-			if neg || len(args) < 2 {
-				ts.Fatalf("usage: exits code command args...")
-			}
-			want, err := strconv.Atoi(args[0])
-			ts.Check(err)
-			got := 0
-			err = ts.Exec(args[1], args[2:]...)
-			var exit *exec.ExitError
-			if errors.As(err, &exit) {
-				got = exit.ExitCode()
-			} else if err != nil {
-				ts.Fatalf("%v", err)
-			}
+		"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+			want, got := runCommand(ts, args)
 			if got != want {
 				ts.Fatalf("exit code %d, want %d", got, want)
+			}
+		},
+		// until <code> <command> <args>...: it does so sooner or later.
+		"until": func(ts *testscript.TestScript, _ bool, args []string) {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if !poll(ctx, func() bool { want, got := runCommand(ts, args); return got == want }) {
+				ts.Fatalf("it never ends with exit code %s", args[0])
 			}
 		},
 		// freeport <variable>...: each variable becomes a port that nobody holds.
@@ -70,6 +67,24 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			ts.Check(os.WriteFile(ts.MkAbs(args[0]), inputLines(n), 0o600))
 		},
 	}
+}
+
+// runCommand runs args[1:] and returns the exit code wanted, args[0], and had.
+func runCommand(ts *testscript.TestScript, args []string) (want, got int) {
+	if len(args) < 2 {
+		ts.Fatalf("give an exit code and a command")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	return want, got
 }
 
 // inputLines are n lines like those of UnicodeData.txt: a key, and more columns.
