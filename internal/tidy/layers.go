@@ -58,7 +58,7 @@ func layers() []layer {
 		{Dir: "cmd", Own: append(shared, "cmd/...", "actors/...", "sim/...", "partition"), Modules: []string{cobra, progress, prometheus, hdr, goX}, Reason: "a command is flags and printing; everything else is reached through actors"},
 		{Dir: "bench", Own: append(shared, "bench/...", "partition/...", "wal/...", "cluster/...", "actors/..."), Modules: []string{hdr, goX}, Reason: "benchmarks use what they measure"},
 		{Dir: "internal/history", Modules: []string{porcupine}, Reason: "the history checker judges from outside and knows no part of the cluster"},
-		{Dir: "internal/hammer", Own: append(shared, "actors/...", "cluster/...", "partition", "sim/..."), Modules: []string{hdr, goX}, Reason: "the hammer acts like a client and an operator"},
+		{Dir: "internal/hammer", Own: append(shared, "actors/...", "cluster/...", "partition/...", "sim/..."), Modules: []string{hdr, goX}, Reason: "the hammer acts like a client and an operator"},
 		{Dir: "internal/tidy", Reason: "the rules read source and need nothing of it"},
 		{Dir: "internal/deps", Modules: []string{"..."}, Reason: "it pins modules"},
 		{Dir: "internal", Own: append(shared, "partition"), Modules: []string{goX}, Reason: "a shared piece is small and stands on the shared words at most"},

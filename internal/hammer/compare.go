@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// compareReplicas reads the whole table from each replica and wants the same
+// from all. Only a master answers, so each node is made master in turn by
+// killing the one before. Nothing else writes meanwhile.
+func (c *cluster) compareReplicas(ctx context.Context, s scanner) error {
+	c.t.tell("comparing the replicas")
+	digests := map[string]string{} // by node
+	pairs := 0
+	for range 4 * len(c.nodes) {
+		if err := c.awaitCaughtUp(ctx, tableName); err != nil {
+			return err
+		}
+		n, _, err := c.master(ctx, tableName)
+		if err != nil {
+			return err
+		}
+		if digests[n.name] == "" {
+			all, keys, err := s.scan(ctx, "")
+			if err != nil {
+				return fmt.Errorf("read the table from %s: %w", n.name, err)
+			}
+			digests[n.name], pairs = digest(all, keys), len(keys)
+		}
+		if len(digests) == len(c.nodes) {
+			break
+		}
+		n.kill()
+		if _, _, err := c.master(ctx, tableName); err != nil {
+			return err
+		}
+		if err := n.start(); err != nil {
+			return err
+		}
+		if err := c.awaitReady(ctx, n); err != nil {
+			return err
+		}
+	}
+	same := slices.Compact(slices.Sorted(maps.Values(digests)))
+	c.t.row("replicas", "%d of %d read as master, %d pairs, %d different states", len(digests), len(c.nodes), pairs, len(same))
+	if len(same) != 1 {
+		c.t.violate("the replicas hold different states: %v", digests)
+	}
+	if len(digests) < len(c.nodes) {
+		c.t.violate("only %d of %d nodes became master and could be read", len(digests), len(c.nodes))
+	}
+	return nil
+}
+
+func digest(pairs map[string]string, keys []string) string {
+	h := sha256.New()
+	for _, k := range keys {
+		fmt.Fprintf(h, "%q %q\n", k, pairs[k])
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
+}
