@@ -34,6 +34,9 @@ type cell struct {
 	state atomic.Pointer[openState]
 	// status is the machine's, as of the end of the last turn.
 	status atomic.Pointer[replica.Status]
+	// fresh: the replica was made by this process, so it can have forgotten
+	// neither a promise nor a lease. Cleared when it was opened once.
+	fresh atomic.Bool
 	// stalled is why no commands are taken now although the replica serves.
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.

@@ -27,7 +27,9 @@ const (
 
 const (
 	// leaveWait bounds the time in which the others hear that a node leaves.
-	leaveWait = 2 * time.Second
+	leaveWait = time.Second
+	// leaveDelay is how long a node stays up after it said that it leaves.
+	leaveDelay = 200 * time.Millisecond
 	// serveWait bounds the work for one call from another node.
 	serveWait = 2 * time.Second
 )
@@ -178,11 +180,11 @@ func (n *Node) dialNode(ctx context.Context, addr string) (net.Conn, error) {
 	return link.DialClient(ctx, addr, link.ClientConfig{Cluster: n.cfg.Cluster, TLS: n.secure})
 }
 
-// routes is the catalog as clients need it; nil before there is one.
+// routes is the catalog as clients need it; nil before there is one that can be
+// trusted to name every table.
 func (n *Node) routes() *client.Routes {
-	cat := n.control.Catalog()
-	if cat == nil {
+	if !n.control.Synced() {
 		return nil
 	}
-	return n.routing.get(cat)
+	return n.routing.get(n.control.Catalog())
 }

@@ -204,7 +204,7 @@ func (n *Node) openCluster() error {
 	n.gossip, err = cluster.StartGossip(cluster.GossipConfig{
 		Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Zone: n.cfg.Zone, Bind: n.cfg.Gossip,
 		Advertise: n.cfg.GossipAdvertise, LinkAddr: cmp.Or(n.cfg.Advertise, n.LinkAddr()), HTTPAddr: n.cfg.HTTP, Version: Version,
-		Expect: n.cfg.Expect, Key: key, Dir: n.cfg.Dir, Join: n.cfg.Join, Logger: n.logger,
+		Expect: n.cfg.Expect, Key: key, Dir: n.cfg.Dir, Join: n.cfg.Join, LeaveDelay: leaveDelay, Logger: n.logger,
 	})
 	if err != nil {
 		return err

@@ -143,7 +143,7 @@ func (a *replicaActor) load() {
 	a.loading = true
 	inc := a.incarnation
 	go func() {
-		l, err := a.node.load(a.cell.group, *kind)
+		l, err := a.node.load(a.cell.group, *kind, a.cell.fresh.Swap(false))
 		a.box.PostUserMessage(&opened{incarnation: inc, loaded: l, err: err})
 	}()
 }

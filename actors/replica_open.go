@@ -18,7 +18,7 @@ type loaded struct {
 // load opens a replica's state and reads what the log has of it. It blocks on
 // the disk, so it runs on a goroutine of its own; how many do so at once is
 // bounded, for a node may hold thousands of replicas when it starts.
-func (n *Node) load(g partition.GroupID, kind string) (*loaded, error) {
+func (n *Node) load(g partition.GroupID, kind string, fresh bool) (*loaded, error) {
 	n.loading <- struct{}{}
 	defer func() { <-n.loading }()
 
@@ -48,10 +48,11 @@ func (n *Node) load(g partition.GroupID, kind string) (*loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", g, err)
 	}
-	restored, err := restore(sum, applied, st.exec)
+	restored, err := restore(sum, applied)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", g, err)
 	}
+	restored.Restarted = !fresh
 	return &loaded{self: sum.Replica, restored: restored, state: st}, nil
 }
 
@@ -77,11 +78,10 @@ func (n *Node) openStore(g partition.GroupID, generation uint32, factory partiti
 }
 
 // restore puts together what the protocol continues from.
-func restore(sum wal.Summary, applied partition.Index, exec *replica.Executor) (replica.Restored, error) {
+func restore(sum wal.Summary, applied partition.Index) (replica.Restored, error) {
 	r := replica.Restored{
 		Promised: sum.Promise, Commit: max(sum.Commit, applied), Applied: applied,
 		First: sum.First, Last: sum.Last, BeforeFirst: sum.Before, LastSum: sum.LastSum,
-		Restarted: true,
 	}
 	if applied > sum.Last {
 		return r, &partition.Error{

@@ -49,7 +49,7 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		for g := range a.node.log.Groups() {
-			a.start(ctx, g)
+			a.start(ctx, g, false)
 		}
 		a.reconcile(ctx)
 	case catalogChanged:
@@ -60,7 +60,7 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 			a.node.logger.Warn("replica not created", "group", m.group, "err", m.err)
 			return
 		}
-		a.start(ctx, m.group)
+		a.start(ctx, m.group, true)
 	case *actor.Stopping:
 		a.strategy.Close()
 	}
@@ -69,9 +69,6 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 // reconcile makes what runs here agree with the catalog.
 func (a *replicasActor) reconcile(ctx actor.Context) {
 	cat := a.node.control.Catalog()
-	if cat == nil {
-		return
-	}
 	for _, g := range cat.AllGroups() {
 		if _, here := g.Membership.OnNode(a.node.ID()); !here {
 			continue
@@ -82,8 +79,11 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 		}
 		a.create(g)
 	}
+	if !a.node.control.Synced() {
+		return // what is missing here may only not have arrived yet
+	}
 	a.node.cells.each(func(c *cell) {
-		if _, ok := cat.Group(c.group); !ok && c.route.Load() != nil {
+		if _, ok := cat.Group(c.group); !ok {
 			a.drop(ctx, c)
 		}
 	})
@@ -114,12 +114,13 @@ func (a *replicasActor) create(g *control.Group) {
 }
 
 // start spawns the actor of a replica that is in the log.
-func (a *replicasActor) start(ctx actor.Context, g partition.GroupID) {
+func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool) {
 	if a.node.cells.get(g) != nil {
 		return
 	}
 	box := mailbox.New[any](mailbox.Config{Items: a.node.cfg.QueueMessages, Bytes: maxQueueBytes})
 	c := &cell{group: g, box: box}
+	c.fresh.Store(fresh)
 	props := actor.PropsFromProducer(func() actor.Actor {
 		return &replicaActor{node: a.node, cell: c, box: box}
 	}, actor.WithMailbox(box.Producer()))
@@ -130,10 +131,9 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID) {
 	}
 	c.pid = pid
 	a.node.cells.put(c)
-	if cat := a.node.control.Catalog(); cat != nil {
-		if route, ok := cat.Group(g); ok {
-			a.adopt(c, cat, route)
-		}
+	cat := a.node.control.Catalog()
+	if route, ok := cat.Group(g); ok {
+		a.adopt(c, cat, route)
 	}
 }
 

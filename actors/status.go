@@ -52,9 +52,7 @@ func limits(p PartitionInfo) string {
 func (n *Node) controlStatus() ControlStatus {
 	st := n.control.Status()
 	c := ControlStatus{Leader: st.Leader, Seats: st.Seats, State: string(st.State)}
-	if cat := n.control.Catalog(); cat != nil {
-		c.Catalog = cat.Version
-	}
+	c.Catalog = n.control.Catalog().Version
 	return c
 }
 
@@ -83,8 +81,8 @@ func (n *Node) Ready() error {
 		return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
 	}
 	st := n.control.Status()
-	if cat := n.control.Catalog(); cat == nil || cat.Version == 0 && st.State != control.Ready {
-		return partition.Errorf(partition.CodeUnavailable, "%s: %s", st.State, st.Why)
+	if !n.control.Synced() {
+		return partition.Errorf(partition.CodeUnavailable, "the catalog is not here yet: control group %s %s", st.State, st.Why)
 	}
 	var err error
 	n.cells.each(func(c *cell) {

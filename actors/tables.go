@@ -16,8 +16,8 @@ const defaultReplicas = 3
 
 // catalog returns the node's copy of the catalog.
 func (n *Node) catalog() (*control.Catalog, error) {
-	if c := n.control.Catalog(); c != nil {
-		return c, nil
+	if n.control.Synced() {
+		return n.control.Catalog(), nil
 	}
 	st := n.control.Status()
 	return nil, &partition.Error{
@@ -29,9 +29,6 @@ func (n *Node) catalog() (*control.Catalog, error) {
 // Tables returns the tables of the catalog by name.
 func (n *Node) Tables() []TableInfo {
 	cat := n.control.Catalog()
-	if cat == nil {
-		return nil
-	}
 	var out []TableInfo
 	for _, t := range cat.Tables() {
 		out = append(out, tableInfo(cat, t))

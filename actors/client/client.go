@@ -48,7 +48,8 @@ type Client struct {
 }
 
 // Open makes a client and waits, as long as the context allows, until it has
-// got the routes from a node.
+// got the routes from a node. A client inside a node does not wait: its node may
+// have no routes before others have started, too.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("open client: %w", err)
@@ -65,6 +66,9 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c.running.Add(1)
 	go c.watch()
+	if c.local != nil {
+		return c, nil
+	}
 	if err := c.Refresh(ctx); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("open client: %w", err)
