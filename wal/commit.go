@@ -13,6 +13,9 @@ import (
 // spaceRetry is the wait between two attempts to make a segment on a full disk.
 const spaceRetry = 100 * time.Millisecond
 
+// gatherYields bounds how often gather gives way.
+const gatherYields = 4096
+
 // run is the committer goroutine. It writes one batch at a time, and the next
 // only after the sync of the one before has returned: recovery relies on that
 // to tell a torn tail from rot.
@@ -80,7 +83,10 @@ func (l *Log) gather(last, waiting int) {
 		return
 	}
 	end := time.Now().Add(l.o.Gather)
-	for l.writes.Load() < want && time.Now().Before(end) {
+	for range gatherYields { // under a fake clock no time passes here
+		if l.writes.Load() >= want || time.Now().After(end) {
+			return
+		}
 		runtime.Gosched()
 	}
 }
@@ -195,7 +201,7 @@ func (l *Log) rotate(s *segment) error {
 	if old != nil {
 		old.footer = nil
 	}
-	s.file, s.table = f, nil
+	s.file, s.table, l.stuck = f, nil, false
 	l.active = s.number
 	l.unproven = false
 	l.release()
@@ -243,8 +249,8 @@ func (l *Log) rotateFailed(err error) {
 		return
 	}
 	l.mu.Lock()
-	if !l.noSpace {
-		l.noSpace = true
+	if !l.stuck {
+		l.stuck = true
 		l.o.Logger.Error("no space for a segment; appends wait", "err", err)
 	}
 	closing := l.closing

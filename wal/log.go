@@ -51,7 +51,8 @@ type Log struct {
 	released []*segment
 	spares   []uint64
 	spareSeq uint64
-	noSpace  bool
+	noSpace  bool  // too little of the disk is free
+	stuck    bool  // there was no space for the next segment
 	err      error // the log is poisoned
 	closing  bool
 	closed   bool
@@ -179,7 +180,7 @@ func (l *Log) refuses(records bool) error {
 		return refusedPoisoned(l.err)
 	case l.closing:
 		return &partition.Error{Code: partition.CodeClosed, Why: "the log is closed"}
-	case l.noSpace && records:
+	case (l.noSpace || l.stuck) && records:
 		return &partition.Error{
 			Code: partition.CodeNoSpace, Why: "the log's disk is nearly full",
 			Next: "free space; the node goes on by itself",
@@ -360,7 +361,7 @@ func (l *Log) Stats() Stats {
 	defer l.mu.Unlock()
 	s := l.stats
 	s.Segments, s.Spares, s.LogBytes = len(l.segments), len(l.spares), l.logBytes
-	s.QueuedBytes, s.NoSpace, s.Poisoned = l.queued, l.noSpace, l.err != nil
+	s.QueuedBytes, s.NoSpace, s.Poisoned = l.queued, l.noSpace || l.stuck, l.err != nil
 	s.Groups = len(l.groups)
 	for _, g := range l.groups {
 		if g.damage != nil {

@@ -20,6 +20,11 @@ func (l *Log) keep() {
 		l.doChores()
 		select {
 		case <-l.stop:
+			l.filling.Lock()
+			defer l.filling.Unlock()
+			if err := l.recycleSegments(); err != nil {
+				l.o.Logger.Error("recycle a log segment", "err", err)
+			}
 			return
 		case <-l.chores:
 		case <-t.C:
