@@ -357,7 +357,7 @@ func (k *call) judge(e *partition.Error) {
 	switch e.Code {
 	case partition.CodeNotMaster, partition.CodeNewerEpoch:
 		k.c.cfg.Stats.Redirects.Add(1)
-		k.at.hint(k.node, e.Master, k.routing, time.Now())
+		k.at.hint(k.node, e.Master)
 		k.next()
 	case partition.CodeUnavailable, partition.CodeClosed:
 		k.at.forget(k.node)

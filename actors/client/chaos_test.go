@@ -109,6 +109,7 @@ func (c *cluster) disturb(rnd *rand.Rand) {
 	case 1:
 		n := c.nodes[node()]
 		n.refuse = !n.refuse
+		n.slow = time.Duration(rnd.IntN(400)) * time.Millisecond
 		n.kill()
 	case 2:
 		c.groups[1].master = ""

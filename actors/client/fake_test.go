@@ -61,6 +61,7 @@ type fakeNode struct {
 	// refuse: connections are refused. frozen: they are accepted, and nothing
 	// more happens. black: dialing hangs.
 	refuse, frozen, black bool
+	slow                  time.Duration // dialing takes that long
 	dials                 int
 }
 
@@ -155,8 +156,9 @@ func (c *cluster) dial(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	near, far := net.Pipe()
 	n.conns[far] = true
-	frozen := n.frozen
+	frozen, slow := n.frozen, n.slow
 	c.mu.Unlock()
+	time.Sleep(slow)
 	if !frozen {
 		go func() {
 			_ = Serve(far, n, ServerConfig{Stats: &c.stats}) // why it ends is the test's doing

@@ -66,16 +66,13 @@ func (g *group) choose(r *routing, members []member, now time.Time) *member {
 	return nil
 }
 
-// hint takes a redirect of node to master.
-func (g *group) hint(node, master partition.NodeID, r *routing, now time.Time) {
+// hint takes a redirect of node to master. What another call has learned
+// meanwhile is not given up for it; that the master is down, choose will see.
+func (g *group) hint(node, master partition.NodeID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	m := r.nodes[master]
-	if master == node || m == nil || m.peer.down(now) {
-		g.forgetLocked(node)
-		return
-	}
-	if g.master == node || g.master == "" {
+	g.forgetLocked(node)
+	if g.master == "" && master != node {
 		g.master = master
 	}
 }

@@ -47,15 +47,57 @@ func TestVanishedMaster(t *testing.T) {
 			c.nodes["n1"].kill()
 		})
 		began := time.Now()
-		time.AfterFunc(2*time.Second, func() { c.with(func() { c.groups[1].master = "n3" }) })
+		time.AfterFunc(1200*time.Millisecond, func() { c.with(func() { c.groups[1].master = "n3" }) })
 		goMany(t, cl, 300).wait(t, c)
-		if d := time.Since(began); d > 3500*time.Millisecond {
+		if d := time.Since(began); d > 1500*time.Millisecond {
 			t.Errorf("took %s", d)
 		}
 		began = time.Now()
 		mustPropose(t, cl, "a", "x")
 		if d := time.Since(began); d > 0 {
 			t.Errorf("took %s when all was well", d)
+		}
+	})
+}
+
+// A command that was given up while its connection was being made is never
+// sent, as its caller was told.
+func TestGivenUpWhileDialing(t *testing.T) {
+	for _, wait := range []time.Duration{50 * time.Millisecond, 700 * time.Millisecond} {
+		inBubble(t, func(t *testing.T, c *cluster, cl *Client) {
+			mustPropose(t, cl, "a", "first")
+			c.with(func() {
+				for _, n := range c.nodes {
+					n.slow = 1900 * time.Millisecond
+					n.kill()
+				}
+			})
+			synctest.Wait()
+			_, err := cl.Propose(within(t, wait), "t", []byte("a"), []byte("x"))
+			wantCode(t, err, partition.CodeTimeout)
+			ended := make(chan error, 1)
+			cl.Go(within(t, wait), "t", []byte("a"), []byte("y"), func(_ Result, err error) { ended <- err })
+			wantCode(t, <-ended, partition.CodeTimeout)
+			mustPropose(t, cl, "a", "z")
+			if len(c.order) != 2 {
+				t.Errorf("executed: %q", c.order)
+			}
+		})
+	}
+}
+
+// A number that was meant for a call that has just ended is not lost.
+func TestNumberReturns(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster, cl *Client) {
+		mustPropose(t, cl, "a", "first")
+		g := cl.routing.Load().groups[1].group
+		s := g.sessions[0]
+		k := &call{c: cl, end: true}
+		k.resume(wait{k: k, s: s, seq: s.take()})
+		k = &call{c: cl, n: 2}
+		k.resume(wait{k: k, n: 1, s: s, seq: s.take()})
+		if s.oldest != s.next {
+			t.Errorf("oldest outstanding %d, next %d", s.oldest, s.next)
 		}
 	})
 }

@@ -110,6 +110,7 @@ type remotePeer struct {
 	c         *Client
 	addr      string
 	downUntil atomic.Int64 // Unix nanoseconds
+	dialSince atomic.Int64 // Unix nanoseconds, 0 while not dialing
 
 	mu        sync.Mutex
 	more      sync.Cond // out is not empty, or broken is set
@@ -132,7 +133,20 @@ func newRemotePeer(c *Client, addr string) *remotePeer {
 	return p
 }
 
-func (p *remotePeer) down(now time.Time) bool { return now.UnixNano() < p.downUntil.Load() }
+// down implements peer. A node that takes long to answer the dialing counts as
+// down until it has.
+func (p *remotePeer) down(now time.Time) bool {
+	return now.UnixNano() < p.downUntil.Load() || p.dialsSlowly(now)
+}
+
+// slowDial is how long calls wait for a connection to be made before they try
+// another node; the dialing goes on meanwhile.
+const slowDial = 250 * time.Millisecond
+
+func (p *remotePeer) dialsSlowly(now time.Time) bool {
+	since := p.dialSince.Load()
+	return since != 0 && now.UnixNano()-since >= int64(slowDial)
+}
 
 func (p *remotePeer) send(a attempt, r *Request) (uint64, func(), error) {
 	p.mu.Lock()
@@ -145,6 +159,7 @@ func (p *remotePeer) send(a attempt, r *Request) (uint64, func(), error) {
 	}
 	if !p.running {
 		p.running = true
+		p.dialSince.Store(time.Now().UnixNano())
 		p.c.running.Add(1)
 		go p.run()
 	}
@@ -167,7 +182,10 @@ func (p *remotePeer) sweep(now time.Time) {
 	p.mu.Lock()
 	over := p.pending.overdue(now)
 	sure := !p.connected
-	if len(over) > 0 {
+	switch {
+	case sure && p.dialsSlowly(now):
+		over = append(over, p.pending.drain()...)
+	case !sure && len(over) > 0:
 		p.silence(now)
 	}
 	p.mu.Unlock()
@@ -176,14 +194,10 @@ func (p *remotePeer) sweep(now time.Time) {
 	}
 }
 
-// silence notes that attempts ran out. While still dialing, the node counts as
-// down. A connection on which nothing comes for long after that is given up: it
-// may be dead without this side knowing, and a new one would work.
+// silence notes that attempts ran out. A connection on which nothing comes for
+// long after that is given up: it may be dead without this side knowing, and a
+// new one would work.
 func (p *remotePeer) silence(now time.Time) {
-	if !p.connected {
-		p.downUntil.Store(now.Add(redialMax).UnixNano())
-		return
-	}
 	if p.silent.IsZero() {
 		p.silent = now
 	} else if now.Sub(p.silent) >= p.c.cfg.AttemptTimeout {
@@ -221,6 +235,7 @@ func (p *remotePeer) run() {
 	ctx, cancel := context.WithTimeout(p.c.life, p.c.cfg.DialTimeout)
 	conn, err := p.c.cfg.Dial(ctx, p.addr)
 	cancel()
+	p.dialSince.Store(0)
 	if err != nil {
 		p.ended(fmt.Errorf("dial %s: %w", p.addr, err))
 		return
