@@ -48,7 +48,7 @@ type Control struct {
 	catalog atomic.Pointer[Catalog]
 	// syncTo is one more than the catalog version that the leader named first
 	// after this process had its session opened; 0 before that.
-	syncTo atomic.Uint64
+	syncTo  atomic.Uint64
 	changed pulse.Pulse
 
 	// mu guards what is below. It is never held over a call to another node; it

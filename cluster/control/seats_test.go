@@ -27,6 +27,8 @@ type seatWorld struct {
 	founded map[uint64]proposal
 	// accepted are the nodes that have ever accepted a proposal.
 	accepted map[uint64]map[partition.NodeID]bool
+	// rejected are the nodes that have ever said that they reject a proposal.
+	rejected map[uint64]map[partition.NodeID]bool
 	failDisk bool
 }
 
@@ -41,6 +43,7 @@ func newSeatWorld(t *rapid.T, nodes, expect int) *seatWorld {
 	w := &seatWorld{
 		t: t, expect: expect, nodes: map[partition.NodeID]*seats{}, disk: map[partition.NodeID]seatState{},
 		sees: map[partition.NodeID][]partition.NodeID{}, founded: map[uint64]proposal{}, accepted: map[uint64]map[partition.NodeID]bool{},
+		rejected: map[uint64]map[partition.NodeID]bool{},
 	}
 	for i := range nodes {
 		id := partition.NodeID(fmt.Sprintf("n%d", i))
@@ -95,8 +98,18 @@ func (w *seatWorld) deliver(l seatLetter) {
 	if l.ask != nil {
 		a, err := to.answer(l.ask, w.view(l.to))
 		if err == nil {
-			if a.Stand == standAccepted {
-				w.accept(l.ask.Proposal.ID, l.to)
+			id := l.ask.Proposal.ID
+			switch a.Stand {
+			case standAccepted:
+				if w.rejected[id][l.to] {
+					w.t.Fatalf("%s accepts %x, which it had rejected", l.to, id)
+				}
+				w.accept(id, l.to)
+			case standRejected:
+				if w.rejected[id] == nil {
+					w.rejected[id] = map[partition.NodeID]bool{}
+				}
+				w.rejected[id][l.to] = true
 			}
 			w.wire = append(w.wire, seatLetter{from: l.to, to: l.from, id: l.ask.Proposal.ID, answer: a})
 		}
