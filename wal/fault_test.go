@@ -324,7 +324,7 @@ func TestManyWriters(t *testing.T) {
 						l.SetFlushed(c.g, c.last-40, 1)
 					}
 				}
-				l.SetFlushed(c.g, c.last-5, 1)
+				l.SetFlushed(c.g, c.last, 1)
 			})
 		}
 		wg.Wait()
