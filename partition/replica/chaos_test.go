@@ -19,9 +19,14 @@ type profile struct {
 	badLock    bool
 	reads      bool
 	sessions   bool
-	calm       bool // no faults but crashes
-	mut        mutant
-	pick       func(n int) int // nil: from the seed
+	forgets    bool // the lock knows no number but the one it is asked for
+	// points says of what a node may do, how often (one in so many) a crash
+	// follows that comes within 4 ms; nil: after everything, one in 12.
+	points map[string]int
+	faults uint // classes of faults; 0: drawn
+	tweak  func(*knobs)
+	mut    mutant
+	pick   func(n int) int // nil: from the seed
 }
 
 // schedule is one run of a world under faults.
@@ -80,6 +85,14 @@ func newSchedule(seed uint64, p profile, out *strings.Builder) *schedule {
 	if s.p.pick == nil {
 		s.p.pick = rng.IntN
 	}
+	if s.p.faults == 0 {
+		// A swarm: each class of faults is in half of the schedules.
+		s.p.faults = uint(rng.IntN(allFaults + 1))
+	}
+	if p.tweak != nil {
+		p.tweak(&s.w.knobs)
+	}
+	s.w.lock.forgets = p.forgets
 	s.w.check.sessionLimit = 4
 	s.w.point = s.atPoint
 	n := p.nodes
@@ -129,7 +142,11 @@ func (s *schedule) drawPolicy() partition.Policy {
 // atPoint crashes a node right after it did something that it must not forget:
 // uniform faults are blind to bugs that need that.
 func (s *schedule) atPoint(n *node, what string) {
-	if s.quiet || n.crashing || s.rng.IntN(12) != 0 {
+	oneIn := 12
+	if s.p.points != nil {
+		oneIn = s.p.points[what]
+	}
+	if s.quiet || n.crashing || oneIn == 0 || s.p.faults&faultCrash == 0 || s.rng.IntN(oneIn) != 0 {
 		return
 	}
 	n.crashing = true
@@ -154,42 +171,111 @@ func (s *schedule) any() *node { return s.w.nodes[s.p.pick(len(s.w.nodes))] }
 
 // target is where a client sends: mostly the master.
 func (s *schedule) target() *node {
-	if m := s.w.master(); m != nil && s.p.pick(4) != 0 {
+	switch s.p.pick(4) {
+	case 0:
+		return s.any()
+	case 1:
+		// Somebody who thinks that it is master, though perhaps not any more and
+		// perhaps not yet ready.
+		var leading []*node
+		for _, n := range s.w.nodes {
+			if n.up && !n.paused && n.rep.phase >= recovering {
+				leading = append(leading, n)
+			}
+		}
+		if len(leading) > 0 {
+			return leading[s.p.pick(len(leading))]
+		}
+	}
+	if m := s.w.master(); m != nil {
 		return m
 	}
 	return s.any()
 }
 
+// The classes of faults.
+const (
+	faultCrash = 1 << iota
+	faultCut
+	faultIsolate
+	faultPause
+	faultStall
+	faultLie
+	faultLock
+	allFaults = 1<<iota - 1
+)
+
 // step does one random thing.
 func (s *schedule) step() {
-	w := s.w
-	n := s.any()
-	switch s.p.pick(24) {
-	case 0:
-		n.crash()
-	case 1, 2, 3:
+	w, n := s.w, s.any()
+	switch c := s.p.pick(40); {
+	case c < 7:
+		if s.p.faults&(1<<c) != 0 {
+			s.fault(1 << c)
+		}
+	case c < 11:
 		if !n.up {
 			n.boots()
 		}
-	case 4:
-		w.isolate(n.id, true)
-	case 5:
-		w.cut[[2]partition.ReplicaID{n.id, s.any().id}] = true
-		w.hints()
-	case 6, 7, 8:
+	case c < 14:
 		for k := range w.cut {
 			delete(w.cut, k)
 		}
 		w.hints()
-	case 9:
+	case c < 16:
+		if s.p.membership {
+			s.reconfigure()
+		}
+	case c == 16:
+		s.truncate()
+	case c < 22:
+		if n := s.target(); s.p.reads && n.up && !n.paused {
+			w.check.read(n, &op{})
+		}
+	default:
+		s.write()
+	}
+}
+
+// fault does something evil.
+func (s *schedule) fault(class uint) {
+	w, n := s.w, s.any()
+	switch class {
+	case faultCrash:
+		if s.p.pick(2) == 0 {
+			n.crash()
+			return
+		}
+		// A quick restart, mostly of somebody who has granted a lease.
+		if n.up {
+			n.crash()
+			w.after(w.between(0, 20*time.Millisecond), func() {
+				if !n.up {
+					n.boots()
+				}
+			})
+		}
+	case faultCut:
+		o := s.any()
+		w.cut[[2]partition.ReplicaID{n.id, o.id}] = true
+		if s.p.pick(2) == 0 {
+			w.cut[[2]partition.ReplicaID{o.id, n.id}] = true
+		}
+		w.hints()
+	case faultIsolate:
+		if m := w.master(); m != nil && s.p.pick(2) == 0 {
+			n = m
+		}
+		w.isolate(n.id, true)
+	case faultPause:
 		if n.up {
 			n.pause()
 			w.after(w.between(0, 600*time.Millisecond), n.resume)
 		}
-	case 10:
+	case faultStall:
 		n.stalled = true
 		w.after(w.between(0, 300*time.Millisecond), func() { n.stalled = false })
-	case 11: // a lie
+	case faultLie:
 		if o := s.any(); o != n && n.up && !n.paused {
 			n.unreachable[o.name] = !n.unreachable[o.name]
 			if n.unreachable[o.name] {
@@ -199,38 +285,9 @@ func (s *schedule) step() {
 			}
 			w.after(w.between(0, 200*time.Millisecond), func() { n.hint(o) })
 		}
-	case 12:
+	case faultLock:
 		w.lock.down = !w.lock.down && s.p.pick(3) == 0
-	case 13, 14:
-		if s.p.membership {
-			s.reconfigure()
-		}
-	case 15:
-		s.truncate()
-	case 16:
-		if s.p.reads && n.up && !n.paused {
-			w.check.read(s.target2(), &op{})
-		}
-	default:
-		s.write()
 	}
-}
-
-// target2 is a node that takes calls now.
-func (s *schedule) target2() *node {
-	for {
-		if n := s.target(); n.up && !n.paused {
-			return n
-		} else if !s.anyUp() {
-			n = s.any()
-			n.boots()
-			return n
-		}
-	}
-}
-
-func (s *schedule) anyUp() bool {
-	return slices.ContainsFunc(s.w.nodes, func(n *node) bool { return n.up && !n.paused })
 }
 
 func (s *schedule) write() {
@@ -393,16 +450,12 @@ func (c *client) try(id, seq uint64) {
 	}})
 }
 
-// faults runs the schedule's random part.
-func (s *schedule) faults() {
+// play runs the schedule's random part.
+func (s *schedule) play() {
 	until := s.w.now + s.p.length
 	for s.w.now < until {
 		s.w.run(s.w.between(0, 40*time.Millisecond))
-		if s.p.calm && s.p.pick(8) != 0 {
-			s.write()
-		} else {
-			s.step()
-		}
+		s.step()
 		s.runClients()
 		for _, n := range s.w.nodes {
 			s.w.check.tryLeaseRead(n)
@@ -416,7 +469,7 @@ func (s *schedule) stabilize() {
 	w := s.w
 	s.quiet = true
 	w.knobs.badLock, w.knobs.loss, w.knobs.repeat, w.knobs.stray = false, 0, 0, 0
-	w.lock = simLock{number: w.lock.number}
+	w.lock = simLock{number: w.lock.number} // sane again
 	for k := range w.cut {
 		delete(w.cut, k)
 	}
@@ -524,7 +577,7 @@ func playInto(out *strings.Builder, seed uint64, p profile) (c *checker, bad err
 	}()
 	s = newSchedule(seed, p, out)
 	c = s.w.check
-	s.faults()
+	s.play()
 	s.stabilize()
 	return c, nil
 }

@@ -140,6 +140,9 @@ func (c *checker) commits(n *node, i partition.Index) {
 		}
 	}
 	c.committed = append(c.committed, rec)
+	if c.w.point != nil {
+		c.w.point(n, "commits")
+	}
 }
 
 // applied checks exactly-once and that equal indexes give equal states.

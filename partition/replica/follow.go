@@ -146,7 +146,9 @@ func (r *Replica) snip(after partition.Index, sum uint32) {
 
 func (r *Replica) onAppend(from peerRef, m *Append) error {
 	if m.Epoch < r.promised {
-		r.send(from, &AppendAck{Epoch: r.promised, Commit: r.commit})
+		if r.refuses(from) {
+			r.send(from, &AppendAck{Epoch: r.promised, Commit: r.commit})
+		}
 		return nil
 	}
 	if !r.names(m.Epoch, from.id) {
@@ -176,6 +178,11 @@ func (r *Replica) onAppend(from peerRef, m *Append) error {
 	return nil
 }
 
+// refuses reports whether an old message is to be answered with the promise. To
+// the replica that the promise names it would look like support, which it is
+// only once it is on disk: its old messages get no answer.
+func (r *Replica) refuses(from peerRef) bool { return !r.names(r.promised, from.id) }
+
 // names reports whether the epoch belongs to this replica alone.
 func (r *Replica) names(e partition.Epoch, id partition.ReplicaID) bool {
 	return e.Replica() == id || r.mut.has(sharedPromise)
@@ -196,7 +203,9 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 	case !r.names(m.Epoch, from.id):
 		return partition.Errorf(partition.CodeInvalid, "a gather of epoch %s from replica %d", m.Epoch, from.id)
 	case m.Epoch < r.promised:
-		r.send(from, &GatherAnswer{Epoch: r.promised})
+		if r.refuses(from) {
+			r.send(from, &GatherAnswer{Epoch: r.promised})
+		}
 		return nil
 	case m.Epoch > r.promised:
 		r.giveWay("a newer attempt")
@@ -266,7 +275,9 @@ func (r *Replica) onApplied(i partition.Index) error {
 // and to nobody else.
 func (r *Replica) onFetch(from peerRef, m *Fetch) {
 	if m.Epoch != r.promised || !r.names(m.Epoch, from.id) || r.synced != r.promised {
-		r.send(from, &GatherAnswer{Epoch: r.promised})
+		if m.Epoch < r.promised && r.refuses(from) {
+			r.send(from, &GatherAnswer{Epoch: r.promised})
+		}
 		return
 	}
 	l := r.log

@@ -21,12 +21,12 @@ func mutants() []struct {
 		mut  mutant
 		p    profile
 	}{
-		{"no fsync of the promise", noPromiseSync, badLock},
+		{"no fsync of the promise", noPromiseSync, profiles()["amnesia"]},
 		{"promise not bound to one candidate", sharedPromise, badLock},
 		{"newer by index only", newerByIndex, plain},
 		{"no snip", noSnip, plain},
 		{"truncation on a stale append", snipOnStale, plain},
-		{"no own-epoch rule", anyEpochCommit, plain},
+		{"no own-epoch rule", anyEpochCommit, profiles()["figure-8"]},
 		{"configuration not joint", notJoint, member},
 		{"membership adopted from a losing log", losingMembership, member},
 		{"no lease wait", noLeaseWait, plain},

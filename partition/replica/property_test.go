@@ -16,6 +16,19 @@ var (
 func profiles() map[string]profile {
 	const d = 4 * time.Second
 	return map[string]profile{
+		// A promise is on the way to the disk when the node crashes, and the lock
+		// hands out small numbers again.
+		"amnesia": {length: 2 * d, badLock: true, forgets: true, nodes: 3, faults: faultCrash | faultCut,
+			points: map[string]int{"promised": 3, "serves": 3}, tweak: func(k *knobs) {
+				k.netMin, k.netMax, k.diskMin, k.diskMax = 0, 3*time.Millisecond, time.Millisecond, 10*time.Millisecond
+				k.loss, k.stray = 0, 0
+			}},
+		// Masters that crash between their predecessors' records and their own.
+		"figure-8": {length: 2 * d, nodes: 3, faults: faultCrash,
+			points: map[string]int{"commits": 3, "leads": 3}, tweak: func(k *knobs) {
+				k.cfg.MaxAppendBytes, k.netMax, k.diskMax = 1, 3*time.Millisecond, 3*time.Millisecond
+				k.loss, k.stray, k.applyMax = 0.3, 0, 0
+			}},
 		"plain":      {length: d, reads: true},
 		"bad-lock":   {length: d, badLock: true, reads: true},
 		"membership": {length: d, membership: true, reads: true},

@@ -121,6 +121,9 @@ func (q *reads) answer(r *Replica) {
 // onReadCheck confirms that nothing newer was promised. A member whose grants to
 // earlier masters still run does not support a read yet.
 func (r *Replica) onReadCheck(from peerRef, m *ReadCheck) {
+	if m.Epoch != r.promised && (m.Epoch > r.promised || !r.refuses(from)) {
+		return
+	}
 	waiting := r.now < r.leaseUntil && !r.mut.has(readInWait) && !r.mut.has(noLeaseWait)
 	r.send(from, &ReadConfirm{Epoch: r.promised, Seq: m.Seq, Waiting: waiting})
 }

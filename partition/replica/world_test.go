@@ -235,6 +235,9 @@ type simLock struct {
 	number uint64
 	down   bool
 	deny   int // so many requests are refused next
+	// forgets: it grants everything, with the number after the one that the
+	// candidate names.
+	forgets bool
 }
 
 func (w *world) acquire(n *node, a *AcquireLock) {
@@ -253,6 +256,9 @@ func (w *world) acquire(n *node, a *AcquireLock) {
 			l.deny--
 			w.printf("lock: refused to %d", n.id)
 			answer(LockRefused{})
+			return
+		case l.forgets:
+			answer(Locked{Number: a.Above + 1})
 			return
 		case w.knobs.badLock && w.chance(0.1):
 			answer(LockRefused{})
