@@ -21,6 +21,8 @@ const (
 	partBytes          = 32 << 10
 	// maxPartialBytes bounds the calls of a peer that have come in in part.
 	maxPartialBytes = 2 * MaxCallBytes
+	// maxServingBytes bounds the requests of all peers that are being executed.
+	maxServingBytes = 64 << 20
 	callHead        = 8
 	flagLast        = 1 << 0
 )
@@ -82,10 +84,10 @@ func deadline(ctx context.Context) time.Time {
 
 func (l *Links) callSelf(ctx context.Context, body []byte) ([]byte, error) {
 	answer := make(chan called, 1)
-	l.wg.Go(func() {
+	go func() { // ends with ctx, as every handler does
 		b, status := l.serveCall(ctx, l.c.Node, body)
 		answer <- called{b, callError(status, l.c.Node)}
-	})
+	}()
 	select {
 	case a := <-answer:
 		return a.body, a.err
@@ -263,8 +265,12 @@ func (s *session) onCall(f Frame) error {
 // many.
 func (s *session) serve(id uint64, p *part) {
 	k, l := s.link, s.link.l
-	if k.calls.serving.Add(1) > int64(l.c.MaxCalls) {
+	size := int64(len(p.body))
+	tooMany := k.calls.serving.Add(1) > int64(l.c.MaxCalls)
+	tooLarge := l.n.serving.Add(size) > maxServingBytes
+	if tooMany || tooLarge {
 		k.calls.serving.Add(-1)
+		l.n.serving.Add(-size)
 		l.n.callsRefused.Add(1)
 		_, _ = s.sendParts(kindReply, id, callBusy, nil)
 		return
@@ -272,6 +278,7 @@ func (s *session) serve(id uint64, p *part) {
 	l.n.callsIn.Add(1)
 	l.wg.Go(func() {
 		defer k.calls.serving.Add(-1)
+		defer l.n.serving.Add(-size)
 		ctx, cancel := context.WithTimeout(l.ctx, min(maxCallTimeout, time.Duration(p.number)*time.Millisecond))
 		defer cancel()
 		body, status := l.serveCall(ctx, k.node, p.body)
@@ -291,7 +298,11 @@ func (l *Links) serveCall(ctx context.Context, from partition.NodeID, body []byt
 	if l.c.OnCall == nil {
 		return nil, callNobody
 	}
-	if answer = l.c.OnCall(ctx, from, body); len(answer) > MaxCallBytes {
+	answer = l.c.OnCall(ctx, from, body)
+	switch {
+	case ctx.Err() != nil: // it may have given up half-way: that is no answer
+		return nil, callFailed
+	case len(answer) > MaxCallBytes:
 		return nil, callTooLong
 	}
 	return answer, callOK

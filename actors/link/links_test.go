@@ -114,6 +114,9 @@ func TestCallOutcomes(t *testing.T) {
 				panic("boom")
 			}
 			entered <- struct{}{}
+			if string(body) == "until closed" {
+				<-ctx.Done()
+			}
 			select {
 			case <-release:
 			case <-ctx.Done():
@@ -147,15 +150,14 @@ func TestCallOutcomes(t *testing.T) {
 	if b.Stats().Bad.Panic != 1 {
 		t.Error("the panic was not counted")
 	}
-	release2 := make(chan error, 1)
-	release = make(chan struct{})
+	broken := make(chan error, 1)
 	go func() {
-		_, err := a.Call(t.Context(), "b", nil)
-		release2 <- err
+		_, err := a.Call(t.Context(), "b", []byte("until closed"))
+		broken <- err
 	}()
 	receive(t, entered)
 	b.Close()
-	if err := receive(t, release2); !errors.Is(err, partition.ErrUnknown) {
+	if err := receive(t, broken); !errors.Is(err, partition.ErrUnknown) {
 		t.Errorf("after the link broke: %v", err)
 	}
 }

@@ -61,6 +61,7 @@ type counters struct {
 	sendDown     atomic.Uint64 // refused, no link
 	callsIn      atomic.Uint64
 	callsRefused atomic.Uint64
+	serving      atomic.Int64  // bytes of the requests being executed
 	unknownType  atomic.Uint64 // actor messages of a type not in the registry
 	badMessage   atomic.Uint64 // actor messages whose body did not decode
 	forbidden    atomic.Uint64 // actor messages that a peer may not send
