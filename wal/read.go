@@ -180,12 +180,19 @@ func (r *reader) fetch(seg uint64, off, n int64) error {
 		return partition.Errorf(partition.CodeNotFound, "segment %d is gone", seg)
 	}
 	s.readers++
+	limit := s.end // what is behind it is not written yet, but may be, soon
+	for _, b := range l.queue {
+		if b.seg == s {
+			limit = b.off
+			break
+		}
+	}
 	l.mu.Unlock()
 	defer l.readDone(s)
 	ahead := min(max(int64(r.left)+pageBytes, readMinBytes), readBytes)
-	size := min(max(n, ahead), s.size-off)
+	size := min(max(n, ahead), limit-off)
 	if size < n {
-		return corrupt("segment %d: %d bytes at %d are not within %d", seg, n, off, s.size)
+		return corrupt("segment %d: %d bytes at %d are not within %d", seg, n, off, limit)
 	}
 	b := make([]byte, size)
 	if _, err := s.file.ReadAt(b, off); err != nil && err != io.EOF {
