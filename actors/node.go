@@ -56,8 +56,7 @@ type Node struct {
 	counters  counters
 	loading   chan struct{}
 
-	supervisor  *actor.PID
-	replicasPID *actor.PID
+	supervisor *actor.PID
 
 	// members is who gossip said is there, at the last reconciliation.
 	members atomic.Pointer[[]cluster.Node]
@@ -66,6 +65,7 @@ type Node struct {
 	up           atomic.Bool
 	incarnations atomic.Uint64
 	closing      atomic.Bool
+	leave        bool            // set by Stop before closeAll: say goodbye
 	ctx          context.Context // ends when the node stops
 	cancel       context.CancelFunc
 	background   sync.WaitGroup
@@ -236,17 +236,14 @@ func (n *Node) openActors() error {
 	return err
 }
 
-// Stop ends the node in order: it takes no more requests, leaves the cluster,
-// stops its replicas and makes everything appended durable.
+// Stop ends the node in order: it takes no more requests, stops its replicas and
+// links, so that others take over at once, says goodbye, and makes everything
+// appended durable.
 func (n *Node) Stop(ctx context.Context) error {
 	if n.closing.Swap(true) {
 		return nil
 	}
-	if n.gossip != nil {
-		if err := n.gossip.Leave(leaveWait); err != nil {
-			n.logger.Info("left without word", "err", err)
-		}
-	}
+	n.leave = true
 	done := make(chan error, 1)
 	go func() { done <- n.closeAll() }()
 	select {
@@ -271,11 +268,16 @@ func (n *Node) closeAll() error {
 	if n.control != nil {
 		errs = append(errs, n.control.Close())
 	}
-	if n.gossip != nil {
-		errs = append(errs, n.gossip.Close())
-	}
 	if n.links != nil {
 		n.links.Close()
+	}
+	if n.gossip != nil {
+		if n.leave {
+			if err := n.gossip.Leave(leaveWait); err != nil {
+				n.logger.Info("left without word", "err", err)
+			}
+		}
+		errs = append(errs, n.gossip.Close())
 	}
 	n.background.Wait()
 	if n.log != nil {

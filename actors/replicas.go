@@ -28,6 +28,7 @@ type (
 type replicasActor struct {
 	node     *Node
 	strategy *mailbox.Backoff
+	self     *actor.PID
 	creating map[partition.GroupID]bool
 }
 
@@ -48,6 +49,7 @@ func newReplicas(n *Node) *replicasActor {
 func (a *replicasActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
+		a.self = ctx.Self()
 		for g := range a.node.log.Groups() {
 			a.start(ctx, g, false)
 		}
@@ -106,7 +108,7 @@ func (a *replicasActor) create(g *control.Group) {
 		return
 	}
 	a.creating[g.ID] = true
-	system, self := a.node.system, a.node.replicasPID
+	system, self := a.node.system, a.self
 	done := func(err error) { system.Root.Send(self, &created{group: g.ID, err: err}) }
 	if err := a.node.create(g.ID, g.Membership, done); err != nil {
 		done(err)

@@ -45,8 +45,8 @@ func (s *supervisor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		s.spawn(ctx, "membership", func() actor.Actor { return &membership{node: s.node} }, nil)
 		replicas := newReplicas(s.node)
-		s.node.replicasPID = s.spawn(ctx, "replicas", func() actor.Actor { return replicas }, replicas.strategy)
-		s.node.watch(s.node.control.Changed, s.node.replicasPID, catalogChanged{})
+		pid := s.spawn(ctx, "replicas", func() actor.Actor { return replicas }, replicas.strategy)
+		s.node.watch(s.node.control.Changed, pid, catalogChanged{})
 		s.node.up.Store(true)
 	case *actor.Stopping:
 		s.strategy.Close()
