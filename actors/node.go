@@ -13,6 +13,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"pando.dev/pando/actors/cert"
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/actors/link"
@@ -156,6 +157,9 @@ func (n *Node) openNetwork() error {
 		return err
 	}
 	n.leases.Open()
+	if err := n.openCertificates(); err != nil {
+		return err
+	}
 	links, err := link.Start(link.Config{
 		System: n.system, Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Listen: n.cfg.Listen,
 		TLS: n.secure, Leases: n.leases, Now: n.now, Logger: n.logger,
@@ -168,6 +172,27 @@ func (n *Node) openNetwork() error {
 		return err
 	}
 	n.links = links
+	return nil
+}
+
+// openCertificates loads the node's certificates, if it has any, and refuses
+// those of somebody else, which every other node would refuse later.
+func (n *Node) openCertificates() error {
+	if n.cfg.TLSDir == "" {
+		return nil
+	}
+	files, err := cert.Open(n.cfg.TLSDir, n.logger, nil)
+	if err != nil {
+		return err
+	}
+	if files.Role() != cert.Node || files.Name() != string(n.ID()) {
+		return &partition.Error{
+			Code: partition.CodeRefused,
+			Why:  fmt.Sprintf("the certificate in %s is for %s %q, this is node %s", n.cfg.TLSDir, files.Role(), files.Name(), n.ID()),
+			Next: "make one for this data directory with: pando cert node --dir",
+		}
+	}
+	n.secure = files
 	return nil
 }
 
