@@ -270,6 +270,9 @@ func decode(addr string, body []byte, into any) error {
 
 func problem(addr string, resp *http.Response, body []byte) error {
 	var p Problem
+	if strings.Contains(string(body), "HTTP request to an HTTPS server") {
+		return invalid("give --tls-dir with a client's certificate", "%s wants TLS", addr)
+	}
 	if json.Unmarshal(body, &p) != nil || p.Code == "" {
 		return &partition.Error{
 			Code: partition.CodeInvalid, Why: fmt.Sprintf("%s answered %s and not as a pando node does", addr, resp.Status),

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/cert"
 	"pando.dev/pando/partition"
 )
 
@@ -75,15 +76,6 @@ type Condition struct {
 	Absent  bool    // the key does not exist
 }
 
-// Role is what a client may do.
-type Role string
-
-// Roles as certificates carry them; RoleAdmin includes RoleClient.
-const (
-	RoleClient Role = "client"
-	RoleAdmin  Role = "admin"
-)
-
 // Config says what a handler serves. Cluster, Catalog, Store and Meter are
 // required; the zero value of everything else works.
 type Config struct {
@@ -93,7 +85,7 @@ type Config struct {
 	Meter   Meter
 	// Authorize decides whether the request's client has the role; nil lets
 	// everyone in, which is only right where nobody else can connect.
-	Authorize func(r *http.Request, need Role) error
+	Authorize func(r *http.Request, need cert.Role) error
 	Logger    *slog.Logger // default: discard
 	// Timeout is a request's deadline when it names none, and MaxTimeout the
 	// longest it may name. Default 10 s and 60 s.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"pando.dev/pando/actors/cert"
 	"pando.dev/pando/partition"
 )
 
@@ -22,7 +23,7 @@ type api struct {
 
 // endpoint answers one method of one route; an error is answered as a Problem.
 type endpoint struct {
-	role  Role // "" wants no certificate
+	role  cert.Role // "" wants no certificate
 	serve func(w http.ResponseWriter, r *http.Request) error
 }
 
@@ -49,7 +50,7 @@ type methods map[string]endpoint
 
 func (a *api) routes() map[string]methods {
 	read := func(f func(http.ResponseWriter, *http.Request) error) methods {
-		return methods{http.MethodGet: {RoleClient, f}}
+		return methods{http.MethodGet: {cert.Client, f}}
 	}
 	return map[string]methods{
 		"/livez":                       {http.MethodGet: {"", a.live}},
@@ -59,8 +60,8 @@ func (a *api) routes() map[string]methods {
 		"/api/v1/members":              read(a.members),
 		"/api/v1/partitions":           read(a.partitions),
 		"/api/v1/partitions/{group}":   read(a.partition),
-		"/api/v1/tables":               {http.MethodGet: {RoleClient, a.tables}, http.MethodPost: {RoleAdmin, a.createTable}},
-		"/api/v1/tables/{table}":       {http.MethodDelete: {RoleAdmin, a.dropTable}},
+		"/api/v1/tables":               {http.MethodGet: {cert.Client, a.tables}, http.MethodPost: {cert.Admin, a.createTable}},
+		"/api/v1/tables/{table}":       {http.MethodDelete: {cert.Admin, a.dropTable}},
 		"/api/v1/kv/{table}":           a.kvMethods(),
 		"/api/v1/kv/{table}/{key...}":  a.kvMethods(),
 		"/api/v1/kv/{table}/{$}":       a.kvMethods(),
@@ -71,7 +72,7 @@ func (a *api) routes() map[string]methods {
 
 func (a *api) addPprof(mux *http.ServeMux) {
 	admin := func(h http.HandlerFunc) methods {
-		return methods{http.MethodGet: {RoleAdmin, func(w http.ResponseWriter, r *http.Request) error {
+		return methods{http.MethodGet: {cert.Admin, func(w http.ResponseWriter, r *http.Request) error {
 			h(w, r)
 			return nil
 		}}}

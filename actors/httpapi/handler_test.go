@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"pando.dev/pando/actors/cert"
 	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
@@ -248,13 +249,20 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// byCommonName are certificates whose name is their role.
+type byCommonName struct{}
+
+func (byCommonName) Server() *tls.Config { return nil }
+
+func (byCommonName) Peer(s tls.ConnectionState) (string, cert.Role, error) {
+	name := s.PeerCertificates[0].Subject.CommonName
+	return name, cert.Role(name), nil
+}
+
 // TestRoles is the matrix role × endpoint with certificates.
 func TestRoles(t *testing.T) {
-	roles := func(c *x509.Certificate) ([]httpapi.Role, error) {
-		return []httpapi.Role{httpapi.Role(c.Subject.CommonName)}, nil
-	}
 	h := newHandler(t, newTwin("t"), func(c *httpapi.Config) {
-		c.Authorize = httpapi.AuthorizeCertificates(roles)
+		c.Authorize = httpapi.AuthorizeCertificates(byCommonName{})
 		c.Pprof = true
 	})
 	for _, c := range []struct {
@@ -282,10 +290,9 @@ func TestRoles(t *testing.T) {
 			r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
 			r.TLS = &tls.ConnectionState{}
 			if role != "" {
-				cert := &x509.Certificate{}
-				cert.Subject.CommonName = role
-				r.TLS.PeerCertificates = []*x509.Certificate{cert}
-				r.TLS.VerifiedChains = [][]*x509.Certificate{{cert}}
+				c := &x509.Certificate{}
+				c.Subject.CommonName = role
+				r.TLS.PeerCertificates = []*x509.Certificate{c}
 			}
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"pando.dev/pando/actors/cert"
 	"pando.dev/pando/partition"
 )
 
@@ -62,9 +63,9 @@ type Page struct {
 
 func (a *api) kvMethods() methods {
 	return methods{
-		http.MethodGet:    {RoleClient, a.kvGetOrScan},
-		http.MethodPut:    {RoleClient, a.kvPut},
-		http.MethodDelete: {RoleClient, a.kvDelete},
+		http.MethodGet:    {cert.Client, a.kvGetOrScan},
+		http.MethodPut:    {cert.Client, a.kvPut},
+		http.MethodDelete: {cert.Client, a.kvDelete},
 	}
 }
 

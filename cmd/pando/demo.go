@@ -197,13 +197,22 @@ func (d *demo) explain() {
 		fmt.Fprintf(w, "\n  load: %d operations a second on table %q (--no-load: none)\n", d.rate, demoTable)
 	}
 	fmt.Fprintf(w, "\ntry in another terminal:\n")
-	for _, s := range []string{
-		"status", "members", "partition ls", "kv put demo hello world", "kv get demo hello", "kv scan demo --prefix user-1 --limit 5",
-		"table create words", "load words /usr/share/dict/words", "export words --raw --to words.txt",
-	} {
+	for _, s := range d.suggestions() {
 		fmt.Fprintf(w, "  %s %s%s\n", program(), s, addrFlag(info.Nodes[0].HTTP))
 	}
 	fmt.Fprintf(w, "\nCtrl-C ends it.\n")
+}
+
+// wordList is what most systems have to load.
+const wordList = "/usr/share/dict/words"
+
+// suggestions are commands that work as they stand.
+func (d *demo) suggestions() []string {
+	out := []string{"status", "members", "partition ls", "kv put demo hello world", "kv get demo hello", "kv scan demo --limit 5"}
+	if _, err := os.Stat(wordList); err == nil {
+		out = append(out, "table create words", "load words "+wordList, "export words --raw --to words.txt")
+	}
+	return out
 }
 
 // program is how this program is called again.

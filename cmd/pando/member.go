@@ -29,7 +29,7 @@ type memberConfig struct {
 // startMember listens for HTTP, starts the node and joins the two. What was
 // begun is undone if a later step fails.
 func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
-	security, err := nodeSecurity(cfg.node.TLSDir)
+	security, err := nodeSecurity(cfg.node.TLSDir, cfg.logger)
 	if err != nil {
 		return nil, err
 	}

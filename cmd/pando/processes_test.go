@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,7 @@ const patience = 60 * time.Second
 type processes struct {
 	t     *testing.T
 	nodes []*process
+	flags []string // of every command that asks the cluster
 }
 
 // process is one node: what it is started with, and its present process.
@@ -37,6 +39,7 @@ type process struct {
 	link, gossip, http string
 	expect             int
 	join               []string
+	secure             []string // further flags of a node with certificates
 
 	cmd    *exec.Cmd
 	ready  chan readyLine // has one when the process has said that it is ready
@@ -94,6 +97,7 @@ func (p *processes) start(i int) {
 		"node", "--dir", x.dir, "--id", x.name, "--zone", x.zone, "--cluster", "e2e", "--listen", x.link, "--gossip", x.gossip,
 		"--http", x.http, "--join", strings.Join(x.join, ","), "-o", "json", "--wal-segment-bytes", "4194304", "--log-format", "json",
 	}
+	args = append(args, x.secure...)
 	if x.expect > 0 {
 		args = append(args, "--expect", fmt.Sprint(x.expect))
 	}
@@ -224,7 +228,7 @@ func (p *processes) pando(args ...string) string {
 }
 
 func (p *processes) try(args ...string) (string, error) {
-	cmd := exec.Command("pando", append(args, "--addr", p.addrs())...)
+	cmd := exec.Command("pando", append(slices.Concat(args, p.flags), "--addr", p.addrs())...)
 	cmd.Dir = filepath.Dir(p.nodes[0].dir)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut

@@ -117,15 +117,22 @@ func (c *cli) newMeter(name string, size int64, quiet bool) *meter {
 	case isTerminal(c.err):
 		close(m.done)
 		m.bars = mpb.New(mpb.WithOutput(c.err), mpb.WithWidth(40))
-		m.bar = m.bars.AddBar(max(size, 0),
-			mpb.PrependDecorators(decor.Name(name+" ")),
-			mpb.AppendDecorators(decor.Percentage(), decor.Any(func(decor.Statistics) string { return fmt.Sprintf("  %d records", m.count()) }),
-				decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)),
-		)
+		m.bar = m.newBar(name, size)
 	default:
 		go m.lines(c.err, name)
 	}
 	return m
+}
+
+// newBar is a bar to the end of size bytes, or a spinner if nobody knows where
+// that is.
+func (m *meter) newBar(name string, size int64) *mpb.Bar {
+	records := decor.Any(func(decor.Statistics) string { return fmt.Sprintf(" %d records ", m.count()) })
+	label := mpb.PrependDecorators(decor.Name(name + " "))
+	if size < 1 {
+		return m.bars.AddSpinner(0, label, mpb.AppendDecorators(records))
+	}
+	return m.bars.AddBar(size, label, mpb.AppendDecorators(decor.Percentage(), records, decor.AverageETA(decor.ET_STYLE_GO)))
 }
 
 func (m *meter) count() int64 {
