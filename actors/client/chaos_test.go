@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	chaosSeeds = flag.Int("chaos.seeds", 20, "how many seeds TestExactlyOnce runs")
+	chaosSeeds = flag.Int("chaos.seeds", 12, "how many seeds TestExactlyOnce runs")
 	chaosSeed  = flag.Uint64("chaos.seed", 0, "run TestExactlyOnce with this seed only")
 )
 
@@ -40,7 +40,8 @@ func chaos(t *testing.T, seed uint64) {
 		}
 		cl := c.open(cfg)
 		rate := rnd.Float64() * 0.6
-		c.with(func() { c.fault = func(n *fakeNode, r *Request) fault { return c.chance(rnd, rate, n, r) } })
+		locked := rand.New(rand.NewPCG(seed, 3)) // used with the cluster's lock held
+		c.with(func() { c.fault = func(n *fakeNode, r *Request) fault { return c.chance(locked, rate, n, r) } })
 		ended := map[string]error{}
 		results := map[string]string{}
 		ends := make(chan func(), 2000)
@@ -53,7 +54,7 @@ func chaos(t *testing.T, seed uint64) {
 			})
 			if rnd.IntN(20) == 0 {
 				time.Sleep(time.Duration(rnd.IntN(100)) * time.Millisecond)
-				c.with(func() { c.disturb(rnd) })
+				c.with(func() { c.disturb(locked) })
 			}
 		}
 		for range commands {

@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +37,7 @@ type Client struct {
 	routing   atomic.Pointer[routing]
 	wakeup    chan struct{} // to the sweeper
 	waiters   sync.Pool     // of chan outcome
+	crowd     crowd
 
 	calls, bytes atomic.Int64 // in flight
 	openings     atomic.Int64 // sessions being opened
@@ -309,9 +312,9 @@ func (c *Client) sweep(now time.Time) {
 	peers, closed := c.allPeersLocked(), c.closed
 	retired := c.retired
 	c.retired = nil
-	groups := make([]*group, 0, len(c.groups))
-	for _, g := range c.groups { // in no order: each is swept on its own
-		groups = append(groups, g)
+	groups := c.crowd.all()
+	if closed {
+		groups = slices.Collect(maps.Values(c.groups)) // in no order: each is swept on its own
 	}
 	c.mu.Unlock()
 	for _, p := range retired {

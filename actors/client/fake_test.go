@@ -158,7 +158,9 @@ func (c *cluster) dial(ctx context.Context, addr string) (net.Conn, error) {
 	n.conns[far] = true
 	frozen, slow := n.frozen, n.slow
 	c.mu.Unlock()
-	time.Sleep(slow)
+	if slow > 0 {
+		<-time.After(slow)
+	}
 	if !frozen {
 		go func() {
 			_ = Serve(far, n, ServerConfig{Stats: &c.stats}) // why it ends is the test's doing

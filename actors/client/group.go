@@ -1,6 +1,7 @@
 package client
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ type group struct {
 	sessions []*session
 	opening  int    // sessions being opened
 	waiting  []wait // commands without a place in a session, in order
+	crowded  bool   // in the client's crowd: it may have waiting commands
 
 	// searching are the calls that back off because no master is known. One
 	// that finds it wakes the rest.
@@ -163,6 +165,10 @@ func (g *group) place(k *call, n uint32) (s *session, seq uint64, open int) {
 		}
 	}
 	g.waiting = append(g.waiting, wait{k: k, n: n})
+	if !g.crowded {
+		g.crowded = true
+		g.c.crowd.enter(g)
+	}
 	return nil, 0, g.toOpenLocked()
 }
 
@@ -247,5 +253,38 @@ func (g *group) sweep(now time.Time, all bool) (over []wait) {
 		}
 		return false
 	})
+	if g.crowded && len(g.waiting) == 0 {
+		g.crowded = false
+		g.c.crowd.leave(g)
+	}
 	return over
+}
+
+// crowd is the groups in which commands wait for a session: few, however many
+// groups there are, so that watching over deadlines costs nothing for the rest.
+type crowd struct {
+	mu     sync.Mutex // taken after a group's
+	groups map[*group]bool
+}
+
+func (c *crowd) enter(g *group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.groups == nil {
+		c.groups = map[*group]bool{}
+	}
+	c.groups[g] = true
+}
+
+func (c *crowd) leave(g *group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.groups, g)
+}
+
+// all returns the groups in no order: each is swept on its own.
+func (c *crowd) all() []*group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.groups))
 }
