@@ -311,6 +311,11 @@ func drawCommand(t *rapid.T, s *state, n int) []byte {
 			})
 			b.Release = append(b.Release, releaseItem{Group: group(), Replica: 1, Number: rapid.Uint64Range(0, 20).Draw(t, "number")})
 		}
+		if g := group(); rapid.Bool().Draw(t, "holder releases") && s.locks[g].holder.Number != 0 {
+			h := s.locks[g].holder
+			b.Node, b.Boot = h.Node, s.locks[g].boot
+			b.Release = append(b.Release, releaseItem{Group: g, Replica: h.Replica, Number: h.Number})
+		}
 		k, body = kindLocks, b
 	}
 	b, err := encode(k, body)
