@@ -50,6 +50,9 @@ type thinFS struct {
 	// patient is set once the store is open: from then on nobody waits for a
 	// MANIFEST write but Pebble's own background work.
 	patient atomic.Bool
+	// quiet is set while a new store is made: nothing is synced, because all of
+	// it is at the end.
+	quiet atomic.Bool
 }
 
 var _ vfs.FS = (*thinFS)(nil)

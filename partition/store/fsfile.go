@@ -47,6 +47,9 @@ func (f *thinFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *thinFile) Sync() error {
+	if f.fs.quiet.Load() {
+		return nil
+	}
 	f.fs.count.syncs.Add(1)
 	if err := f.File.Sync(); err != nil {
 		return f.fs.syncFailed(f.name, err)
@@ -55,6 +58,9 @@ func (f *thinFile) Sync() error {
 }
 
 func (f *thinFile) SyncData() error {
+	if f.fs.quiet.Load() {
+		return nil
+	}
 	f.fs.count.syncs.Add(1)
 	if err := f.File.SyncData(); err != nil {
 		return f.fs.syncFailed(f.name, err)
@@ -78,6 +84,9 @@ type dirFile struct {
 }
 
 func (d *dirFile) Sync() error {
+	if d.fs.quiet.Load() {
+		return nil
+	}
 	d.fs.count.syncs.Add(1)
 	f, err := d.fs.FS.OpenDir(d.name)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,35 +51,77 @@ func parseIdentity(b []byte, g partition.GroupID) error {
 	return nil
 }
 
-// checkIdentity refuses a directory that is not this group's or newer than the
-// program. A directory that is not there yet is made, with its identity in it
-// before anything else.
-func (e *Engine) checkIdentity(dir string, g partition.GroupID) error {
+// prepare refuses a directory that is not this group's or newer than the
+// program. It reports whether there is no store yet; then the directory is
+// there and empty. The identity is the last thing that the making of a store
+// writes, so a directory without it is one that was never finished, and holds
+// nothing, unless it has tables.
+func (e *Engine) prepare(dir string, g partition.GroupID) (fresh bool, err error) {
 	names, err := e.fs.List(dir)
-	if err != nil && !isNotExist(err) {
+	if isNotExist(err) {
+		return true, e.makeDir(dir)
+	}
+	if err != nil {
+		return false, fmt.Errorf("list %s: %w", dir, err)
+	}
+	if slices.Contains(names, identityFile) {
+		b, err := e.readSmall(e.fs.PathJoin(dir, identityFile))
+		if err != nil {
+			return false, err
+		}
+		if err := parseIdentity(b, g); err != nil {
+			return false, err
+		}
+		return false, checkMarkers(names)
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, ".sst") {
+			return false, partition.Errorf(partition.CodeCorrupt, "%s has state but no %s file", dir, identityFile)
+		}
+	}
+	for _, n := range names {
+		if err := e.fs.RemoveAll(e.fs.PathJoin(dir, n)); err != nil {
+			return false, fmt.Errorf("clear an unfinished store: %w", err)
+		}
+	}
+	return true, nil
+}
+
+// finish makes a new store durable and says so by its identity. Pebble takes
+// some sixteen syncs to make a store, each for itself; here none of them is
+// done until all files are written, and then each once.
+func (e *Engine) finish(dir string, g partition.GroupID) error {
+	names, err := e.fs.List(dir)
+	if err != nil {
 		return fmt.Errorf("list %s: %w", dir, err)
 	}
-	state := false
 	for _, n := range names {
-		if n == identityFile {
-			b, err := e.readSmall(e.fs.PathJoin(dir, n))
-			if err != nil {
-				return err
-			}
-			if err := parseIdentity(b, g); err != nil {
-				return err
-			}
-			return checkMarkers(names)
+		if strings.HasPrefix(n, "marker.") {
+			continue // empty: its name is all there is
 		}
-		state = state || strings.HasPrefix(n, "marker.")
+		if err := e.syncFile(e.fs.PathJoin(dir, n)); err != nil {
+			return err
+		}
 	}
-	if state {
-		return partition.Errorf(partition.CodeCorrupt, "%s has state but no %s file", dir, identityFile)
-	}
-	if err := e.makeDir(dir); err != nil {
-		return err
+	if err := e.syncDir(dir); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return e.writeIdentity(dir, g)
+}
+
+func (e *Engine) syncFile(name string) error {
+	f, err := e.fs.Open(name)
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", name, err)
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", name, err)
+	}
+	return nil
 }
 
 // checkMarkers refuses a Pebble format that this program does not know.

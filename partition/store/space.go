@@ -131,30 +131,46 @@ func (sp *space) release() {
 
 // openLocked opens the Pebble store and reads how far it is. It needs mu.
 func (sp *space) openLocked() error {
-	if err := sp.e.checkIdentity(sp.dir, sp.id.Group); err != nil {
+	fresh, err := sp.e.prepare(sp.dir, sp.id.Group)
+	if err != nil {
 		return err
 	}
 	sp.fs.patient.Store(false)
+	sp.fs.quiet.Store(fresh)
 	sp.compactor = sp.e.scheduler.newCompactor()
 	db, err := pebble.Open(sp.dir, sp.e.pebbleOptions(sp))
+	sp.fs.quiet.Store(false)
 	if err != nil {
 		return err
 	}
+	if fresh {
+		err = sp.e.finish(sp.dir, sp.id.Group)
+	}
+	if err == nil {
+		err = sp.learn(db)
+	}
+	if err != nil {
+		_ = db.Close()
+		return err
+	}
+	sp.fs.patient.Store(true)
+	sp.db = db
+	sp.e.opened(sp)
+	return nil
+}
+
+// learn reads how far a store is that was just opened.
+func (sp *space) learn(db *pebble.DB) error {
 	index, err := durableIndex(db)
 	if err != nil {
-		_ = db.Close()
 		return err
 	}
-	if sp.known.Load() && index < partition.Index(sp.durable.Load()) {
-		_ = db.Close()
-		return partition.Errorf(partition.CodeCorrupt, "store %s is at index %d, it was durable at %d", sp.id, index, sp.durable.Load())
+	if was := partition.Index(sp.durable.Load()); sp.known.Load() && index < was {
+		return partition.Errorf(partition.CodeCorrupt, "store %s is at index %d, it was durable at %d", sp.id, index, was)
 	}
 	sp.applied.Store(uint64(index))
 	sp.durable.Store(uint64(index))
 	sp.known.Store(true)
-	sp.fs.patient.Store(true)
-	sp.db = db
-	sp.e.opened(sp)
 	return nil
 }
 

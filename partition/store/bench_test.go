@@ -1,0 +1,182 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"pando.dev/pando/partition"
+)
+
+// waitRoom waits as an actor would that has nothing else to do.
+func waitRoom(s *Store) {
+	for s.NeedsRoom() {
+		room := make(chan struct{})
+		s.AwaitRoom(func() { close(room) })
+		<-room
+	}
+}
+
+// benchKey spreads keys as a hash would.
+func benchKey(b []byte, i uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b[:0], 1), i*0x9e3779b97f4a7c15)
+}
+
+func diskEngine(b *testing.B, o Options) *Engine {
+	o.Dir, o.FS = b.TempDir(), vfs.Default
+	return newTestEngine(b, o)
+}
+
+// BenchmarkApply is one hot replica on the disk, per record, flushes included:
+// puts only, reads of keys of their own before each put, and reads of a key
+// that the same batch wrote.
+func BenchmarkApply(b *testing.B) {
+	for _, size := range []int{128, 1024} {
+		for _, batch := range []int{1, 16, 64} {
+			for _, mode := range []string{"put", "read_put", "counter"} {
+				b.Run(fmt.Sprintf("bytes=%d/batch=%d/%s", size, batch, mode), func(b *testing.B) {
+					benchApply(b, size, batch, mode)
+				})
+			}
+		}
+	}
+}
+
+func benchApply(b *testing.B, size, batch int, mode string) {
+	e := diskEngine(b, Options{MemoryBytes: 256 << 20, CacheBytes: 64 << 20})
+	s := openStore(b, e, 1)
+	value, key := make([]byte, size), make([]byte, 0, 16)
+	b.ReportAllocs()
+	b.SetBytes(int64(size))
+	b.ResetTimer()
+	for n := 0; n < b.N; n += batch {
+		waitRoom(s)
+		err := s.Apply(partition.Index(n+batch), func(w partition.Writer) error {
+			for i := range batch {
+				key = benchKey(key, uint64(n+i))
+				if mode == "counter" {
+					key = benchKey(key, uint64(n))
+				}
+				if mode != "put" {
+					if _, _, err := w.Get(key); err != nil {
+						return err
+					}
+				}
+				if err := w.Set(key, value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	if n := e.Stats().Stalls; n > 0 {
+		b.Errorf("%d stalls", n)
+	}
+}
+
+// BenchmarkView is a view opened, read once and closed.
+func BenchmarkView(b *testing.B) {
+	const keys = 200_000
+	e := diskEngine(b, Options{MemoryBytes: 64 << 20, CacheBytes: 64 << 20})
+	s := openStore(b, e, 1)
+	value, key := make([]byte, 128), make([]byte, 0, 16)
+	for n := 0; n < keys; n += 100 {
+		waitRoom(s)
+		err := s.Apply(partition.Index(n+1), func(w partition.Writer) error {
+			for i := range 100 {
+				key = benchKey(key, uint64(n+i))
+				if err := w.Set(key, value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		v, err := s.View()
+		if err != nil {
+			b.Fatal(err)
+		}
+		key = benchKey(key, uint64(n*31%keys))
+		if _, ok, err := v.Get(key); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+		if err := v.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkIdleStores opens 1,000 stores with a little in each, flushed, and
+// reports what they cost while they do nothing. Run it with -benchtime 1x.
+func BenchmarkIdleStores(b *testing.B) {
+	const stores = 1000
+	for range b.N {
+		e := diskEngine(b, Options{CacheBytes: 64 << 20})
+		fds, goroutines, rss := descriptors(), runtime.NumGoroutine(), resident()
+		began := e.now()
+		for g := range partition.GroupID(stores) {
+			s := openStore(b, e, g+1)
+			set(b, s, 1, "\x01a", "1")
+		}
+		opened := e.now()
+		for g := range partition.GroupID(stores) {
+			if _, err := openStore(b, e, g+1).Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		flushed := e.now()
+		runtime.GC()
+		b.ReportMetric(float64(descriptors()-fds)/stores, "fds/store")
+		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/stores, "goroutines/store")
+		b.ReportMetric(float64(resident()-rss)/stores/1024, "KiB/store")
+		b.ReportMetric((opened-began).Seconds()*1000/stores, "ms/create")
+		b.ReportMetric((flushed-opened).Seconds()*1000/stores, "ms/flush")
+		for g := range partition.GroupID(stores) {
+			openStore(b, e, g+1).sp.hibernate()
+		}
+		b.ReportMetric(float64(e.Stats().Open), "open_after")
+		woke := e.now()
+		for g := range partition.GroupID(stores) {
+			v, err := openStore(b, e, g+1).View()
+			if err != nil {
+				b.Fatal(err)
+			}
+			_ = v.Close()
+		}
+		b.ReportMetric((e.now()-woke).Seconds()*1000/stores, "ms/wake")
+	}
+}
+
+func descriptors() int {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(names)
+}
+
+// resident is the process's memory in bytes, as far as the system says.
+func resident() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var total, pages int64
+	if _, err := fmt.Sscan(string(b), &total, &pages); err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
