@@ -2,6 +2,7 @@ package wal_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -304,4 +305,45 @@ func TestRotUnderRead(t *testing.T) {
 			t.Fatalf("after a restart: %+v", s)
 		}
 	}
+}
+
+// TestPayloadIsNoBatch: a client writes a value that holds the image of a later
+// batch, on the grid, with the right numbers and an unkeyed checksum. When the
+// batch around it is torn, it must not pass for a valid one, which would make
+// the tear look like rot and smuggle its records in.
+func TestPayloadIsNoBatch(t *testing.T) {
+	fs := memfs.New(1)
+	l, _ := open(t, fs, options())
+	c := &chain{g: 1}
+	mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 1, 100)})
+	turns(l)
+	forged := partition.NewRecord(partition.Header{Group: 1, Index: 2, Epoch: 9 << 16, Prev: c.sum, Kind: partition.KindCommand}, []byte("forged"))
+	le := binary.LittleEndian
+	fake := le.AppendUint32(nil, 0x4254_4e50)
+	fake = le.AppendUint32(fake, 0)
+	fake = le.AppendUint32(fake, uint32(len(forged)))
+	fake = le.AppendUint32(fake, 1)
+	fake = le.AppendUint64(fake, 4) // the batch after the one that carries it
+	fake = le.AppendUint64(fake, 1)
+	fake = append(fake, forged...)
+	le.PutUint32(fake[4:], partition.Checksum(fake[8:]))
+	// Head and record header are before the payload: 72 bytes.
+	payload := append(make([]byte, 4096-72), fake...)
+	r := partition.NewRecord(partition.Header{Group: 1, Index: 2, Epoch: 1 << 16, Prev: c.sum, Kind: partition.KindCommand}, payload)
+	mustAppend(t, l, wal.Write{Group: 1, Records: []partition.Record{r}})
+	turns(l)
+	image := fs.Crash(1, 0)
+	name := files(t, image)[0]
+	b, _ := image.ReadFile(name)
+	if at := bytes.Index(b, fake); at < 0 || at%4096 != 0 {
+		t.Fatalf("the image is at %d, not on the grid", at)
+	}
+	if err := image.Flip(name, 3*4096+200, 1); err != nil {
+		t.Fatal(err)
+	}
+	l, rep := open(t, image, options())
+	if rep.Rot || len(rep.Lost) > 0 || rep.TornBytes == 0 {
+		t.Fatalf("report %+v", rep)
+	}
+	sameRecords(t, l, c)
 }

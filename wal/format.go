@@ -27,6 +27,8 @@ const (
 	sectionBytes    = 24
 	entryBytes      = 28
 	maxSegmentBytes = 1 << 30
+	// maxIndex is far beyond any real one; more is damage.
+	maxIndex = 1 << 62
 )
 
 // le is the byte order of everything on disk.
@@ -269,7 +271,7 @@ func decodeSection(b []byte, segment uint32, end int64) (s section, rest []byte,
 			first: partition.Index(le.Uint64(b)), epoch: partition.Epoch(le.Uint64(b[8:])), seg: segment,
 			batch: le.Uint32(b[16:]), off: le.Uint32(b[20:]), count: le.Uint32(b[24:]),
 		}
-		if e.first == 0 || e.count == 0 || next != 0 && e.first != next || e.batch < pageBytes || e.off <= e.batch || int64(e.off) >= end {
+		if e.first == 0 || e.first > maxIndex || e.count == 0 || next != 0 && e.first != next || e.batch < pageBytes || e.off <= e.batch || int64(e.off) >= end {
 			return s, nil, false
 		}
 		next = e.first + partition.Index(e.count)

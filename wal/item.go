@@ -95,7 +95,7 @@ func decodeInstall(r partition.Record) (n Install, ok bool) {
 		BaseSum: r.Prev(), Generation: le.Uint32(p[4:]),
 	}
 	n.Configuration, ok = ownConfig(p[installBytes:], r.Group())
-	return n, ok && n.Configuration != nil
+	return n, ok && n.Configuration != nil && n.Base.Index <= maxIndex
 }
 
 // ownConfig copies the configuration record in b; nil if b is empty.
@@ -218,7 +218,7 @@ func decodeRow(r partition.Record) (w row, ok bool) {
 	w.hard, _ = decodeState(p)
 	first := partition.Index(le.Uint64(p[32:]))
 	w.end = partition.Position{Index: partition.Index(le.Uint64(p[48:])), Epoch: partition.Epoch(le.Uint64(p[56:]))}
-	if first == 0 || first > w.end.Index+1 {
+	if first == 0 || w.end.Index > maxIndex || first > w.end.Index+1 {
 		return w, false
 	}
 	w.before = partition.Position{Index: first - 1, Epoch: partition.Epoch(le.Uint64(p[40:]))}

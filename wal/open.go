@@ -103,6 +103,9 @@ func (l *Log) start(r *recovery) error {
 	l.boot = max(l.o.Incarnation, r.report.LastIncarnation+1)
 	r.report.Incarnation = l.boot
 	next := l.planSegment()
+	if next.end > l.o.SegmentBytes/2 {
+		return invalid("segments of %d bytes are too small for a state table of %d replicas", l.o.SegmentBytes, len(l.groups))
+	}
 	if err := l.rotate(next); err != nil {
 		return err
 	}

@@ -143,8 +143,8 @@ func (r *recovery) batch(s *segment, off int64, items []byte) {
 	for b := items; len(b) > 0; {
 		at.off = uint32(off) + batchHeadBytes + uint32(len(items)-len(b))
 		item, rest, ok := nextItem(b)
-		if !ok {
-			r.note("segment %d: the batch at %d ends in the middle of an item", s.number, off)
+		if !ok || item.Index() == 0 || item.Index() > maxIndex {
+			r.note("segment %d: the batch at %d holds what is no item", s.number, off)
 			r.hopeless, r.report.Rot = true, true
 			return
 		}
