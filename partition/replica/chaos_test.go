@@ -202,6 +202,7 @@ const (
 	faultStall
 	faultLie
 	faultLock
+	faultBlink
 	allFaults = 1<<iota - 1
 )
 
@@ -209,26 +210,26 @@ const (
 func (s *schedule) step() {
 	w, n := s.w, s.any()
 	switch c := s.p.pick(40); {
-	case c < 7:
+	case c < 8:
 		if s.p.faults&(1<<c) != 0 {
 			s.fault(1 << c)
 		}
-	case c < 11:
+	case c < 12:
 		if !n.up {
 			n.boots()
 		}
-	case c < 14:
+	case c < 15:
 		for k := range w.cut {
 			delete(w.cut, k)
 		}
 		w.hints()
-	case c < 16:
+	case c < 17:
 		if s.p.membership {
 			s.reconfigure()
 		}
-	case c == 16:
+	case c == 17:
 		s.truncate()
-	case c < 22:
+	case c < 23:
 		if n := s.target(); s.p.reads && n.up && !n.paused {
 			w.check.read(n, &op{})
 		}
@@ -246,15 +247,7 @@ func (s *schedule) fault(class uint) {
 			n.crash()
 			return
 		}
-		// A quick restart, mostly of somebody who has granted a lease.
-		if n.up {
-			n.crash()
-			w.after(w.between(0, 20*time.Millisecond), func() {
-				if !n.up {
-					n.boots()
-				}
-			})
-		}
+		s.blink(n)
 	case faultCut:
 		o := s.any()
 		w.cut[[2]partition.ReplicaID{n.id, o.id}] = true
@@ -287,7 +280,30 @@ func (s *schedule) fault(class uint) {
 		}
 	case faultLock:
 		w.lock.down = !w.lock.down && s.p.pick(3) == 0
+	case faultBlink:
+		// The master is cut off, and all who have granted it a lease restart.
+		if m := w.master(); m != nil {
+			w.isolate(m.id, true)
+			for _, n := range w.nodes {
+				if n != m {
+					s.blink(n)
+				}
+			}
+		}
 	}
+}
+
+// blink restarts a node quickly.
+func (s *schedule) blink(n *node) {
+	if !n.up {
+		return
+	}
+	n.crash()
+	s.w.after(s.w.between(0, 20*time.Millisecond), func() {
+		if !n.up {
+			n.boots()
+		}
+	})
 }
 
 func (s *schedule) write() {
@@ -360,7 +376,7 @@ func (n *node) reconfigure(kind partition.Kind, c *partition.Membership) {
 	ck.nextID++
 	ck.ops[ck.nextID] = &op{opens: true, node: n, floor: ck.floor}
 	n.rep.mastery.proposed = append(n.rep.mastery.proposed, Proposal{ID: ck.nextID, Kind: kind, Payload: payload})
-	n.work()
+	n.take(Propose{})
 }
 
 // truncate drops log that every node has in its flushed state.

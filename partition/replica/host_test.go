@@ -130,6 +130,11 @@ func (n *node) restored() Restored {
 // crash stops the node. Of what was not synced a prefix survives, possibly with
 // a torn last change; of the state only what was flushed.
 func (n *node) crash() {
+	n.crashKeeping(n.w.rng.IntN(len(n.disk.pending) + 1))
+}
+
+// crashKeeping is a crash that keep of the changes under way survive.
+func (n *node) crashKeeping(keep int) {
 	if !n.up {
 		return
 	}
@@ -137,11 +142,10 @@ func (n *node) crash() {
 	n.boot++
 	n.w.printf("%d crashes", n.id)
 	d := &n.disk
-	keep := n.w.rng.IntN(len(d.pending) + 1)
 	for _, p := range d.pending[:keep] {
 		d.synced.apply(p)
 	}
-	if keep < len(d.pending) {
+	if keep > 0 && keep < len(d.pending) {
 		torn := *d.pending[keep]
 		switch n.w.rng.IntN(4) {
 		case 0:

@@ -120,7 +120,7 @@ func (r *Replica) refuse(id uint64, err *partition.Error) {
 
 // notMaster is the refusal of a replica that cannot take the request now.
 func (r *Replica) notMaster() *partition.Error {
-	if r.master != 0 && r.master != r.cfg.Self {
+	if r.master != 0 && r.master != r.cfg.Self && !r.masterDown {
 		e := partition.Errorf(partition.CodeNotMaster, "replica %d is master", r.master)
 		e.Master = r.follow.master.node
 		return e
@@ -276,7 +276,9 @@ func (r *Replica) stepDown(why string, tell bool) {
 func (r *Replica) refreshPeers() {
 	m := &r.mastery
 	for _, p := range m.peers {
-		p.leaving = true
+		if !p.leaving {
+			p.leaving, p.left = true, r.commit
+		}
 	}
 	for x := range r.members() {
 		p := r.peer(x.Replica)

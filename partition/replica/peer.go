@@ -16,7 +16,8 @@ type peer struct {
 	id      partition.ReplicaID
 	node    partition.NodeID
 	voter   bool
-	leaving bool // no member any more; forgotten after one more notice
+	leaving bool            // no member any more
+	left    partition.Index // a leaving one is forgotten when it knows this to be committed
 
 	supports bool            // it has promised this epoch
 	match    partition.Index // it has the log up to here on disk
@@ -183,13 +184,16 @@ func (p *peer) append(r *Replica) *Append {
 	return m
 }
 
+// farewells is how often a member that has left is told again that it has.
+const farewells = 3
+
 // feedAll feeds every peer and forgets those that have left.
 func (r *Replica) feedAll() {
 	m := &r.mastery
 	kept := m.peers[:0]
 	for _, p := range m.peers {
 		p.feed(r)
-		if !p.leaving {
+		if !p.leaving || p.commitKnown < p.left && !p.down && p.tries < farewells {
 			kept = append(kept, p)
 		}
 	}

@@ -2,20 +2,32 @@ package replica
 
 import (
 	"flag"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
+// How deep the properties go. The defaults suit every run of the tests; for a
+// long hunt: go test -run Schedules ./partition/replica -replica.seeds=20000
 var (
-	seeds = flag.Int("replica.seeds", 150, "random schedules per profile")
-	only  = flag.String("replica.profile", "", "print one schedule of this profile")
+	seeds = flag.Uint64("replica.seeds", 40, "random schedules per profile")
 	first = flag.Uint64("replica.first", 1, "the first seed")
+	only  = flag.String("replica.profile", "", "print the one schedule of this profile that -replica.first names")
 )
 
+// profiles are the kinds of random schedules.
 func profiles() map[string]profile {
 	const d = 4 * time.Second
 	return map[string]profile{
+		"plain":      {length: d, reads: true},
+		"bad-lock":   {length: d, badLock: true, reads: true},
+		"membership": {length: d, membership: true, reads: true},
+		"sessions":   {length: d, sessions: true},
+		"all":        {length: d, sessions: true, membership: true, badLock: true, reads: true},
 		// A promise is on the way to the disk when the node crashes, and the lock
 		// hands out small numbers again.
 		"amnesia": {length: 2 * d, badLock: true, forgets: true, nodes: 3, faults: faultCrash | faultCut,
@@ -29,41 +41,96 @@ func profiles() map[string]profile {
 				k.cfg.MaxAppendBytes, k.netMax, k.diskMax = 1, 3*time.Millisecond, 3*time.Millisecond
 				k.loss, k.stray, k.applyMax = 0.3, 0, 0
 			}},
-		"plain":      {length: d, reads: true},
-		"bad-lock":   {length: d, badLock: true, reads: true},
-		"membership": {length: d, membership: true, reads: true},
-		"sessions":   {length: d, sessions: true},
-		"all":        {length: d, sessions: true, membership: true, badLock: true, reads: true},
 	}
 }
 
+// TestSchedules runs random schedules of some 200 faults and calls each, over
+// thousands of events, and checks after every step: SMF-1 to SMF-8, SMF-10 and
+// SMF-12, LEA-2 with skewed clocks, NOT-1 to NOT-4, MEM-7. After the faults it
+// requires progress, equal states and silence.
 func TestSchedules(t *testing.T) {
-	for name, p := range profiles() {
+	if testing.Short() {
+		t.Skip("properties are for the long mode")
+	}
+	for _, name := range slices.Sorted(maps.Keys(profiles())) {
+		p := profiles()[name]
 		t.Run(name, func(t *testing.T) {
 			var acked, elections, lease, quorum, snips, steps int
-			for seed := *first; seed < *first+uint64(*seeds); seed++ {
+			for seed := *first; seed < *first+*seeds; seed++ {
 				c, err := play(seed, p)
 				if err != nil {
 					t.Errorf("%v", err)
 					continue
 				}
-				acked += c.acked
-				elections += c.elections
-				lease += c.leaseReads
-				quorum += c.quorumReads
-				snips += c.snips
-				steps += c.w.steps
+				acked, elections, steps = acked+c.acked, elections+c.elections, steps+c.w.steps
+				lease, quorum, snips = lease+c.leaseReads, quorum+c.quorumReads, snips+c.snips
 			}
 			t.Logf("%d steps, %d acked, %d elections, %d lease reads, %d quorum reads, %d snips", steps, acked, elections, lease, quorum, snips)
+			if acked == 0 || elections < int(*seeds) || snips == 0 || lease == 0 {
+				t.Errorf("the schedules do not exercise the protocol")
+			}
 		})
 	}
 }
 
-// TestOneSchedule prints everything that happens in one schedule: run it with
-// -replica.profile and -replica.first.
+// TestRapid lets rapid choose what happens, so that a violation is shrunk to few
+// actions.
+func TestRapid(t *testing.T) {
+	if testing.Short() {
+		t.Skip("properties are for the long mode")
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := profiles()[rapid.SampledFrom(slices.Sorted(maps.Keys(profiles()))).Draw(t, "profile")]
+		p.length = 6 * time.Second // some 300 actions
+		p.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "pick") }
+		if _, err := play(rapid.Uint64().Draw(t, "seed"), p); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestConvergence is the second half of SMF-8: whatever the schedule, candidates
+// converge. The bound counts masterships, of which each crash costs one.
+func TestConvergence(t *testing.T) {
+	if testing.Short() {
+		t.Skip("properties are for the long mode")
+	}
+	for seed := range uint64(200) {
+		w := newWorld(seed, calm())
+		w.knobs.netMax, w.knobs.diskMax = 10*time.Millisecond, 10*time.Millisecond
+		w.start(members(5))
+		w.run(2 * time.Second)
+		if w.master() == nil || w.check.elections > 2 {
+			t.Errorf("seed %d: %d elections, master %v", seed, w.check.elections, w.master() != nil)
+		}
+		m := w.master()
+		m.crash()
+		w.run(2 * time.Second)
+		if w.master() == nil || w.check.elections > 4 {
+			t.Errorf("seed %d: after a crash %d elections, master %v", seed, w.check.elections, w.master() != nil)
+		}
+	}
+}
+
+// TestDeterminism: the same seed gives the same story to the letter.
+func TestDeterminism(t *testing.T) {
+	if testing.Short() {
+		t.Skip("properties are for the long mode")
+	}
+	for seed := range uint64(5) {
+		var a, b strings.Builder
+		_, errA := playInto(&a, seed, profiles()["all"])
+		_, errB := playInto(&b, seed, profiles()["all"])
+		if a.String() != b.String() || (errA == nil) != (errB == nil) || a.Len() < 1000 {
+			t.Errorf("seed %d gives two stories of %d and %d bytes", seed, a.Len(), b.Len())
+		}
+	}
+}
+
+// TestOneSchedule prints everything that happens in one schedule.
 func TestOneSchedule(t *testing.T) {
 	if *only == "" {
-		t.Skip("set -replica.profile")
+		t.Skip("set -replica.profile and -replica.first")
 	}
 	var b strings.Builder
 	_, err := playInto(&b, *first, profiles()[*only])

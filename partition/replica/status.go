@@ -49,7 +49,7 @@ func (r *Replica) Status() Status {
 		s.Why = "it applies what its predecessors committed"
 	case r.phase == recovering:
 		s.Why = "leases of its predecessors still run"
-	case r.master != 0:
+	case r.master != 0 && !r.masterDown:
 		s.Why = fmt.Sprintf("replica %d is master", r.master)
 	case r.why != "":
 		s.Why = r.why

@@ -238,6 +238,7 @@ type simLock struct {
 	// forgets: it grants everything, with the number after the one that the
 	// candidate names.
 	forgets bool
+	only    partition.ReplicaID // if not 0: the others are refused
 }
 
 func (w *world) acquire(n *node, a *AcquireLock) {
@@ -252,8 +253,8 @@ func (w *world) acquire(n *node, a *AcquireLock) {
 		switch {
 		case l.down:
 			return
-		case l.deny > 0:
-			l.deny--
+		case l.deny > 0 || l.only != 0 && l.only != n.id:
+			l.deny = max(0, l.deny-1)
 			w.printf("lock: refused to %d", n.id)
 			answer(LockRefused{})
 			return
