@@ -222,9 +222,13 @@ func (k *call) target() *route {
 	return k.routing.find(k.table, k.req.Key)
 }
 
+// missingAfter is after how many refreshes what the routes do not name counts as
+// missing: one node may not have heard of a new table yet.
+const missingAfter = 3
+
 // unrouted handles that the routes know no target.
 func (k *call) unrouted() {
-	fresh := k.routing.number > k.first
+	fresh := k.routing.number >= k.first+missingAfter
 	switch {
 	case fresh && k.group != nil:
 		k.fail(partition.Errorf(partition.CodeNotFound, "partition %s is gone", k.group.id))

@@ -85,7 +85,8 @@ func TestNewTable(t *testing.T) {
 			g := &fakeGroup{id: 9, rangeVersion: 1, members: []partition.NodeID{"n2"}, master: "n2", sessions: map[partition.SessionID]*fakeSession{}}
 			c.groups[9] = g
 			r.Tables = append(slices.Clone(r.Tables), Table{Name: "u", Kind: "fake", Partitions: []Partition{{Group: 9, RangeVersion: 1, Members: g.members}}})
-			c.routes = &r
+			late := &r // the node hears of it a little later
+			time.AfterFunc(30*time.Millisecond, func() { c.with(func() { c.routes = late }) })
 		})
 		if _, err := cl.Propose(within(t, time.Second), "u", nil, []byte("x")); err != nil {
 			t.Fatal(err)

@@ -158,8 +158,9 @@ func (c *cluster) dial(ctx context.Context, addr string) (net.Conn, error) {
 	n.conns[far] = true
 	frozen, slow := n.frozen, n.slow
 	c.mu.Unlock()
-	if slow > 0 {
-		<-time.After(slow)
+	select {
+	case <-ctx.Done():
+	case <-time.After(slow):
 	}
 	if !frozen {
 		go func() {

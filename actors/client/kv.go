@@ -224,16 +224,16 @@ func (t KV) DeleteRange(ctx context.Context, r partition.KeyRange) error {
 // last ones, if back) for its part of it, once more with other parts when the
 // partition was divided meanwhile. It returns the part that was asked for.
 func (t KV) eachPartition(ctx context.Context, r partition.KeyRange, back bool, ask func(part partition.KeyRange) (Result, error)) (Result, partition.KeyRange, error) {
-	for refreshed := false; ; {
+	for refreshed := 0; ; {
 		rt := t.c.routing.Load().edge(t.table, r, back)
 		if rt == nil {
-			if refreshed {
+			if refreshed == missingAfter {
 				return Result{}, r, partition.Errorf(partition.CodeNoSuchTable, "no table %q", t.table)
 			}
 			if err := t.c.Refresh(ctx); err != nil {
 				return Result{}, r, err
 			}
-			refreshed = true
+			refreshed++
 			continue
 		}
 		part := r.Intersect(rt.Range())
