@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -53,6 +55,7 @@ func benchApply(b *testing.B, size, batch int, mode string) {
 	b.ReportAllocs()
 	b.SetBytes(int64(size))
 	b.ResetTimer()
+	began := cpuTime()
 	for n := 0; n < b.N; n += batch {
 		waitRoom(s)
 		err := s.Apply(partition.Index(n+batch), func(w partition.Writer) error {
@@ -77,6 +80,7 @@ func benchApply(b *testing.B, size, batch int, mode string) {
 		}
 	}
 	b.StopTimer()
+	reportCPU(b, began, b.N)
 	if n := e.Stats().Stalls; n > 0 {
 		b.Errorf("%d stalls", n)
 	}
@@ -104,6 +108,7 @@ func BenchmarkView(b *testing.B) {
 		}
 	}
 	b.ReportAllocs()
+	began := cpuTime()
 	for n := 0; b.Loop(); n++ {
 		v, err := s.View()
 		if err != nil {
@@ -117,6 +122,7 @@ func BenchmarkView(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	reportCPU(b, began, b.N)
 }
 
 // BenchmarkIdleStores opens 1,000 stores with a little in each, flushed, and
@@ -131,13 +137,15 @@ func BenchmarkIdleStores(b *testing.B) {
 			s := openStore(b, e, g+1)
 			set(b, s, 1, "\x01a", "1")
 		}
-		opened := e.now()
+		opened, syncs := e.now(), e.Stats().Syncs
 		for g := range partition.GroupID(stores) {
 			if _, err := openStore(b, e, g+1).Flush(b.Context()); err != nil {
 				b.Fatal(err)
 			}
 		}
 		flushed := e.now()
+		b.ReportMetric(float64(syncs)/stores, "syncs/create")
+		b.ReportMetric(float64(e.Stats().Syncs-syncs)/stores, "syncs/flush")
 		runtime.GC()
 		b.ReportMetric(float64(descriptors()-fds)/stores, "fds/store")
 		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/stores, "goroutines/store")
@@ -158,6 +166,21 @@ func BenchmarkIdleStores(b *testing.B) {
 		}
 		b.ReportMetric((e.now()-woke).Seconds()*1000/stores, "ms/wake")
 	}
+}
+
+// cpuTime is what the process has used of the processors, which says more than
+// the clock on a machine that others use too.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// reportCPU adds the processor time per operation since began.
+func reportCPU(b *testing.B, began time.Duration, n int) {
+	b.ReportMetric(float64((cpuTime() - began).Nanoseconds())/float64(n), "cpu-ns/op")
 }
 
 func descriptors() int {
