@@ -171,6 +171,12 @@ func (r *Replica) startProbe() {
 			Epoch: r.promised, End: r.log.end(), Elect: !r.electable() && r.mayMaster(m.Replica),
 		})
 	}
+	// A master that has left the group can still say that it is none any more.
+	if m := r.follow.master; m.id != 0 {
+		if _, ok := r.active.Member(m.id); !ok {
+			r.send(m, &Probe{Epoch: r.promised, End: r.log.end()})
+		}
+	}
 	r.trace("probes")
 	r.judgeIfAll()
 }
@@ -284,13 +290,17 @@ func (r *Replica) judge() {
 	r.phase, r.deadline = waiting, r.now+partition.Time(rank)*step+r.jitter(step)
 }
 
+// heldBack is how many tries in a row the word of others holds back. After that
+// the lock decides: it is not granted while its holder's node lives.
+const heldBack = 8
+
 // holdsBack reports whether an answer says that the master may be alive. What
 // others say of an epoch that names this replica proves nothing: it knows that
 // it is not master, and a restarted one never resumes. Nor does what they say of
 // a replica that may not be master any more, unless they know more of the log.
 func (r *Replica) holdsBack(a ProbeAnswer) bool {
 	named := a.Promised.Replica()
-	if !a.Reachable || a.Promised < r.promised || named == r.cfg.Self {
+	if !a.Reachable || a.Promised < r.promised || named == r.cfg.Self || r.attempt.tries > heldBack {
 		return false
 	}
 	if !r.mayMaster(named) && a.End.Compare(r.log.end()) <= 0 {
