@@ -194,10 +194,10 @@ func (b *Bulk) reserve(n int) (int, error) {
 		b.changed.Wait()
 	}
 	switch {
-	case b.err != nil:
-		return 0, b.err
 	case b.sealed:
 		return 0, partition.Errorf(partition.CodeClosed, "write after the end of a transfer")
+	case b.err != nil:
+		return 0, b.err
 	}
 	n = min(n, b.credit)
 	b.credit -= n

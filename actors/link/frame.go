@@ -38,7 +38,8 @@ const (
 //
 //	magic u32 | version u8 | kind u8 | flags u8 | 0 | length u32 | from u16 | to u16 | group u64 | crc32c u32 | body
 //
-// The checksum covers the header before it and the body.
+// The checksum covers the body and then the header before it: in this order the
+// large part is computed before the place in the queue is known.
 
 // Bytes is the size of the frame on the wire.
 func (f *Frame) Bytes() int { return HeaderBytes + f.bodyBytes() }
@@ -51,38 +52,38 @@ func (f *Frame) bodyBytes() int {
 	return n
 }
 
-// header encodes the frame's header for a body of n bytes.
-func (f *Frame) header(n int) (h [HeaderBytes]byte) {
-	le := binary.LittleEndian
-	le.PutUint32(h[:], frameMagic)
-	h[4], h[5], h[6] = WireVersion, byte(f.Kind), f.Flags
-	le.PutUint32(h[8:], uint32(n))
-	le.PutUint16(h[12:], uint16(f.From))
-	le.PutUint16(h[14:], uint16(f.To))
-	le.PutUint64(h[16:], uint64(f.Group))
-	table := crc32.MakeTable(crc32.Castagnoli) // cached by the library
-	sum := crc32.Update(0, table, h[:24])
-	sum = crc32.Update(sum, table, f.Body)
+// bodySum is the checksum of the frame's body.
+func (f *Frame) bodySum() uint32 {
+	sum := crc32.Update(0, castagnoli(), f.Body)
 	for _, r := range f.Records {
-		sum = crc32.Update(sum, table, r)
+		sum = crc32.Update(sum, castagnoli(), r)
 	}
-	le.PutUint32(h[24:], sum)
-	return h
+	return sum
 }
 
 // append encodes the frame behind dst.
-func (f *Frame) append(dst []byte) []byte {
-	h := f.header(f.bodyBytes())
-	return f.appendTo(dst, &h)
-}
+func (f *Frame) append(dst []byte) []byte { return f.appendTo(dst, f.bodyBytes(), f.bodySum()) }
 
-func (f *Frame) appendTo(dst []byte, h *[HeaderBytes]byte) []byte {
-	dst = append(append(dst, h[:]...), f.Body...)
+// appendTo is append for who knows the size and the checksum of the body.
+func (f *Frame) appendTo(dst []byte, n int, sum uint32) []byte {
+	le := binary.LittleEndian
+	start := len(dst)
+	dst = le.AppendUint32(dst, frameMagic)
+	dst = append(dst, WireVersion, byte(f.Kind), f.Flags, 0)
+	dst = le.AppendUint32(dst, uint32(n))
+	dst = le.AppendUint16(dst, uint16(f.From))
+	dst = le.AppendUint16(dst, uint16(f.To))
+	dst = le.AppendUint64(dst, uint64(f.Group))
+	dst = le.AppendUint32(dst, crc32.Update(sum, castagnoli(), dst[start:]))
+	dst = append(dst, f.Body...)
 	for _, r := range f.Records {
 		dst = append(dst, r...)
 	}
 	return dst
 }
+
+// castagnoli is the table of CRC32C; the library keeps it.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // parseHeader checks everything of a header that can be checked without the
 // body, and returns the frame without it and the size of the body. b has at
@@ -111,10 +112,12 @@ func parseHeader(b []byte, c class) (f Frame, body int, err error) {
 
 // checkFrame compares the checksum of a whole frame.
 func checkFrame(b []byte) error {
-	table := crc32.MakeTable(crc32.Castagnoli)
-	sum := crc32.Update(crc32.Update(0, table, b[:24]), table, b[HeaderBytes:])
-	if want := binary.LittleEndian.Uint32(b[24:]); sum != want {
+	if want, sum := binary.LittleEndian.Uint32(b[24:]), frameSum(b); sum != want {
 		return frameError(badChecksum, "frame checksum %08x, computed %08x", want, sum)
 	}
 	return nil
+}
+
+func frameSum(b []byte) uint32 {
+	return crc32.Update(crc32.Update(0, castagnoli(), b[HeaderBytes:]), castagnoli(), b[:24])
 }

@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 )
@@ -384,5 +388,90 @@ func TestSlowPeerIsRefusedNotWaitedFor(t *testing.T) {
 		if _, err := a.Call(t.Context(), "b", nil); err != nil {
 			t.Errorf("control beside full data: %v", err)
 		}
+	}
+}
+
+// TestFrozenPeer: a peer whose connections stand but which answers nothing is
+// unreachable after a lease, and dropped after the silence.
+func TestFrozenPeer(t *testing.T) {
+	book := newBook()
+	n := startNode(t, book, "n", 1, func(c *Config) { c.Silence = time.Second })
+	open := func(cl class) net.Conn {
+		c, _, err := dialTo(t.Context(), n.Addr(), hello{class: cl, session: 9, cluster: "c", from: "frozen", boot: 3, to: "n"}, nil, wait)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	control := open(classControl)
+	_ = open(classData)
+	n.upWith("frozen")
+	// It answers for a while, then freezes.
+	frames := frameReader{conn: control, class: classControl}
+	for answered := 0; answered < 3; {
+		f, err := frames.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Kind == kindBeat {
+			b, _ := decodeBeat(f.Body)
+			a := Frame{Kind: kindBeatAnswer}
+			a.Body, a.Flags = encodeAnswer(lease.Answer{Seq: b.Seq, Boot: 3, HolderBoot: 1, Lease: time.Second})
+			if _, err := control.Write(a.append(nil)); err != nil {
+				t.Fatal(err)
+			}
+			answered++
+		}
+	}
+	eventually(t, "it is reachable", func() bool { return n.leases.Reachable("frozen") || !n.Peers()[0].Up })
+	eventually(t, "it is unreachable", func() bool { return !n.leases.Reachable("frozen") })
+	if boot := n.downWith("frozen"); boot != 3 || n.Stats().Silent == 0 {
+		t.Errorf("boot %d, %+v", boot, n.Stats())
+	}
+}
+
+// TestLinkSurvivesPanics: a handler that panics costs the link, not the node.
+func TestLinkSurvivesPanics(t *testing.T) {
+	var once sync.Once
+	a, b := linked(t, func(c *Config) {
+		if c.Node == "b" {
+			c.OnFrame = func(partition.NodeID, Frame) { once.Do(func() { panic("boom") }) }
+		}
+	})
+	if err := a.Send("b", Frame{Kind: KindGather, Body: make([]byte, 8)}); err != nil {
+		t.Fatal(err)
+	}
+	a.downWith("b")
+	b.downWith("a")
+	a.upWith("b")
+	if b.Stats().Bad.Panic != 1 {
+		t.Errorf("%+v", b.Stats().Bad)
+	}
+}
+
+// TestLinkActorIsRestarted: a panic in the link's own actor ends its session;
+// the supervisor starts it anew and it links again.
+func TestLinkActorIsRestarted(t *testing.T) {
+	var fail atomic.Bool
+	fail.Store(true)
+	a, b := linked(t, func(c *Config) {
+		if down := c.OnDown; c.Node == "b" {
+			c.OnDown = func(n partition.NodeID, boot uint64) {
+				down(n, boot)
+				if fail.Swap(false) {
+					panic("boom")
+				}
+			}
+		}
+	})
+	s := a.session("b")
+	s.control.close()
+	a.downWith("b")
+	b.downWith("a")
+	a.upWith("b")
+	b.upWith("a")
+	if _, err := a.Call(t.Context(), "b", nil); err != nil || b.Stats().Bad.Panic != 1 {
+		t.Errorf("%v, %+v", err, b.Stats().Bad)
 	}
 }

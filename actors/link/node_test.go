@@ -21,7 +21,11 @@ import (
 // verbose shows the logs of the nodes in tests.
 var verbose = flag.Bool("link.log", false, "show the logs of the nodes")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The actor system's throttle of dead letters sleeps for a second and has no
+	// way to be stopped.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/asynkron/protoactor-go/actor.NewDeadLetter.NewThrottle.func4.1"))
+}
 
 // wait bounds what a test waits for; it only matters when something is broken.
 const wait = 20 * time.Second

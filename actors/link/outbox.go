@@ -58,7 +58,7 @@ func newOutbox(c net.Conn, limit int, timeout time.Duration) *outbox {
 // outbox is empty, whatever the limit.
 func (o *outbox) send(f *Frame) error {
 	n := f.bodyBytes()
-	h := f.header(n)
+	sum := f.bodySum()
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
@@ -70,7 +70,7 @@ func (o *outbox) send(f *Frame) error {
 		return partition.Errorf(partition.CodeBusy, "%d bytes wait for the peer, limit %d", held, o.limit)
 	}
 	o.held += n + HeaderBytes
-	o.queued = f.appendTo(o.queued, &h)
+	o.queued = f.appendTo(o.queued, n, sum)
 	if o.writing {
 		o.mu.Unlock()
 		return nil

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,7 +115,4 @@ func (f *frameReader) deadline(extra time.Duration) error {
 }
 
 // timedOut reports whether a read ended because nothing came.
-func timedOut(err error) bool {
-	t, ok := err.(interface{ Timeout() bool })
-	return ok && t.Timeout() || os.IsTimeout(err)
-}
+func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
