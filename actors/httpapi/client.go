@@ -290,6 +290,16 @@ func unreachable(addr, method string, err error) error {
 		err = u.Err
 	}
 	e := &partition.Error{Code: partition.CodeUnavailable, Why: fmt.Sprintf("%s: %v", addr, err)}
+	var refused *partition.Error
+	if errors.As(err, &refused) { // a certificate of the node's that ours do not trust
+		return &partition.Error{Code: refused.Code, Why: fmt.Sprintf("%s: %s", addr, refused.Why), Next: "check that --tls-dir is of this cluster"}
+	}
+	if strings.Contains(err.Error(), "remote error: tls: ") {
+		return &partition.Error{
+			Code: partition.CodeUnauthorized, Why: fmt.Sprintf("%s does not take the certificate: %v", addr, err),
+			Next: "check that --tls-dir is of this cluster and has not expired",
+		}
+	}
 	var op *net.OpError
 	dial := errors.As(err, &op) && op.Op == "dial"
 	switch {

@@ -55,6 +55,8 @@ func TestCluster(t *testing.T) {
 	t.Run("a fourth joins", func(t *testing.T) { p.checkFourth(t) })
 	t.Run("the master dies in mid-load", func(t *testing.T) { p.checkLoad(t) })
 	t.Run("all die at once", func(t *testing.T) { p.checkPowerCut(t) })
+	t.Run("strangers", func(t *testing.T) { p.checkStrangers(t) })
+	t.Run("a damaged log", func(t *testing.T) { p.checkDamage(t) })
 	t.Run("stop in order", func(t *testing.T) { p.checkStop(t) })
 }
 
@@ -124,7 +126,7 @@ func (p *processes) checkFourth(t *testing.T) {
 }
 
 // loadLines is how long the load of the end-to-end test is.
-const loadLines = 15_000
+const loadLines = 30_000
 
 // checkLoad: kill -9 of the master in the middle of a load, and its restart,
 // lose nothing, and the load goes on by itself. What is read back is byte-equal.
@@ -201,6 +203,73 @@ func (p *processes) checkPowerCut(t *testing.T) {
 	p.waitReady(0, 1, 2, 3)
 	p.pando("status", "--wait", "30s")
 	p.checkSame(t, inputLines(loadLines))
+}
+
+// checkStrangers: a node of another cluster is told so, and shows up nowhere.
+func (p *processes) checkStrangers(t *testing.T) {
+	q := newProcesses(t, 1, 0)
+	q.nodes[0].cluster, q.nodes[0].join = "other", []string{p.nodes[0].gossip}
+	q.start(0)
+	eventually(t, "the stranger is told", func(context.Context) error {
+		if log := q.nodes[0].log.String(); !strings.Contains(log, `belongs to the cluster`) {
+			return fmt.Errorf("its log: %s", log)
+		}
+		return nil
+	})
+	if ms, err := p.api(0).Members(t.Context()); err != nil || len(ms) != len(p.nodes) {
+		t.Fatalf("%+v %v", ms, err)
+	}
+}
+
+// checkDamage: a node whose log was damaged on disk starts, keeps the replica
+// that lost records silent, and says so; the others serve what is asked.
+func (p *processes) checkDamage(t *testing.T) {
+	const victim = 1
+	file := filepath.Join(filepath.Dir(p.nodes[0].dir), "chars.txt")
+	p.pando("load", "chars", file, "--delimiter", ";", "--key", "0", "-q") // so that the log has something
+	p.kill(victim)
+	damageLog(t, filepath.Join(p.nodes[victim].dir, "wal"))
+	p.start(victim)
+	p.waitReady(victim)
+	eventually(t, "the damage shows", func(ctx context.Context) error {
+		ps, err := p.api(0).Partitions(ctx, "chars")
+		if err != nil {
+			return err
+		}
+		for _, r := range ps[0].Replicas {
+			if string(r.Node) == p.nodes[victim].name && r.Role == "broken" && r.Why != "" && ps[0].CanLose == 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", ps[0])
+	})
+	p.checkSame(t, inputLines(loadLines))
+}
+
+// damageLog turns one bit in the middle of what was written to the log last.
+func damageLog(t *testing.T, dir string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const headBytes, hole = 8 << 10, 64 << 10 // behind the head, up to where nothing is written
+	for _, name := range slices.Backward(names) {
+		raw := readFile(t, name)
+		used := bytes.Index(raw[headBytes:], make([]byte, hole))
+		if used < 0 {
+			used = len(raw) - headBytes
+		}
+		if used < hole {
+			continue
+		}
+		raw[headBytes+used/2] ^= 0x10
+		if err := os.WriteFile(name, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("nothing is written to any of %v", names)
 }
 
 // checkStop: SIGTERM ends a node with 0, and the others go on.

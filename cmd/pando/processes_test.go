@@ -35,6 +35,7 @@ type processes struct {
 // process is one node: what it is started with, and its present process.
 type process struct {
 	name, zone         string
+	cluster            string
 	dir                string
 	link, gossip, http string
 	expect             int
@@ -56,7 +57,7 @@ func newProcesses(t *testing.T, n, seats int) *processes {
 	for i := range n {
 		ports := freePorts(t, 3)
 		x := &process{
-			name: fmt.Sprintf("n%d", i+1), zone: string(rune('a' + i)), dir: filepath.Join(base, fmt.Sprintf("n%d", i+1)),
+			name: fmt.Sprintf("n%d", i+1), cluster: "e2e", zone: string(rune('a' + i)), dir: filepath.Join(base, fmt.Sprintf("n%d", i+1)),
 			link: ports[0], gossip: ports[1], http: ports[2],
 		}
 		if i < seats {
@@ -94,7 +95,7 @@ func (p *processes) start(i int) {
 	p.t.Helper()
 	x := p.nodes[i]
 	args := []string{
-		"node", "--dir", x.dir, "--id", x.name, "--zone", x.zone, "--cluster", "e2e", "--listen", x.link, "--gossip", x.gossip,
+		"node", "--dir", x.dir, "--id", x.name, "--zone", x.zone, "--cluster", x.cluster, "--listen", x.link, "--gossip", x.gossip,
 		"--http", x.http, "--join", strings.Join(x.join, ","), "-o", "json", "--wal-segment-bytes", "4194304", "--log-format", "json",
 	}
 	args = append(args, x.secure...)

@@ -48,7 +48,7 @@ func TestSecuredCluster(t *testing.T) {
 		t.Errorf("%d lines come back", strings.Count(out, "\n"))
 	}
 	p.flags = []string{"--tls-dir", in("eve")}
-	p.refused(t, "unavailable", "status")
+	p.refused(t, "unauthorized", "status")
 	p.flags = nil
 	p.refused(t, "invalid", "status")
 	p.refused(t, "invalid", "export", "safe")
