@@ -95,8 +95,9 @@ type Config struct {
 	// votes (default 150 ms; the library adds up to as much again at random).
 	// Shorter ones find a dead leader sooner and suspect a slow one more often.
 	RaftTimeout time.Duration
-	// CallTimeout bounds one attempt to reach the leader (default 300 ms); what
-	// is asked for is retried until the caller's context ends.
+	// CallTimeout bounds the first attempt to reach the leader (default 200 ms).
+	// Attempts are repeated until the caller's context ends, each one after an
+	// unknown outcome with twice the time.
 	CallTimeout time.Duration
 	// SnapshotThreshold is the number of log entries between two snapshots
 	// (default 8192), and so the bound of the log.
@@ -127,7 +128,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.SessionTTL, 2*time.Second)
 	set(&c.RaftTimeout, 150*time.Millisecond)
-	set(&c.CallTimeout, 300*time.Millisecond)
+	set(&c.CallTimeout, 200*time.Millisecond)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 8192
 	}

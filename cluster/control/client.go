@@ -145,13 +145,13 @@ func askFor[T any](ctx context.Context, c *Control, k kind, body any, want kind)
 func (c *Control) ask(ctx context.Context, k kind, body any) (*answerBody, error) {
 	var unknown bool
 	var last error
-	pause, turn := askPauseMin, 0
+	pause, wait, turn := askPauseMin, c.cfg.CallTimeout, 0
 	for {
 		target := c.target(turn)
 		if target == "" {
 			last = partition.Errorf(partition.CodeUnavailable, "no seat of the control group is known")
 		} else {
-			a, again, err := c.attempt(ctx, target, k, body)
+			a, again, err := c.attempt(ctx, target, wait, k, body)
 			if err == nil {
 				return a, nil
 			}
@@ -160,7 +160,11 @@ func (c *Control) ask(ctx context.Context, k kind, body any) (*answerBody, error
 			}
 			last = err
 			code := partition.CodeOf(err)
-			unknown = unknown || code == partition.CodeUnknown
+			if code == partition.CodeUnknown {
+				// Perhaps it is only slow: the next one gets more time, so that a
+				// slow disk cannot keep every answer from arriving in time.
+				unknown, wait = true, min(2*wait, maxServeTime)
+			}
 			if code == partition.CodeNotMaster && c.target(0) != target && turn == 0 {
 				turn++ // the hint is new; follow it at once
 				continue
@@ -176,8 +180,8 @@ func (c *Control) ask(ctx context.Context, k kind, body any) (*answerBody, error
 
 // attempt asks one node once. Again tells that another attempt may help; the
 // error is CodeUnknown if this one may have been executed.
-func (c *Control) attempt(ctx context.Context, to partition.NodeID, k kind, body any) (a *answerBody, again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
+func (c *Control) attempt(ctx context.Context, to partition.NodeID, wait time.Duration, k kind, body any) (a *answerBody, again bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	a, err = c.callOnce(ctx, to, k, body)
 	if err != nil {
@@ -294,6 +298,7 @@ func (c *Control) note(leader partition.NodeID, a *answerBody) {
 
 // follow takes a seat's word for who leads.
 func (c *Control) follow(from, leader partition.NodeID) {
+	defer c.changed.Fire()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if leader == "" || leader == from || !slices.Contains(c.seats.st.Proposal.Seats, leader) {

@@ -427,6 +427,7 @@ func (c *Control) expireLoop(ctx context.Context, s *seat) {
 
 // renewLoop keeps this node's session.
 func (c *Control) renewLoop(ctx context.Context) {
+	var last State
 	for {
 		one, cancel := context.WithTimeout(ctx, c.cfg.SessionTTL/2)
 		a, err := c.ask(one, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
@@ -436,6 +437,11 @@ func (c *Control) renewLoop(ctx context.Context) {
 			c.Hint(a.Catalog)
 		} else if !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
 			c.cfg.Logger.Warn("session not renewed", "err", err)
+		}
+		// Time alone can change what is known of the leader.
+		if now := c.Status().State; now != last {
+			last = now
+			c.changed.Fire()
 		}
 		if !c.pause(ctx, c.cfg.SessionTTL/4) {
 			return

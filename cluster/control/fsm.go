@@ -92,8 +92,7 @@ func (s *state) apply(b []byte) (result, error) {
 		if err != nil {
 			return s.refuse(err)
 		}
-		s.applySessions(c)
-		return result{}, nil
+		return result{err: s.applySessions(c)}, nil
 	case kindCreate:
 		c, err := decode[createBody](k, b)
 		if err != nil {

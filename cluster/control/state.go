@@ -139,15 +139,18 @@ func (s *state) release(node partition.NodeID, r releaseItem) {
 	}
 }
 
-func (s *state) applySessions(b *sessionsBody) {
+// applySessions records which sessions ended and which began. The error is of
+// the first that could not begin; the others do.
+func (s *state) applySessions(b *sessionsBody) (first *partition.Error) {
 	for _, x := range b.Expire {
 		s.expireSession(x.Node, x.Boot)
 	}
 	for _, x := range b.Open {
-		// A refusal is that of an old process or of one node too many; both
-		// will ask again and be answered then.
-		_ = s.openSession(x.Node, x.Boot)
+		if err := s.openSession(x.Node, x.Boot); err != nil && first == nil {
+			first = err
+		}
 	}
+	return first
 }
 
 // applyCreate makes a table and its groups. A second return of true means that
