@@ -43,7 +43,7 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 	case 0:
 		return &replica.Append{Epoch: epoch, Prev: prev, PrevSum: sum, Commit: partition.Index(u("commit")), Records: records()}
 	case 1:
-		return &replica.AppendAck{Epoch: epoch, Match: partition.Index(u("match")), Want: partition.Index(u("want"))}
+		return &replica.AppendAck{Epoch: epoch, Match: partition.Index(u("match")), Want: partition.Index(u("want")), Commit: partition.Index(u("commit"))}
 	case 2:
 		return &replica.Gather{Epoch: epoch}
 	case 3:
@@ -54,7 +54,7 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 	case 5:
 		return &replica.FetchAnswer{Epoch: epoch, Prev: prev, PrevSum: sum, Records: records(), End: position(), Commit: partition.Index(u("commit"))}
 	case 6:
-		return &replica.Probe{Epoch: epoch}
+		return &replica.Probe{Epoch: epoch, Elect: flag("elect"), End: position()}
 	case 7:
 		return &replica.ProbeAnswer{Promised: epoch, Reachable: flag("reachable"), Master: flag("master"), End: position()}
 	case 8:
@@ -90,6 +90,51 @@ func TestReplicaMessagesComeBackEqual(t *testing.T) {
 			t.Fatal("the records were copied")
 		}
 	})
+}
+
+// TestEveryFieldTravels sets every field of every message to something, so that
+// one that is added to a message and forgotten here is noticed. Through is the
+// host's and does not travel.
+func TestEveryFieldTravels(t *testing.T) {
+	next := int64(100)
+	for _, m := range []replica.Message{&replica.Append{}, &replica.AppendAck{}, &replica.Gather{}, &replica.GatherAnswer{}, &replica.Fetch{},
+		&replica.FetchAnswer{}, &replica.Probe{}, &replica.ProbeAnswer{}, &replica.ReadCheck{}, &replica.ReadConfirm{}} {
+		fillFields(t, reflect.ValueOf(m).Elem(), &next)
+		f := Frame{Group: 9, From: 1, To: 2}
+		EncodeReplica(&f, m)
+		f.Body, f.Records = f.append(nil)[HeaderBytes:], nil
+		if got, err := DecodeReplica(f); err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("%+v became %+v: %v", m, got, err)
+		}
+	}
+}
+
+// fillFields gives each field another value than zero; records follow from the
+// fields before them.
+func fillFields(t *testing.T, v reflect.Value, next *int64) {
+	t.Helper()
+	for i := range v.NumField() {
+		f := v.Field(i)
+		switch name := v.Type().Field(i).Name; {
+		case name == "Through":
+		case name == "Records":
+			prev := v.FieldByName("Prev").Interface().(partition.Position)
+			epoch := max(prev.Epoch, partition.Epoch(v.FieldByName("Epoch").Uint()))
+			v.FieldByName("Epoch").SetUint(uint64(epoch))
+			f.Set(reflect.ValueOf(chain(9, prev, uint32(v.FieldByName("PrevSum").Uint()), epoch, []byte("a"), nil)))
+		case f.Kind() == reflect.Struct:
+			fillFields(t, f, next)
+		case f.Kind() == reflect.Bool:
+			f.SetBool(true)
+		case f.CanUint():
+			f.SetUint(uint64(*next))
+		case f.CanInt():
+			f.SetInt(*next)
+		default:
+			t.Fatalf("field %s of %s: how?", name, v.Type())
+		}
+		*next++
+	}
 }
 
 // FuzzDecodeReplica: no body panics, allocates beyond its size or decodes into

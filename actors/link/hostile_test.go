@@ -455,10 +455,10 @@ func dataAttacks() []attack {
 		{name: "records without a count", send: raw(KindAppend, append(body(5, 0, 0, uint32(0), uint32(0), 0), r1...)), open: true, count: "decode"},
 		{name: "append cut short", send: raw(KindAppend, make([]byte, appendHead-1)), open: true, count: "decode"},
 		{name: "empty append", send: raw(KindAppend, nil), open: true, count: "decode"},
-		{name: "ack with bytes too many", send: raw(KindAppendAck, make([]byte, 25)), open: true, count: "decode"},
+		{name: "ack with bytes too many", send: raw(KindAppendAck, make([]byte, 33)), open: true, count: "decode"},
 		{name: "lease for ever", send: raw(KindGatherAnswer, body(5, 0, 0, uint32(0), 0, 1<<62, 0)), open: true, count: "decode"},
 		{name: "negative lease", send: raw(KindGatherAnswer, body(5, 0, 0, uint32(0), 0, -1, 0)), open: true, count: "decode"},
-		{name: "unknown flags", send: header2(raw(KindProbe, make([]byte, 8)), 0x80), open: true, count: "decode"},
+		{name: "unknown flags", send: header2(raw(KindProbe, make([]byte, 24)), 0x80), open: true, count: "decode"},
 		{name: "group 0", send: (&Frame{Kind: KindGather, From: 1, To: 2, Body: make([]byte, 8)}).append(nil), open: true, count: "decode"},
 		{name: "replica 0", send: (&Frame{Kind: KindGather, Group: 1, To: 2, Body: make([]byte, 8)}).append(nil), open: true, count: "decode"},
 	}

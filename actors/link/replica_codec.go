@@ -13,6 +13,7 @@ import (
 // are bits of the frame's flags.
 
 const (
+	flagElect     = 1 << 0 // Probe
 	flagReachable = 1 << 0 // ProbeAnswer
 	flagMaster    = 1 << 1 // ProbeAnswer
 	flagWaiting   = 1 << 0 // ReadConfirm
@@ -36,7 +37,7 @@ func EncodeReplica(f *Frame, m replica.Message) {
 		e.u64(uint64(m.Epoch)).position(m.Prev).u32(m.PrevSum).u32(uint32(len(m.Records))).u64(uint64(m.Commit))
 	case *replica.AppendAck:
 		f.Kind = KindAppendAck
-		e.u64(uint64(m.Epoch)).u64(uint64(m.Match)).u64(uint64(m.Want))
+		e.u64(uint64(m.Epoch)).u64(uint64(m.Match)).u64(uint64(m.Want)).u64(uint64(m.Commit))
 	case *replica.Gather:
 		f.Kind = KindGather
 		e.u64(uint64(m.Epoch))
@@ -51,8 +52,8 @@ func EncodeReplica(f *Frame, m replica.Message) {
 		f.Kind, f.Records = KindFetchAnswer, m.Records
 		e.u64(uint64(m.Epoch)).position(m.Prev).u32(m.PrevSum).u32(uint32(len(m.Records))).position(m.End).u64(uint64(m.Commit))
 	case *replica.Probe:
-		f.Kind = KindProbe
-		e.u64(uint64(m.Epoch))
+		f.Kind, f.Flags = KindProbe, bit(m.Elect, flagElect)
+		e.u64(uint64(m.Epoch)).position(m.End)
 	case *replica.ProbeAnswer:
 		f.Kind, f.Flags = KindProbeAnswer, bit(m.Reachable, flagReachable)|bit(m.Master, flagMaster)
 		e.u64(uint64(m.Promised)).position(m.End)
@@ -95,7 +96,7 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 	case KindAppend:
 		return d.append(f), 0
 	case KindAppendAck:
-		return &replica.AppendAck{Epoch: d.epoch(), Match: d.index(), Want: d.index()}, 0
+		return &replica.AppendAck{Epoch: d.epoch(), Match: d.index(), Want: d.index(), Commit: d.index()}, 0
 	case KindGather:
 		return &replica.Gather{Epoch: d.epoch()}, 0
 	case KindGatherAnswer:
@@ -105,7 +106,7 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 	case KindFetchAnswer:
 		return d.fetchAnswer(f), 0
 	case KindProbe:
-		return &replica.Probe{Epoch: d.epoch()}, 0
+		return &replica.Probe{Epoch: d.epoch(), Elect: f.Flags&flagElect != 0, End: d.position()}, flagElect
 	case KindProbeAnswer:
 		return &replica.ProbeAnswer{Promised: d.epoch(), Reachable: f.Flags&flagReachable != 0,
 			Master: f.Flags&flagMaster != 0, End: d.position()}, flagReachable | flagMaster
