@@ -256,7 +256,7 @@ func (l *Log) rotateFailed(err error) {
 	closing := l.closing
 	l.mu.Unlock()
 	if closing {
-		l.giveUp(err)
+		l.giveUp(err, err)
 		return
 	}
 	if !l.o.Manual {
@@ -273,26 +273,20 @@ func (l *Log) rotateFailed(err error) {
 // poison ends the log: everything that waits fails, in order, and the owner is
 // told to end the process. Nothing is written or synced again.
 func (l *Log) poison(err error) {
-	l.mu.Lock()
-	l.err = err
-	l.mu.Unlock()
 	l.o.Logger.Error("log failed; the process must end", "err", err)
-	l.giveUp(poisoned(err))
+	l.giveUp(err, poisoned(err))
 	l.o.Fatal(err)
 }
 
-// giveUp fails everything that waits.
-func (l *Log) giveUp(err error) {
+// giveUp ends the log for a cause, and answers everything that waits.
+func (l *Log) giveUp(cause, answer error) {
 	l.mu.Lock()
 	all := l.queue
-	l.queue, l.open, l.queued = nil, nil, 0
-	if l.err == nil {
-		l.err = err
-	}
+	l.queue, l.open, l.queued, l.err = nil, nil, 0, cause
 	l.mu.Unlock()
 	for _, b := range all {
 		for _, f := range b.done {
-			f(err)
+			f(answer)
 		}
 	}
 }

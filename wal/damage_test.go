@@ -21,7 +21,11 @@ func filled(t testing.TB, seed uint64, steps int) (*memfs.FS, *workload) {
 	t.Helper()
 	fs, w := memfs.New(seed), newWorkload(seed)
 	l, _ := open(t, fs, options())
-	for range steps {
+	for i := range steps {
+		if i == steps*2/3 { // with an end that was cut by a crash
+			turns(l)
+			l, _ = open(t, fs, options())
+		}
 		s := w.write()
 		err := error(nil)
 		if s.drop {
@@ -30,7 +34,7 @@ func filled(t testing.TB, seed uint64, steps int) (*memfs.FS, *workload) {
 			err = l.Append(s.w, nil)
 		}
 		if err != nil {
-			t.Fatalf("step %+v: %v", s, err)
+			t.Fatalf("step %d of %s: %v", i, s.w.Group, err)
 		}
 		if w.rand.IntN(2) == 0 {
 			l.Turn()

@@ -239,3 +239,46 @@ func TestHotPathAllocates(t *testing.T) {
 		t.Fatalf("%v allocations per 100 records", n)
 	}
 }
+
+// afterRead is a file system that calls f after every read of a file.
+type afterRead struct {
+	*memfs.FS
+	f func()
+}
+
+type afterReadFile struct {
+	wal.File
+	fs *afterRead
+}
+
+func (a *afterRead) Open(name string) (wal.File, error) {
+	f, err := a.FS.Open(name)
+	return &afterReadFile{f, a}, err
+}
+
+func (f *afterReadFile) ReadAt(b []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(b, off)
+	if f.fs.f != nil {
+		f.fs.f()
+	}
+	return n, err
+}
+
+// TestReadBesideWrite: a batch becomes durable in the middle of a read that
+// began when it was not.
+func TestReadBesideWrite(t *testing.T) {
+	fs := &afterRead{FS: memfs.New(1)}
+	o := options()
+	o.BatchBytes = 1024 // each write gets a batch of its own
+	l, _ := open(t, fs, o)
+	c := &chain{g: 1}
+	for range 3 {
+		for range 4 {
+			mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 2, 700)})
+		}
+		l.Turn()
+		fs.f = func() { l.Turn() }
+		sameRecords(t, l, c)
+		fs.f = nil
+	}
+}

@@ -148,7 +148,7 @@ func pad(b []byte) []byte {
 // The newest sealed segment always stays, so that a state table that is damaged
 // can be made anew by reading the segment before it.
 func (l *Log) release() {
-	for len(l.segments) > 2 {
+	for {
 		s := l.segments[0]
 		if s.number+1 >= l.active || s.readers > 0 || l.pinned(s) {
 			return

@@ -142,6 +142,32 @@ func (m *FS) Crash(seed uint64, keep float64) *FS {
 	return n
 }
 
+// Fork returns a copy as it is, with what is unsynced still unsynced: what a
+// process that was killed leaves to the next one.
+func (m *FS) Fork() *FS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := New(0)
+	n.capacity, n.used = m.capacity, m.used
+	copies := map[*file]*file{}
+	fork := func(f *file) *file {
+		if f != nil && copies[f] == nil {
+			copies[f] = &file{cache: slices.Clone(f.cache), disk: slices.Clone(f.disk), dirty: slices.Clone(f.dirty)}
+		}
+		return copies[f]
+	}
+	for name, f := range m.names {
+		n.names[name] = fork(f)
+	}
+	for name, f := range m.disk {
+		n.disk[name] = fork(f)
+	}
+	for _, v := range m.moves {
+		n.moves = append(n.moves, move{from: v.from, to: v.to, file: fork(v.file)})
+	}
+	return n
+}
+
 // Flip changes bits of a byte, in the cache and on disk.
 func (m *FS) Flip(name string, off int64, bits byte) error {
 	m.mu.Lock()
