@@ -292,7 +292,7 @@ func (l *Log) giveUp(cause, answer error) {
 }
 
 // Turn writes one batch, if anything waits, and does the housekeeping that is
-// due; it reports whether more is waiting. Only with Options.Manual.
+// due; it reports whether another can be written. Only with Options.Manual.
 func (l *Log) Turn() (more bool) {
 	l.mu.Lock()
 	b := l.take()
@@ -304,7 +304,7 @@ func (l *Log) Turn() (more bool) {
 	l.doChores()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.queue) > 0
+	return len(l.queue) > 0 && !l.stuck
 }
 
 // Settle ends a time of idleness: an empty batch follows the last one. Only
