@@ -75,6 +75,7 @@ type PeerInfo struct {
 type Config struct {
 	Node partition.NodeID // required
 	Boot uint64           // required; counts the starts of the node
+	Zone string           // of the node; tables are placed by it
 	Dir  string           // required; the control group's own directory
 	// Expect is the number of seats of a cluster that is to be founded. With 0
 	// this node never takes one. Once the control group exists it means

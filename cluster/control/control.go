@@ -174,7 +174,7 @@ func (c *Control) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := Status{HasSeat: c.seats.mine(), State: WaitingForSeats, Why: c.seats.why}
-	if c.seats.st.Phase != founded && c.seats.st.Phase != known {
+	if !c.seats.exists() {
 		return st
 	}
 	st.Group, st.Seats = c.seats.st.Proposal.ID, slices.Clone(c.seats.st.Proposal.Seats)

@@ -392,6 +392,124 @@ func TestDamagedSeatsFile(t *testing.T) {
 	}
 }
 
+// A leader that stands still, as a process that is stopped does, is replaced
+// like a dead one, and does not come back as leader.
+func TestFrozenLeader(t *testing.T) {
+	n := newTestNet(t)
+	for _, id := range []partition.NodeID{"a", "b", "c"} {
+		n.start(id, 3)
+	}
+	d := n.start("d", 3)
+	ctx := deadline(t, 25*time.Second)
+	if _, err := d.CreateTable(ctx, TableSpec{Name: "t", Kind: "kv", Replicas: 1, Nodes: nodesOf("d")}); err != nil {
+		t.Fatal(err)
+	}
+	old := n.leader()
+	old.link.frozen.Lock()
+	start := time.Now()
+	grants, err := d.AcquireLocks(ctx, []LockRequest{{Group: 1, Replica: 1}})
+	took := time.Since(start)
+	old.link.frozen.Unlock()
+	if err != nil || grants[0].Number == 0 {
+		t.Fatalf("%+v, %v", grants, err)
+	}
+	t.Logf("grant %v after the control leader froze", took.Round(time.Millisecond))
+	n.until("one leader", func() bool {
+		leaders := 0
+		for _, x := range n.running() {
+			if s := x.usableSeat(); s != nil && s.leads() {
+				leaders++
+			}
+		}
+		return leaders == 1 && old.Status().State == Ready
+	})
+}
+
+// The log is cut behind a snapshot; a seat that was away for longer than what is
+// left of it gets the snapshot, and a restart begins with it.
+func TestSnapshotsReachASeatThatWasAway(t *testing.T) {
+	n := newTestNet(t)
+	small := func(c *Config) { c.SnapshotThreshold = 10 }
+	ids := []partition.NodeID{"a", "b", "c"}
+	for _, id := range ids {
+		n.start(id, 3, small)
+	}
+	x := n.leader()
+	ctx := deadline(t, 25*time.Second)
+	if _, err := x.CreateTable(ctx, TableSpec{Name: "t", Kind: "kv", Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	away := ids[slices.IndexFunc(ids, func(id partition.NodeID) bool { return id != x.id })]
+	n.stop(away)
+	var last uint64
+	for range 50 {
+		grants, err := x.AcquireLocks(ctx, []LockRequest{{Group: 1, Replica: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = grants[0].Number
+	}
+	s := x.usableSeat()
+	mustDo(t, s.raft.Snapshot().Error())
+	first, err := s.store.FirstIndex()
+	if err != nil || first < 40 {
+		t.Fatalf("the log begins at %d, %v", first, err)
+	}
+	back := n.start(away, 3, small)
+	n.until("state of the seat that was away", func() bool {
+		var got uint64
+		back.usableSeat().fsm.look(func(st *state) { got = st.locks[1].last })
+		return got >= last
+	})
+	for _, id := range ids {
+		n.stop(id)
+	}
+	for _, id := range ids {
+		n.start(id, 3, small)
+	}
+	grants, err := n.nodes["a"].AcquireLocks(ctx, []LockRequest{{Group: 1, Replica: 2, Failover: true}})
+	if err != nil || grants[0].Number <= last {
+		t.Fatalf("after a restart of all: %+v, %v, last was %d", grants, err, last)
+	}
+}
+
+// Many replicas that ask at the same time share few requests, and each gets its
+// own answer.
+func TestLocksAreBatched(t *testing.T) {
+	n := newTestNet(t)
+	a, b := n.start("a", 1), n.start("b", 0)
+	ctx := deadline(t, 25*time.Second)
+	var splits [][]byte
+	for i := range 999 {
+		splits = append(splits, fmt.Appendf(nil, "key-%04d", i))
+	}
+	if _, err := b.CreateTable(ctx, TableSpec{Name: "t", Kind: "kv", Replicas: 1, SplitPoints: splits}); err != nil {
+		t.Fatal(err)
+	}
+	before := a.usableSeat().raft.LastIndex()
+	start := time.Now()
+	failures := make(chan error, 1000)
+	for g := range partition.GroupID(1000) {
+		go func() {
+			grants, err := b.AcquireLocks(ctx, []LockRequest{{Group: g + 1, Replica: 1, Above: uint64(g)}})
+			if err == nil && (grants[0].Group != g+1 || grants[0].Number <= uint64(g) || grants[0].Err != nil) {
+				err = fmt.Errorf("group %d: %+v", g+1, grants[0])
+			}
+			failures <- err
+		}()
+	}
+	for range 1000 {
+		if err := <-failures; err != nil {
+			t.Error(err)
+		}
+	}
+	entries := a.usableSeat().raft.LastIndex() - before
+	t.Logf("1000 locks in %v by %d log entries", time.Since(start).Round(time.Millisecond), entries)
+	if entries > 500 {
+		t.Errorf("1000 locks took %d log entries", entries)
+	}
+}
+
 // How long a lock takes, and how long the first one after the leader's death:
 // figures for the log, asserted nowhere.
 func TestLockFigures(t *testing.T) {

@@ -46,12 +46,10 @@ func (c *Control) followLoop(ctx context.Context) {
 
 // followed returns the seat to ask: each node begins with another one.
 func (c *Control) followed(turn int) partition.NodeID {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.seats.st.Phase != founded && c.seats.st.Phase != known {
+	all := c.knownSeats()
+	if len(all) == 0 {
 		return ""
 	}
-	all := c.seats.st.Proposal.Seats
 	start := int(partition.Checksum([]byte(c.cfg.Node)) % uint32(len(all)))
 	return all[(start+turn)%len(all)]
 }

@@ -198,6 +198,8 @@ type testLink struct {
 	done     chan struct{}
 	once     sync.Once
 
+	frozen sync.RWMutex // locked as long as the process stands still
+
 	mu    sync.Mutex
 	conns []net.Conn
 	idle  map[partition.NodeID][]net.Conn
@@ -210,18 +212,38 @@ func (l *testLink) listen() {
 		if err != nil {
 			return
 		}
-		l.keep(c)
-		go l.serve(c)
+		go l.serve(l.keep(c))
 	}
 }
 
-func (l *testLink) keep(c net.Conn) {
+func (l *testLink) keep(c net.Conn) net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dead {
 		c.Close()
 	}
 	l.conns = append(l.conns, c)
+	return &testConn{Conn: c, l: l}
+}
+
+// testConn is a connection of a process that may stand still: it stays open, but
+// nothing is read and nothing written.
+type testConn struct {
+	net.Conn
+	l *testLink
+}
+
+func (c *testConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.l.frozen.RLock()
+	defer c.l.frozen.RUnlock()
+	return n, err
+}
+
+func (c *testConn) Write(b []byte) (int, error) {
+	c.l.frozen.RLock()
+	defer c.l.frozen.RUnlock()
+	return c.Conn.Write(b)
 }
 
 func (l *testLink) serve(c net.Conn) {
@@ -269,7 +291,7 @@ func (l *testLink) dial(to partition.NodeID, timeout time.Duration, first byte) 
 	if err != nil {
 		return nil, partition.Errorf(partition.CodeUnavailable, "dial %s: %v", to, err)
 	}
-	l.keep(c)
+	c = l.keep(c)
 	if _, err := c.Write([]byte{first}); err != nil {
 		return nil, err
 	}

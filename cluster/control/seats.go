@@ -94,6 +94,9 @@ func viewOf(self partition.NodeID, expect int, peers []PeerInfo) view {
 
 func (s *seats) mine() bool { return s.st.Phase == founded }
 
+// exists reports whether this node knows a control group that was founded.
+func (s *seats) exists() bool { return s.st.Phase == founded || s.st.Phase == known }
+
 // set changes the durable state; on an error nothing has changed.
 func (s *seats) set(st seatState) error {
 	if err := s.save(st); err != nil {

@@ -64,7 +64,7 @@ func (c *Control) envelope() *answerBody {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := &answerBody{Leader: c.leaderLocked()}
-	if c.seats.st.Phase == founded || c.seats.st.Phase == known {
+	if c.seats.exists() {
 		a.Group = c.seats.st.Proposal.ID
 	}
 	return a

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 
+	"pando.dev/pando/internal/mpcheck"
 	"pando.dev/pando/partition"
 )
 
@@ -501,9 +502,23 @@ func decodeMeta(key, b []byte) (described, error) {
 		return described{}, partition.Errorf(partition.CodeCorrupt, "the description of a control snapshot is damaged")
 	}
 	number := be.Uint64(key[1:])
+	c, err := decodeConfiguration(b[40:])
 	return described{number: number, chunks: be.Uint32(b[36:]), meta: &raft.SnapshotMeta{
 		Version: 1, ID: fmt.Sprintf("%016x", number), Index: be.Uint64(b[4:]), Term: be.Uint64(b[12:]),
-		ConfigurationIndex: be.Uint64(b[20:]), Size: int64(be.Uint64(b[28:])),
-		Configuration: raft.DecodeConfiguration(b[40:]),
-	}}, nil
+		ConfigurationIndex: be.Uint64(b[20:]), Size: int64(be.Uint64(b[28:])), Configuration: c,
+	}}, err
+}
+
+// decodeConfiguration reads the library's own form, for which the library would
+// panic if it were damaged.
+func decodeConfiguration(b []byte) (c raft.Configuration, err error) {
+	if err := mpcheck.Check(b); err != nil {
+		return c, fmt.Errorf("configuration of a control snapshot: %w", err)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = partition.Errorf(partition.CodeCorrupt, "configuration of a control snapshot: %v", p)
+		}
+	}()
+	return raft.DecodeConfiguration(b), nil
 }
