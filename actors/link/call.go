@@ -99,21 +99,19 @@ func (l *Links) callSelf(ctx context.Context, body []byte) ([]byte, error) {
 // sendParts sends a body in frames: the first begins with a number and the size.
 // It returns how many were sent.
 func (s *session) sendParts(k Kind, id uint64, number uint32, body []byte) (int, error) {
-	e := encoder{b: make([]byte, 0, callHead+min(len(body), partBytes))}
-	e.u32(number).u32(uint32(len(body)))
 	for sent := 0; ; sent++ {
 		n := min(len(body), partBytes)
+		e := encoder{b: make([]byte, 0, callHead+n)} // sent as it is, so not used again
+		if sent == 0 {
+			e.u32(number).u32(uint32(len(body)))
+		}
 		f := Frame{Kind: k, Group: partition.GroupID(id), Body: append(e.b, body[:n]...)}
 		if body = body[n:]; len(body) == 0 {
 			f.Flags = flagLast
 		}
-		if err := s.send(s.control, &f); err != nil {
-			return sent, err
+		if err := s.send(s.control, &f); err != nil || len(body) == 0 {
+			return sent + int(bit(err == nil, 1)), err
 		}
-		if len(body) == 0 {
-			return sent + 1, nil
-		}
-		e.b = e.b[:0]
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 
 // Frame is one message between two replicas.
 //
-// As given to Send, it must not be changed afterwards; its bytes have been
-// copied when Send returns, so its memory may be dropped, but not reused while
-// records in it are shared with others. As given to OnFrame, Body is a slice of
+// As given to Send, its bytes are never changed again: small parts have been
+// copied when Send returns, large ones are written from where they are. As given
+// to OnFrame, Body is a slice of
 // the chunk that it was read in: it is the receiver's for as long as it wants,
 // never changes, and pins that chunk (4 to 256 KiB) in memory.
 type Frame struct {
@@ -21,8 +21,8 @@ type Frame struct {
 	From  partition.ReplicaID
 	To    partition.ReplicaID
 	Body  []byte
-	// Records go behind Body on the wire, without a copy in between. They are
-	// for sending only: a received frame has everything in Body.
+	// Records go behind Body on the wire. They are for sending only: a received
+	// frame has everything in Body.
 	Records []partition.Record
 }
 
@@ -62,10 +62,16 @@ func (f *Frame) bodySum() uint32 {
 }
 
 // append encodes the frame behind dst.
-func (f *Frame) append(dst []byte) []byte { return f.appendTo(dst, f.bodyBytes(), f.bodySum()) }
+func (f *Frame) append(dst []byte) []byte {
+	dst = append(f.appendHeader(dst, f.bodyBytes(), f.bodySum()), f.Body...)
+	for _, r := range f.Records {
+		dst = append(dst, r...)
+	}
+	return dst
+}
 
-// appendTo is append for who knows the size and the checksum of the body.
-func (f *Frame) appendTo(dst []byte, n int, sum uint32) []byte {
+// appendHeader encodes the header for a body of n bytes with the given checksum.
+func (f *Frame) appendHeader(dst []byte, n int, sum uint32) []byte {
 	le := binary.LittleEndian
 	start := len(dst)
 	dst = le.AppendUint32(dst, frameMagic)
@@ -74,12 +80,7 @@ func (f *Frame) appendTo(dst []byte, n int, sum uint32) []byte {
 	dst = le.AppendUint16(dst, uint16(f.From))
 	dst = le.AppendUint16(dst, uint16(f.To))
 	dst = le.AppendUint64(dst, uint64(f.Group))
-	dst = le.AppendUint32(dst, crc32.Update(sum, castagnoli(), dst[start:]))
-	dst = append(dst, f.Body...)
-	for _, r := range f.Records {
-		dst = append(dst, r...)
-	}
-	return dst
+	return le.AppendUint32(dst, crc32.Update(sum, castagnoli(), dst[start:]))
 }
 
 // castagnoli is the table of CRC32C; the library keeps it.

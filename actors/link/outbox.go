@@ -4,58 +4,53 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"pando.dev/pando/partition"
 )
 
 const (
-	// writeStep is how much is written under one deadline.
-	writeStep = 256 << 10
-	// keepBuffer is the largest buffer kept for the next batch.
-	keepBuffer = 1 << 20
+	// sendChunk is the unit of memory for encoded frames; keepChunks of them stay
+	// for the next batch.
+	sendChunk  = 64 << 10
+	keepChunks = 16
+	// largePart is from how many bytes on a body or record is not copied.
+	largePart = 8 << 10
 )
 
 // outbox is the sending side of a connection: bounded, never blocking for its
 // callers, and writing all that has queued up at once.
 //
-// Whoever finds the connection idle owns its write side for one attempt that
-// does not block: a lone frame leaves on its sender's goroutine, without waking
-// another. What the kernel does not take, and what others queue meanwhile, is
-// the writer goroutine's. Over TLS every write may block, so there the writer
-// does it all.
+// The writer is a goroutine of its own. Senders that write themselves while the
+// connection is quiet were tried and taken out again: DESIGN.md has the numbers.
 type outbox struct {
 	conn    net.Conn
-	raw     syscall.RawConn // nil: no attempts without blocking
 	limit   int
 	timeout time.Duration
-	wake    chan struct{} // from the owner of writing to the writer
+	wake    chan struct{} // from who found the writer idle
 	done    chan struct{} // closed with the outbox
 
-	mu      sync.Mutex
-	queued  []byte // encoded frames that nobody has taken yet
-	taken   []byte // what the owner of writing has still to write
-	spare   []byte
-	held    int  // bytes queued and taken
-	writing bool // the write side has an owner
-	closed  bool
-	attempt attempt // used by the owner of writing
+	mu     sync.Mutex
+	queued batch
+	held   int  // bytes queued and being written
+	busy   bool // the writer has something to write
+	closed bool
+
+	// The writer's while busy.
+	taken    batch
+	gathered net.Buffers // of taken; kept so that writing does not allocate
 }
 
 func newOutbox(c net.Conn, limit int, timeout time.Duration) *outbox {
 	o := &outbox{conn: c, limit: limit, timeout: timeout, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	if t, ok := c.(*net.TCPConn); ok && canTry {
-		if raw, err := t.SyscallConn(); err == nil {
-			o.raw = raw
-		}
-	}
-	o.attempt.do = o.attempt.try
+	// Only a socket writes many parts at once; TLS would make a record of each.
+	_, o.queued.gather = c.(*net.TCPConn)
+	o.taken.gather = o.queued.gather
 	return o
 }
 
-// send queues a frame. It copies it and does not block. A frame is taken if the
-// outbox is empty, whatever the limit.
+// send queues a frame and does not block. A frame is taken if the outbox is
+// empty, whatever the limit.
 func (o *outbox) send(f *Frame) error {
 	n := f.bodyBytes()
 	sum := f.bodySum()
@@ -70,60 +65,34 @@ func (o *outbox) send(f *Frame) error {
 		return partition.Errorf(partition.CodeBusy, "%d bytes wait for the peer, limit %d", held, o.limit)
 	}
 	o.held += n + HeaderBytes
-	o.queued = f.appendTo(o.queued, n, sum)
-	if o.writing {
+	o.queued.add(f, n, sum)
+	if o.busy {
 		o.mu.Unlock()
 		return nil
 	}
-	o.writing = true
+	o.busy = true
 	o.take()
 	o.mu.Unlock()
-	o.flush()
+	o.wake <- struct{}{} // has room: the writer took the last one before it fell idle
 	return nil
 }
 
-// take makes all that is queued the owner's. It is called with the lock.
-func (o *outbox) take() {
-	o.taken, o.queued, o.spare = o.queued, o.spare[:0], nil
-}
+// take makes all that is queued the writer's. It is called with the lock.
+func (o *outbox) take() { o.queued, o.taken = o.taken, o.queued }
 
-// wrote is called by the owner when n bytes of taken are out. It reports whether
-// the owner must go on; otherwise it is the owner no more.
-func (o *outbox) wrote(n int) (more bool) {
+// wrote is called when all that the writer took is out, and reports whether
+// there is more.
+func (o *outbox) wrote() (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.held -= n
-	if n < len(o.taken) {
-		o.taken = o.taken[n:]
-		return true
-	}
-	if cap(o.taken) <= keepBuffer {
-		o.spare = o.taken[:0]
-	}
-	o.taken = nil
-	if o.closed || len(o.queued) == 0 {
-		o.writing = false
+	o.held -= o.taken.bytes
+	o.taken.reset()
+	if o.queued.bytes == 0 {
+		o.busy = false
 		return false
 	}
 	o.take()
 	return true
-}
-
-// flush is the owner's one attempt; what is left goes to the writer.
-func (o *outbox) flush() {
-	if o.raw != nil {
-		n, err := o.attempt.write(o.raw, o.taken)
-		if err != nil {
-			o.close()
-		}
-		if !o.wrote(n) {
-			return
-		}
-	}
-	select {
-	case o.wake <- struct{}{}:
-	case <-o.done:
-	}
 }
 
 // run is the writer goroutine. It ends with the outbox.
@@ -134,28 +103,34 @@ func (o *outbox) run() error {
 		case <-o.done:
 			return nil
 		}
-		for more := true; more; {
-			n, err := o.writeStep()
-			if err != nil {
+		for more := true; more; more = o.wrote() {
+			if err := o.write(); err != nil {
 				o.close()
 				return fmt.Errorf("write frames: %w", err)
 			}
-			more = o.wrote(n)
 		}
 	}
 }
 
-// writeStep writes some of what is taken, with a deadline: a peer that takes
-// nothing for that long is gone.
-func (o *outbox) writeStep() (int, error) {
-	step := o.taken
-	if len(step) > writeStep {
-		step = step[:writeStep]
+// write writes what is taken, with a deadline: a peer that takes nothing for
+// long is gone.
+func (o *outbox) write() error {
+	d := o.timeout + time.Duration(o.taken.bytes/slowest)*time.Second
+	if err := o.conn.SetWriteDeadline(time.Now().Add(d)); err != nil {
+		return err
 	}
-	if err := o.conn.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
-		return 0, err
+	o.taken.cut()
+	if o.taken.gather && len(o.taken.parts) > 1 {
+		o.gathered = o.taken.parts
+		_, err := o.gathered.WriteTo(o.conn)
+		return err
 	}
-	return o.conn.Write(step)
+	for _, p := range o.taken.parts {
+		if _, err := o.conn.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // close refuses what comes from now on and closes the connection.
@@ -176,27 +151,69 @@ func (o *outbox) bytes() int {
 	return o.held
 }
 
-// attempt is one write that does not block. It is kept, with its method value,
-// so that an attempt does not allocate.
-type attempt struct {
-	do  func(fd uintptr) bool
-	b   []byte
-	n   int
-	err error
+// batch is encoded frames: small parts are copied into chunks, large ones are
+// referred to.
+type batch struct {
+	gather bool     // refer to large parts
+	parts  [][]byte // in order, before tail
+	tail   []byte   // what has been copied since the last part
+	bytes  int
+	used   [][]byte // the chunks in parts and tail
+	free   [][]byte // chunks for reuse
 }
 
-func (a *attempt) write(raw syscall.RawConn, b []byte) (int, error) {
-	a.b, a.n, a.err = b, 0, nil
-	err := raw.Write(a.do)
-	a.b = nil
-	if err == nil {
-		err = a.err
+func (b *batch) add(f *Frame, n int, sum uint32) {
+	b.bytes += n + HeaderBytes
+	if cap(b.tail)-len(b.tail) < HeaderBytes {
+		b.grow()
 	}
-	return a.n, err
+	b.tail = f.appendHeader(b.tail, n, sum)
+	b.put(f.Body)
+	for _, r := range f.Records {
+		b.put(r)
+	}
 }
 
-// try always returns true: it does not want to wait until the socket has room.
-func (a *attempt) try(fd uintptr) bool {
-	a.n, a.err = tryWrite(fd, a.b)
-	return true
+func (b *batch) put(x []byte) {
+	if b.gather && len(x) >= largePart {
+		b.cut()
+		b.parts = append(b.parts, x)
+		return
+	}
+	for len(x) > 0 {
+		if len(b.tail) == cap(b.tail) {
+			b.grow()
+		}
+		n := min(len(x), cap(b.tail)-len(b.tail))
+		b.tail = append(b.tail, x[:n]...)
+		x = x[n:]
+	}
+}
+
+// cut makes a part of the tail; what comes goes on behind it in the same chunk.
+func (b *batch) cut() {
+	if n := len(b.tail); n > 0 {
+		b.parts = append(b.parts, b.tail)
+		b.tail = b.tail[n:]
+	}
+}
+
+// grow begins a new chunk.
+func (b *batch) grow() {
+	b.cut()
+	if n := len(b.free); n > 0 {
+		b.tail, b.free = b.free[n-1], b.free[:n-1]
+	} else {
+		b.tail = make([]byte, 0, sendChunk)
+	}
+	b.used = append(b.used, b.tail)
+}
+
+// reset empties the batch and keeps some of its memory.
+func (b *batch) reset() {
+	room := max(0, keepChunks-len(b.free))
+	b.free = append(b.free, b.used[:min(room, len(b.used))]...)
+	clear(b.used)
+	clear(b.parts)
+	b.parts, b.used, b.tail, b.bytes = b.parts[:0], b.used[:0], nil, 0
 }

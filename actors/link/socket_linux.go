@@ -7,25 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canTry tells that tryWrite works here.
-const canTry = true
-
-// tryWrite writes what the socket takes without waiting; that may be nothing.
-func tryWrite(fd uintptr, b []byte) (int, error) {
-	for {
-		n, err := unix.Write(int(fd), b)
-		switch err {
-		case nil:
-			return n, nil
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			return 0, nil
-		}
-		return max(n, 0), err
-	}
-}
-
 // tune makes the kernel give up on a peer that has not acknowledged anything for
 // so long.
 func tune(c net.Conn, d time.Duration) {
