@@ -50,14 +50,17 @@ func problemOf(t testing.TB, w *httptest.ResponseRecorder) httpapi.Problem {
 	return p
 }
 
-// TestAnswers is the table of what every endpoint says to good and bad input.
-func TestAnswers(t *testing.T) {
-	long := strings.Repeat("x", 65)
-	for _, c := range []struct {
-		method, target, body string
-		status               int
-		want                 string // in the body, or the code of the problem from 400 on
-	}{
+// answerCase is a request and what is said to it.
+type answerCase struct {
+	method, target, body string
+	status               int
+	want                 string // in the body, or the code of the problem from 400 on
+}
+
+// TestClusterAnswers is what the endpoints of health and catalog say to good and
+// bad input.
+func TestClusterAnswers(t *testing.T) {
+	checkAnswers(t, []answerCase{
 		{"GET", "/livez", "", 200, "alive"},
 		{"GET", "/readyz", "", 200, "ready"},
 		{"HEAD", "/livez", "", 200, ""},
@@ -87,6 +90,13 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/api/v2/status", "", 404, "not_found"},
 		{"GET", "/", "", 404, "not_found"},
 		{"GET", "/debug/pprof/", "", 404, "not_found"},
+	})
+}
+
+// TestKVAnswers is what the endpoints of keys say to good and bad input.
+func TestKVAnswers(t *testing.T) {
+	long := strings.Repeat("x", 65)
+	checkAnswers(t, []answerCase{
 		{"GET", "/api/v1/kv/t/a", "", 200, "apple"},
 		{"GET", "/api/v1/kv/t/nothing", "", 404, "not_found"},
 		{"GET", "/api/v1/kv/no/a", "", 404, "no_such_table"},
@@ -116,7 +126,11 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/api/v1/kv/t?prefix=a&lo=b", "", 400, "invalid"},
 		{"GET", "/api/v1/kv/t?lo=b&hi=a", "", 200, `"pairs": []`},
 		{"GET", "/api/v1/kv/t?cursor=%21", "", 400, "invalid"},
-	} {
+	})
+}
+
+func checkAnswers(t *testing.T, cases []answerCase) {
+	for _, c := range cases {
 		t.Run(c.method+" "+short(c.target), func(t *testing.T) {
 			tw := newTwin("t")
 			for k, v := range map[string]string{"a": "apple", "a/b": "slash"} {

@@ -29,7 +29,6 @@ type demo struct {
 	verbose bool
 
 	dir   string
-	mu    sync.Mutex
 	nodes []*member
 }
 

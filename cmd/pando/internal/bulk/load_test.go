@@ -108,6 +108,19 @@ func TestLoadAndExport(t *testing.T) {
 	}
 }
 
+// TestExportLeavesNothingOut: also not the keys that follow another one at once,
+// wherever a page ends.
+func TestExportLeavesNothingOut(t *testing.T) {
+	tb := &table{pairs: map[string]string{"a": "1", "a\x00": "2", "a\x00\x00": "3", "a\x01": "4", "b": "5"}}
+	for page := 1; page <= 6; page++ {
+		var out bytes.Buffer
+		done, err := Export(t.Context(), ExportConfig{Scan: tb.scan, To: &out, Raw: true, Page: page})
+		if err != nil || out.String() != "1\n2\n3\n4\n5\n" || done.Pairs != 5 {
+			t.Errorf("pages of %d: %q %+v %v", page, out.String(), done, err)
+		}
+	}
+}
+
 // TestLoadOrder: of several records with one key the last in the input wins,
 // however many writes are under way.
 func TestLoadOrder(t *testing.T) {
