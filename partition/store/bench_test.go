@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func benchKey(b []byte, i uint64) []byte {
 
 func diskEngine(b *testing.B, o Options) *Engine {
 	o.Dir, o.FS = b.TempDir(), vfs.Default
+	def(&o.MemoryBytes, 256<<20)
 	return newTestEngine(b, o)
 }
 
@@ -84,6 +86,58 @@ func benchApply(b *testing.B, size, batch int, mode string) {
 	if n := e.Stats().Stalls; n > 0 {
 		b.Errorf("%d stalls", n)
 	}
+}
+
+// BenchmarkHotStores is a thousand replicas that are written alike, by two
+// writers in batches of 16.
+func BenchmarkHotStores(b *testing.B) {
+	for _, size := range []int{128, 1024} {
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) { benchHot(b, 1000, size) })
+	}
+}
+
+func benchHot(b *testing.B, stores, size int) {
+	const batch = 16
+	e := diskEngine(b, Options{CacheBytes: 64 << 20})
+	all := make([]*Store, stores)
+	next := make([]partition.Index, stores)
+	for g := range all {
+		all[g] = openStore(b, e, partition.GroupID(g+1))
+		if _, err := all[g].Applied(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(int64(size))
+	b.ResetTimer()
+	began := cpuTime()
+	var done sync.WaitGroup
+	for half := range 2 {
+		done.Go(func() {
+			value, key := make([]byte, size), make([]byte, 0, 16)
+			for n := 0; n < b.N/2; n += batch {
+				g := 2*((n/batch*7919)%(stores/2)) + half
+				waitRoom(all[g])
+				next[g]++
+				if err := all[g].Apply(next[g], func(w partition.Writer) error {
+					for i := range batch {
+						key = benchKey(key, uint64(n+i))
+						if err := w.Set(key, value); err != nil {
+							return err
+						}
+					}
+					return nil
+				}); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done.Wait()
+	b.StopTimer()
+	reportCPU(b, began, b.N)
+	b.ReportMetric(float64(e.Stats().Flushes), "flushes")
+	b.ReportMetric(float64(e.Stats().WrittenBytes)/float64(b.N*size), "w-amp")
 }
 
 // BenchmarkView is a view opened, read once and closed.
@@ -180,7 +234,7 @@ func cpuTime() time.Duration {
 
 // reportCPU adds the processor time per operation since began.
 func reportCPU(b *testing.B, began time.Duration, n int) {
-	b.ReportMetric(float64((cpuTime() - began).Nanoseconds())/float64(n), "cpu-ns/op")
+	b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(n), "cpu-ns/op")
 }
 
 func descriptors() int {

@@ -56,6 +56,9 @@ func (sp *space) checkpoint(ctx context.Context, db *pebble.DB, dir string) (m M
 	if err := sp.flush(ctx); err != nil {
 		return m, err
 	}
+	if err := sp.ensureManifest(ctx, db); err != nil {
+		return m, err
+	}
 	if err := sp.e.makeDir(sp.fs.PathDir(dir)); err != nil {
 		return m, err
 	}
@@ -80,6 +83,32 @@ func (sp *space) checkpoint(ctx context.Context, db *pebble.DB, dir string) (m M
 	}
 	m.Files, err = sp.sumUp(ctx, dir)
 	return m, err
+}
+
+// ensureManifest makes a store that was opened and not changed since write its
+// MANIFEST: Pebble begins one with the first change after Open, and until then
+// its checkpoints have an empty one. Writing the applied index once more
+// changes nothing.
+func (sp *space) ensureManifest(ctx context.Context, db *pebble.DB) error {
+	if sp.manifest.Load() {
+		return nil
+	}
+	sp.applyMu.Lock()
+	err := db.Set(appliedKey(), appliedValue(partition.Index(sp.applied.Load())), pebble.NoSync)
+	sp.applyMu.Unlock()
+	if err != nil {
+		return err
+	}
+	for !sp.manifest.Load() {
+		select {
+		case <-sp.startFlush():
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-sp.e.quit:
+			return errClosed
+		}
+	}
+	return nil
 }
 
 // indexOf opens a checkpoint for reading, which also shows that it is whole,
@@ -161,8 +190,9 @@ func (fs *thinFS) sum(ctx context.Context, path string) (uint32, error) {
 }
 
 // Install makes dir, a checkpoint whose files the caller has checked against
-// their manifest, the store of a replica that has none in that generation. It
-// renames dir. It is up to the log when the new generation counts.
+// their manifest and synced, the store of a replica that has none in that
+// generation. It renames dir. It is up to the log when the new generation
+// counts.
 func (e *Engine) Install(dir string, g partition.GroupID, generation uint32) error {
 	id := ID{Group: g, Generation: generation}
 	to := id.path(e)

@@ -219,6 +219,29 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
+// TestCheckpointAfterWaking: a store that was opened and not written since has
+// a checkpoint like any other.
+func TestCheckpointAfterWaking(t *testing.T) {
+	e := newTestEngine(t, Options{})
+	s := openStore(t, e, 1)
+	fill(t, s, 3)
+	for !s.sp.hibernate() { // the flush that Flush waited for is about to land
+		if t.Context().Err() != nil {
+			t.Fatal("still open")
+		}
+	}
+	m, err := s.Checkpoint(t.Context(), "data/stage/copy")
+	if err != nil || m.Index != 3 {
+		t.Fatalf("checkpoint at %d: %v", m.Index, err)
+	}
+	if err := e.Install("data/stage/copy", 2, 1); err != nil {
+		t.Fatal(err)
+	}
+	if m, i := state(t, openStore(t, e, 2)); len(m) != 3 || i != 3 {
+		t.Fatalf("the copy has %d keys at %d", len(m), i)
+	}
+}
+
 // TestCheckpointGivenUp: a context that ends leaves nothing behind.
 func TestCheckpointGivenUp(t *testing.T) {
 	fs := vfs.NewMem()

@@ -51,8 +51,11 @@ type Engine struct {
 	sweep     chan struct{} // the trash has something to remove
 	tasks     sync.WaitGroup
 	filters   sync.Pool // of *filter, all clear
+	template  func() ([]templateFile, error)
 
 	unflushed atomic.Int64 // bytes applied and not durable, of all stores
+	lookAt    atomic.Int64 // what unflushed must pass to make another flush due
+	flights   atomic.Int32 // flushes under way that the engine started
 	flushes   atomic.Int64
 	stalls    atomic.Int64
 	poisoned  atomic.Pointer[error] // why the process is ending
@@ -99,6 +102,8 @@ func NewEngine(o Options) (*Engine, error) {
 		roomFor:   make(map[*Store]func()),
 	}
 	e.fs = e.newFS(func(error) {})
+	e.template = sync.OnceValues(e.makeTemplate)
+	e.lookAt.Store(e.high())
 	e.filters.New = func() any { return newFilter() }
 	e.spare = e.cache.Reserve(int(spare))
 	for _, d := range []string{storesDir, trashDir} {
@@ -108,6 +113,7 @@ func NewEngine(o Options) (*Engine, error) {
 			return nil, classify(fmt.Errorf("make %s: %w", e.path(d), err))
 		}
 	}
+	e.removeEmpty()
 	e.tasks.Add(2)
 	go e.control()
 	go e.removeTrash()

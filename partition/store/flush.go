@@ -33,6 +33,8 @@ func (sp *space) startFlush() <-chan struct{} {
 		return flight
 	}
 	sp.flight = flight
+	sp.flying.Store(true)
+	sp.e.flights.Add(1)
 	sp.uses.Add(1)
 	sp.mu.Unlock()
 	sp.urgent.Store(false)
@@ -57,6 +59,8 @@ func (sp *space) startFlush() <-chan struct{} {
 func (sp *space) landed(flight chan struct{}) {
 	sp.mu.Lock()
 	sp.flight = nil
+	sp.flying.Store(false)
+	sp.e.flights.Add(-1)
 	sp.mu.Unlock()
 	close(flight)
 	sp.release()
@@ -110,9 +114,13 @@ func (sp *space) needsRoom() bool {
 	return sp.e.unflushed.Load() >= sp.e.o.MemoryBytes || own >= sp.e.o.storeRoom() || own > 0 && sp.fault.Load() != nil
 }
 
-// applied wakes the controller when an apply made it due.
+// applied wakes the controller if the apply made something due that it could
+// start: it is called half a million times a second.
 func (e *Engine) applied(sp *space) {
-	if e.unflushed.Load() > e.high() || sp.unflushed.Load() >= e.o.memTable {
+	if e.flights.Load() >= flushWidth {
+		return // it looks again when one of them ends
+	}
+	if e.unflushed.Load() > e.lookAt.Load() || sp.unflushed.Load() >= e.o.memTable && !sp.flying.Load() {
 		e.wakeControl()
 	}
 }
@@ -154,27 +162,21 @@ func (e *Engine) controlOnce() {
 		if sp.ended.Load() {
 			sp.refresh()
 		}
-		since, ok := sp.dirtySince()
-		if !ok {
-			continue
+		if since, ok := sp.dirtySince(); ok {
+			p.stores = append(p.stores, dirtyStore{
+				ref: i, bytes: sp.unflushed.Load(), since: since, flushing: sp.flying.Load(),
+				urgent: sp.urgent.Load() || sp.fault.Load() != nil,
+			})
 		}
-		p.stores = append(p.stores, dirtyStore{
-			ref: i, bytes: sp.unflushed.Load(), since: since, flushing: sp.inFlight(),
-			urgent: sp.urgent.Load() || sp.fault.Load() != nil,
-		})
 	}
-	for _, ref := range p.choose() {
+	chosen := p.choose()
+	e.lookAt.Store(p.high + p.flushing())
+	for _, ref := range chosen {
 		dirty[ref].startFlush()
 	}
 	for _, fn := range e.haveRoom() {
 		fn()
 	}
-}
-
-func (sp *space) inFlight() bool {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	return sp.flight != nil
 }
 
 // dirtySpaces is a copy, so that no store's mutex is taken under dirtyMu.

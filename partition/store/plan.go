@@ -70,3 +70,14 @@ func (p *plan) best(crowded bool) int {
 	}
 	return largest
 }
+
+// flushing is the bytes of the stores that are being flushed, once choose has
+// chosen.
+func (p *plan) flushing() (n int64) {
+	for i := range p.stores {
+		if p.stores[i].flushing {
+			n += p.stores[i].bytes
+		}
+	}
+	return n
+}

@@ -29,11 +29,14 @@ type space struct {
 	owner   atomic.Pointer[Store] // the only handle whose calls are served
 	lastUse atomic.Int64          // engine time
 	urgent  atomic.Bool           // someone waits for a flush
+	flying  atomic.Bool           // flight is not nil
 	ended   atomic.Bool           // a flush ended that nobody has looked at
 
 	applied atomic.Uint64 // last index applied; known once the store was open
 	durable atomic.Uint64 // what a crash leaves; never above applied
 	known   atomic.Bool   // applied and durable were read from disk
+
+	manifest atomic.Bool // Pebble has begun a MANIFEST since the store was opened
 
 	unflushed atomic.Int64 // = ledger's rest
 	fault     atomic.Pointer[error]
@@ -137,7 +140,14 @@ func (sp *space) openLocked() error {
 	}
 	sp.fs.patient.Store(false)
 	sp.fs.quiet.Store(fresh)
+	sp.manifest.Store(false)
 	sp.compactor = sp.e.scheduler.newCompactor()
+	defer sp.fs.quiet.Store(false)
+	if fresh {
+		if err := sp.fromTemplate(); err != nil {
+			return err
+		}
+	}
 	db, err := pebble.Open(sp.dir, sp.e.pebbleOptions(sp))
 	sp.fs.quiet.Store(false)
 	if err != nil {
@@ -258,6 +268,7 @@ func (sp *space) events() *pebble.EventListener {
 				sp.fault.Store(nil)
 			}
 		},
+		ManifestCreated: func(i pebble.ManifestCreateInfo) { sp.manifest.Store(i.Err == nil) },
 		BackgroundError: sp.setFault,
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			sp.damage.CompareAndSwap(nil, &partition.Error{

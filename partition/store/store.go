@@ -72,9 +72,11 @@ func (s *Store) Apply(index partition.Index, fn func(w partition.Writer) error) 
 	return nil
 }
 
-// Applied is the index of the last apply, 0 for a new store. The caller knows
-// from its log what it must be at least: a store that is behind what was
-// reported as durable has lost files, and its replica must be replaced.
+// Applied is the index of the last apply, 0 for a new store. Right after the
+// first use it is what survived the last run, and Durable is the same; the log
+// may have been told less. It must not have been told more: a store that is
+// behind what was reported as durable has lost files, and its replica must be
+// replaced.
 func (s *Store) Applied() (partition.Index, error) {
 	if !s.sp.known.Load() || s.sp.owner.Load() != s {
 		if _, err := s.use(); err != nil {

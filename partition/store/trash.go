@@ -112,3 +112,17 @@ func (e *Engine) removeTrash() {
 		}
 	}
 }
+
+// removeEmpty removes the directories of groups that have no store any more.
+// It runs before any store is made.
+func (e *Engine) removeEmpty() {
+	groups, err := e.fs.List(e.path(storesDir))
+	if err != nil {
+		return // whoever opens a store will say it
+	}
+	for _, g := range groups {
+		if names, err := e.fs.List(e.path(storesDir, g)); err == nil && len(names) == 0 {
+			_ = e.fs.Remove(e.path(storesDir, g))
+		}
+	}
+}
