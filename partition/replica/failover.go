@@ -185,7 +185,8 @@ func (r *Replica) onProbe(from peerRef, m *Probe) {
 	r.seen = max(r.seen, m.Epoch)
 	r.send(from, r.probeAnswer())
 	if p := r.peer(from.id); p != nil {
-		p.down, p.ask = false, true
+		p.down = false // it does not know this master: what was sent is lost
+		p.again(r)
 	}
 	if r.master == from.id && m.Epoch == r.promised {
 		r.master = 0 // who asks for a master in its own epoch is none any more
@@ -345,7 +346,7 @@ func (r *Replica) onLocked(number uint64) {
 		return
 	}
 	r.attempt.lock = number
-	if e <= r.promised || number > math.MaxUint64>>16 {
+	if e <= r.promised || number == 0 || number > math.MaxUint64>>16 {
 		r.abandon("the lock handed out an old number")
 		return
 	}

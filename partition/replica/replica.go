@@ -335,6 +335,10 @@ func (r *Replica) trace(what string) {
 // log.
 func assert(ok bool, format string, args ...any) {
 	if !ok {
-		panic("replica: " + fmt.Sprintf(format, args...))
+		broken(format, args...)
 	}
+}
+
+func broken(format string, args ...any) {
+	panic("replica: " + fmt.Sprintf(format, args...))
 }
