@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 
 	"pando.dev/pando/cluster/internal/pulse"
@@ -238,7 +237,7 @@ func (c *Control) takeSeat(ctx context.Context) error {
 	c.mu.Lock()
 	all := slices.Clone(c.seats.st.Proposal.Seats)
 	c.mu.Unlock()
-	s, err := openSeat(&c.cfg, vfs.Default, all, c.publish, c.stopSeat)
+	s, err := openSeat(&c.cfg, all, c.publish, c.stopSeat)
 	if err != nil {
 		return err
 	}

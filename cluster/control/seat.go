@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 
 	"pando.dev/pando/cluster/internal/logline"
@@ -43,33 +42,23 @@ type seat struct {
 	observer *raft.Observer
 	observed chan raft.Observation
 
-	// mu guards renewed and term: when each session was renewed last, on this
-	// node's clock, since this node leads in term.
-	mu      sync.Mutex
-	renewed map[partition.NodeID]renewal
-	term    uint64
-	ticked  partition.Time
+	mu       sync.Mutex // guards renewals
+	renewals renewals
 	// creating keeps two tables from being prepared for the same group ids.
 	creating sync.Mutex
-}
-
-// renewal is the last sign of life of a node's process.
-type renewal struct {
-	at   partition.Time
-	boot uint64
 }
 
 // openSeat starts the library on this node's store, which it founds with the
 // given seats if it is empty. All seats found with the same set, so it does not
 // matter which of them does it first.
-func openSeat(c *Config, fs vfs.FS, seats []partition.NodeID, changed func(), fatal func(error)) (*seat, error) {
-	st, err := openStore(fs, filepath.Join(c.Dir, "store"), c.Logger)
+func openSeat(c *Config, seats []partition.NodeID, changed func(), fatal func(error)) (*seat, error) {
+	st, err := openStore(filepath.Join(c.Dir, "store"), c.Logger)
 	if err != nil {
 		return nil, err
 	}
 	s := &seat{
 		fsm: newFSM(changed, fatal), store: st, now: c.Now,
-		renewed: map[partition.NodeID]renewal{}, observed: make(chan raft.Observation, 16),
+		renewals: renewals{last: map[partition.NodeID]renewal{}}, observed: make(chan raft.Observation, 16),
 	}
 	if err := s.start(c, seats); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the control group's seat: %w", err), st.Close())
@@ -154,47 +143,19 @@ func (s *seat) renew(node partition.NodeID, boot uint64) (open bool, err *partit
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.renewed[node] = renewal{at: s.now(), boot: boot}
+	s.renewals.renew(s.now(), node, boot)
 	return open, nil
 }
 
-// silent returns the sessions that have not been renewed for longer than ttl.
-// It must be called every so often, at most period apart, by one goroutine: a
-// longer pause means that this process stood still and could not hear, so the
-// time of the pause does not count.
-func (s *seat) silent(ttl, period time.Duration) []sessionItem {
-	leads, term := s.leads(), s.raft.CurrentTerm()
+// silent returns the sessions that this seat, if it leads, finds to have ended.
+// One goroutine calls it, at most period apart.
+func (s *seat) silent(ttl, period time.Duration) (all []sessionItem) {
+	term := uint64(0)
+	if s.leads() {
+		term = s.raft.CurrentTerm()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
-	pause := now - s.ticked - 2*period
-	s.ticked = now
-	if !leads {
-		s.term = 0
-		return nil
-	}
-	fresh := s.term != term
-	s.term = term
-	var all []sessionItem
-	live := make(map[partition.NodeID]renewal)
-	s.fsm.look(func(st *state) {
-		for node, x := range st.sessions {
-			if x.expired {
-				continue
-			}
-			r, ok := s.renewed[node]
-			switch {
-			case fresh || !ok || r.boot != x.boot:
-				r = renewal{at: now, boot: x.boot}
-			case pause > 0:
-				r.at += pause
-			}
-			live[node] = r
-			if now-r.at > ttl {
-				all = append(all, sessionItem{Node: node, Boot: x.boot})
-			}
-		}
-	})
-	s.renewed = live
+	s.fsm.look(func(st *state) { all = s.renewals.silent(s.now(), term, st.sessions, ttl, period) })
 	return all
 }

@@ -56,7 +56,11 @@ var (
 
 // openStore opens or creates the store. A disk error that cannot be survived
 // ends the process: what was promised may not be on disk.
-func openStore(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
+func openStore(dir string, log *slog.Logger) (*store, error) {
+	return openStoreOn(vfs.Default, dir, log)
+}
+
+func openStoreOn(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
 	o := &pebble.Options{
 		FS: fs, Logger: storeLog{log}, FormatMajorVersion: pebble.FormatValueSeparation,
 		CacheSize: storeCacheBytes, MemTableSize: 4 << 20,
