@@ -489,10 +489,14 @@ func (s *schedule) stabilize() {
 	for k := range w.cut {
 		delete(w.cut, k)
 	}
-	for _, n := range w.nodes {
+	away := s.drawAway()
+	for i, n := range w.nodes {
 		n.stalled = false
 		n.resume()
-		if !n.up {
+		switch {
+		case away&(1<<i) != 0:
+			n.crash()
+		case !n.up:
 			n.boots()
 		}
 	}
@@ -523,6 +527,28 @@ func (s *schedule) stabilize() {
 	w.check.violated("no progress after the faults: write at %d, %s; clients %v\n%s", at, s.converged(at), s.busy(), s.log)
 }
 
+// drawAway is a random set of nodes that never come back, such that the others
+// suffice. Whoever is there must not depend on those who are not.
+func (s *schedule) drawAway() int {
+	if s.p.membership {
+		return 0
+	}
+	m := s.w.nodes[0].rep.active.Last()
+	for range 20 {
+		away := s.rng.IntN(1 << len(s.w.nodes))
+		here := func(id partition.ReplicaID) bool { return away&(1<<(id-1)) == 0 }
+		full := func(id partition.ReplicaID) bool { x, _ := m.Member(id); return here(id) && x.Kind == partition.Full }
+		able := false
+		for _, x := range m.Members {
+			able = able || full(x.Replica)
+		}
+		if able && m.Durable(here) && m.CanFailover(here) {
+			return away
+		}
+	}
+	return 0
+}
+
 func (s *schedule) busy() (busy []int) {
 	for i, c := range s.clients {
 		if c.busy {
@@ -540,6 +566,9 @@ func (s *schedule) converged(at partition.Index) string {
 	}
 	for _, x := range m.rep.active.Last().Members {
 		n := s.w.node(x.Replica)
+		if !n.up {
+			continue
+		}
 		if n.rep.applied < at || n.rep.applied != m.rep.applied || n.rep.commit != m.rep.commit || n.rep.log.last != m.rep.log.last {
 			return fmt.Sprintf("%d is behind: %s", n.id, n.rep.Status())
 		}

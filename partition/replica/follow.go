@@ -194,8 +194,11 @@ func (r *Replica) knowMaster(from peerRef) {
 	if r.master != from.id {
 		r.trace("knows master")
 	}
-	r.master, r.masterDown, r.deadline, r.why = from.id, false, 0, ""
+	r.master, r.deadline, r.why = from.id, 0, ""
 	r.follow.master, r.attempt.tries = from, 0
+	// A message of a master that has died since may still come in: what it says
+	// of its life is no more than the hints say.
+	r.masterDown = !r.cfg.Neighbours.Reachable(from.node)
 }
 
 func (r *Replica) onGather(from peerRef, m *Gather) error {
