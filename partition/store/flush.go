@@ -108,6 +108,16 @@ func (sp *space) refresh() {
 	sp.e.o.Durable(sp.id.Group, sp.id.Generation, index)
 }
 
+// announce says again what is durable: the log may not know what an earlier
+// run made so.
+func (sp *space) announce() {
+	sp.durableMu.Lock()
+	defer sp.durableMu.Unlock()
+	if i := sp.durable.Load(); i > 0 {
+		sp.e.o.Durable(sp.id.Group, sp.id.Generation, partition.Index(i))
+	}
+}
+
 // needsRoom is NeedsRoom.
 func (sp *space) needsRoom() bool {
 	own := sp.unflushed.Load()

@@ -61,11 +61,11 @@ type Options struct {
 	// default logs and exits with status 1, which is also what happens if
 	// Fatal does return.
 	Fatal func(error)
-	// Durable is called when more of a store is known to be durable, with the
-	// index through which it is: the log need not keep what is below. Calls
-	// for one store are in order and never concurrent; they come from the
-	// engine's own goroutines, or from Flush and Checkpoint, and must not block
-	// or call back into the Engine.
+	// Durable is called when more of a store is known to be durable, and when a
+	// store is opened, with the index through which it is: the log need not keep
+	// what is below. Calls for one store are in order and never concurrent. They
+	// come from the engine's goroutines or from within a call on the store, so
+	// Durable must not block nor call back into the engine.
 	Durable func(g partition.GroupID, generation uint32, i partition.Index)
 
 	// memTable is memTableBytes; tests make it small to meet full memtables

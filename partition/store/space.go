@@ -87,6 +87,15 @@ func (sp *space) acquire() (*pebble.DB, error) {
 	if err := sp.e.takeSlot(); err != nil {
 		return nil, err
 	}
+	db, err := sp.openAndUse()
+	if err == nil {
+		sp.announce()
+	}
+	return db, err
+}
+
+// openAndUse uses up a slot that was taken, or gives it back.
+func (sp *space) openAndUse() (*pebble.DB, error) {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if sp.db != nil || sp.dropped {

@@ -119,12 +119,15 @@ func (s *Store) Flush(ctx context.Context) (partition.Index, error) {
 }
 
 // FlushSoon asks for a flush without waiting for it: the caller's log wants to
-// let go of the records that the store has not made durable.
+// let go of the records that the store has not made durable. If there is
+// nothing to flush, Options.Durable is told again how far the store is.
 func (s *Store) FlushSoon() {
-	if s.sp.unflushed.Load() > 0 {
-		s.sp.urgent.Store(true)
-		s.sp.e.wakeControl()
+	if s.sp.unflushed.Load() == 0 {
+		s.sp.announce()
+		return
 	}
+	s.sp.urgent.Store(true)
+	s.sp.e.wakeControl()
 }
 
 // NeedsRoom reports that there is too much in memory, of this store or of all,

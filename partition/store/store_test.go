@@ -121,10 +121,18 @@ func TestApplyFlushReopen(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	e = newTestEngine(t, Options{FS: fs})
+	durable = 0
+	e = newTestEngine(t, Options{FS: fs, Durable: func(_ partition.GroupID, _ uint32, i partition.Index) { durable = i }})
 	s = openStore(t, e, 7)
 	m, i := state(t, s)
 	if len(m) != 10 || i != 10 {
 		t.Fatalf("after reopening: %d keys at %d", len(m), i)
+	}
+	if durable != 10 || s.Durable() != 10 {
+		t.Fatalf("after reopening: durable %d, told %d", s.Durable(), durable)
+	}
+	durable = 0
+	if s.FlushSoon(); durable != 10 {
+		t.Fatalf("nothing to flush: told %d", durable)
 	}
 }
