@@ -173,7 +173,7 @@ type Report struct {
 
 // Stats is a snapshot of the log's counters.
 type Stats struct {
-	Appends, Records, RecordBytes uint64 // accepted; bytes without padding
+	Appends, Records, RecordBytes uint64 // made durable; bytes without padding
 	Batches, BatchBytes, Syncs    uint64 // written; bytes with padding
 	Segments, Spares              int
 	LogBytes                      int64 // size of all segments but the spares

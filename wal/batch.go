@@ -28,6 +28,8 @@ type batch struct {
 	writes int
 	bytes  int
 	done   []func(error)
+	// records and their bytes are for Stats.
+	records, recordBytes int
 	// touched are the groups in it.
 	touched []touch
 	// reserve is the room that the echo of the batch before takes at the end.

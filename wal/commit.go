@@ -164,6 +164,9 @@ func (l *Log) durable(b *batch, image []byte, took time.Duration) []func(error) 
 	l.queued -= b.bytes
 	l.writes.Add(-int64(b.writes))
 	l.unproven = len(b.touched) > 0
+	l.stats.Appends += uint64(b.writes)
+	l.stats.Records += uint64(b.records)
+	l.stats.RecordBytes += uint64(b.recordBytes)
 	l.stats.Batches++
 	l.stats.BatchBytes += uint64(len(image))
 	l.stats.Syncs++

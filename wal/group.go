@@ -8,7 +8,7 @@ import (
 
 // spanBytes bounds how far behind its entry's start a record may lie: what a
 // read of one record has to walk over at most, beyond one batch.
-const spanBytes = 64 << 10
+const spanBytes = 256 << 10
 
 // entry says where count records from first on are: the first at off, in the
 // batch at the offset batch, the others behind it in the same segment, in order

@@ -22,8 +22,18 @@ type Log struct {
 
 	// mu guards everything below, and all groups, segments and batches, except
 	// for a closed batch that the committer writes. It is never held over I/O.
-	mu     sync.Mutex
-	groups map[partition.GroupID]*group
+	// What every append changes stands first, so that few cache lines wander.
+	mu      sync.Mutex
+	asleep  bool // the committer waits for a token
+	noSpace bool // too little of the disk is free
+	stuck   bool // there was no space for the next segment
+	closing bool
+	closed  bool
+	queued  int          // bytes in queue
+	writes  atomic.Int64 // appends in queue; read without the lock
+	open    *batch       // the last in queue, while it takes writes
+	err     error        // the log is poisoned
+	groups  map[partition.GroupID]*group
 	// rowBytes bounds the size of a state table. It grows with what is added,
 	// and is made exact by every new table.
 	rowBytes int
@@ -33,13 +43,10 @@ type Log struct {
 	active   uint64
 	logBytes int64
 	// seq is the number of the next batch. queue holds the batches that are not
-	// yet durable, oldest first; open is the last of them while it takes writes.
-	seq    uint64
-	queue  []*batch
-	open   *batch
-	queued int          // bytes in queue
-	writes atomic.Int64 // appends in queue; read without the lock
-	idle   []*batch
+	// yet durable, oldest first; idle are buffers to be used again.
+	seq   uint64
+	queue []*batch
+	idle  []*batch
 	// echoes are those of the last closed batches of this segment, newest last.
 	echoes []echo
 	// dirty are the groups whose progress moved since it was last written.
@@ -51,20 +58,14 @@ type Log struct {
 	released []*segment
 	spares   []uint64
 	spareSeq uint64
-	noSpace  bool  // too little of the disk is free
-	stuck    bool  // there was no space for the next segment
-	err      error // the log is poisoned
-	closing  bool
-	closed   bool
 	stats    Stats
 
 	// filling is held while a spare is made.
 	filling sync.Mutex
 
 	// work and chores wake the committer and the housekeeper; each holds one
-	// token. asleep: the committer waits for a token.
+	// token.
 	work, chores chan struct{}
-	asleep       bool
 	stop         chan struct{}  // closed when both are to end
 	ended, kept  sync.WaitGroup // committer and housekeeper
 }
@@ -161,7 +162,6 @@ func (l *Log) enqueue(b *batch, done func(error)) (wake bool) {
 	}
 	b.writes++
 	l.writes.Add(1)
-	l.stats.Appends++
 	wake, l.asleep = l.asleep, false
 	return wake
 }
@@ -236,8 +236,8 @@ func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
 	if n.config {
 		l.rowBytes += max(0, g.rowBound()-bound)
 	}
-	l.stats.Records += uint64(len(w.Records))
-	l.stats.RecordBytes += uint64(n.records)
+	b.records += len(w.Records)
+	b.recordBytes += n.records
 	l.took(b, n.bytes)
 	b.touch(g, b.items-start)
 }

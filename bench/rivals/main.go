@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -34,7 +35,12 @@ type config struct {
 	writers []int
 	sizes   []int
 	only    string
+	quiet   float64
+	wait    time.Duration
 }
+
+// maxRetries bounds the repetitions of one measurement for quietness' sake.
+const maxRetries = 400
 
 func main() {
 	c := config{}
@@ -42,6 +48,8 @@ func main() {
 	flag.DurationVar(&c.time, "time", 400*time.Millisecond, "length of one measurement")
 	flag.StringVar(&c.dir, "dir", "", "directory on the disk to measure (default: the system's for temporary files)")
 	flag.StringVar(&c.only, "only", "", "measure only the logs whose names contain this")
+	flag.Float64Var(&c.quiet, "quiet", 0, "repeat a measurement while others used more than this share of the processors (0: never)")
+	flag.DurationVar(&c.wait, "wait", 200*time.Millisecond, "pause before such a repetition")
 	writers := flag.String("writers", "1,4,16,64,256", "numbers of writers")
 	sizes := flag.String("sizes", "128,1024", "payload sizes in bytes")
 	flag.Parse()
@@ -64,59 +72,111 @@ func numbers(s string) []int {
 
 func run(c *config) error {
 	for _, size := range c.sizes {
-		rates := map[string]map[int]float64{}
+		t := table{rate: map[string]map[int]float64{}, cpu: map[string]map[int]float64{}}
 		for _, n := range c.writers {
-			if err := cell(c, size, n, rates); err != nil {
+			if err := t.cell(c, size, n); err != nil {
 				return err
 			}
 		}
-		show(c, size, rates)
+		t.show(c, size)
 	}
 	return nil
 }
 
+// table holds the medians by log and number of writers: durable records per
+// second, and microseconds of processor time per record.
+type table struct{ rate, cpu map[string]map[int]float64 }
+
 // cell measures all logs with n writers, in interleaved rounds.
-func cell(c *config, size, n int, rates map[string]map[int]float64) error {
-	all := map[string][]float64{}
+func (t *table) cell(c *config, size, n int) error {
+	rates, cpus := map[string][]float64{}, map[string][]float64{}
 	for range c.rounds {
 		for _, x := range contestants() {
 			if !strings.Contains(x.name, c.only) {
 				continue
 			}
-			rate, err := measure(c, x, size, n)
+			rate, cpu, err := quietly(c, x, size, n)
 			if err != nil {
 				return fmt.Errorf("%s, %d writers of %d bytes: %w", x.name, n, size, err)
 			}
-			all[x.name] = append(all[x.name], rate)
+			rates[x.name] = append(rates[x.name], rate)
+			cpus[x.name] = append(cpus[x.name], cpu)
 		}
 	}
-	for name, r := range all {
-		slices.Sort(r)
-		if rates[name] == nil {
-			rates[name] = map[int]float64{}
+	for name := range rates {
+		if t.rate[name] == nil {
+			t.rate[name], t.cpu[name] = map[int]float64{}, map[int]float64{}
 		}
-		rates[name][n] = r[len(r)/2]
+		t.rate[name][n], t.cpu[name][n] = median(rates[name]), median(cpus[name])
 	}
 	return nil
 }
 
-// measure returns the durable records per second of n blocking writers.
-func measure(c *config, x contestant, size, n int) (float64, error) {
+func median(all []float64) float64 {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// processor is the processor time that this process has used.
+func processor() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// quietly measures until nobody else disturbs, if that is asked for.
+func quietly(c *config, x contestant, size, n int) (rate, cpu float64, err error) {
+	for range maxRetries {
+		busy, own, start := machine(), processor(), time.Now()
+		rate, cpu, err = measure(c, x, size, n)
+		others := (machine() - busy) - (processor() - own)
+		share := others.Seconds() / time.Since(start).Seconds() / float64(runtime.NumCPU())
+		if err != nil || c.quiet == 0 || share <= c.quiet {
+			return rate, cpu, err
+		}
+		time.Sleep(c.wait)
+	}
+	return 0, 0, fmt.Errorf("others used more than %.0f %% of the processors, %d times in a row", c.quiet*100, maxRetries)
+}
+
+// machine is the processor time that all processes have used; 0 where that is
+// not known.
+func machine() time.Duration {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	ticks := 0
+	for i, f := range strings.Fields(line) {
+		if i >= 1 && i <= 8 && i != 4 && i != 5 { // all but idle and waiting for disks
+			n, _ := strconv.Atoi(f)
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// measure returns the durable records per second of n blocking writers, and the
+// processor time per record in microseconds, housekeeping included.
+func measure(c *config, x contestant, size, n int) (rate, cpu float64, err error) {
 	dir, err := os.MkdirTemp(c.dir, "rivals-")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	t, err := x.open(dir)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	runtime.GC()
 	var count atomic.Int64
 	var stop atomic.Bool
 	var failed atomic.Value
 	var wg sync.WaitGroup
-	start := time.Now()
+	start, used := time.Now(), processor()
 	for i := range n {
 		write := t.writer(i)
 		wg.Go(func() {
@@ -135,15 +195,17 @@ func measure(c *config, x contestant, size, n int) (float64, error) {
 	time.Sleep(c.time)
 	stop.Store(true)
 	wg.Wait()
-	took := time.Since(start)
+	took, spent := time.Since(start), processor()-used
 	if err, _ := failed.Load().(error); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return float64(count.Load()) / took.Seconds(), t.close()
+	done := float64(max(1, count.Load()))
+	return done / took.Seconds(), spent.Seconds() * 1e6 / done, t.close()
 }
 
 // show prints the table of one payload size.
-func show(c *config, size int, rates map[string]map[int]float64) {
+func (t *table) show(c *config, size int) {
+	rates := t.rate
 	fmt.Printf("\n%d B payload: durable records/s, median of %d rounds of %v, GOMAXPROCS %d\n",
 		size, c.rounds, c.time, runtime.GOMAXPROCS(0))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -159,6 +221,16 @@ func show(c *config, size int, rates map[string]map[int]float64) {
 		fmt.Fprintf(w, "%s\t", x.name)
 		for _, n := range c.writers {
 			fmt.Fprintf(w, "%.1fk\t", rates[x.name][n]/1000)
+		}
+		fmt.Fprintln(w)
+	}
+	for _, x := range contestants() {
+		if rates[x.name] == nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s us CPU/record\t", x.name)
+		for _, n := range c.writers {
+			fmt.Fprintf(w, "%.2f\t", t.cpu[x.name][n])
 		}
 		fmt.Fprintln(w)
 	}
