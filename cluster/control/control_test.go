@@ -359,6 +359,14 @@ func TestHostileRequests(t *testing.T) {
 	if _, err := a.CreateTable(deadline(t, 10*time.Second), TableSpec{Name: "t", Kind: "kv", Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
+	// A lock belongs to the node that the link has identified, whatever it says.
+	forged := body(kindAskLocks, &locksBody{Node: "b", Boot: 1, Acquire: []acquireItem{{Group: 1, Replica: 1}}})
+	a.Serve(t.Context(), "x", forged)
+	a.usableSeat().fsm.look(func(st *state) {
+		if h := st.locks[1].holder; h.Node != "x" {
+			t.Errorf("the lock belongs to %+v, asked has x", h)
+		}
+	})
 }
 
 // The seats file of another node, or a damaged one, is refused.
