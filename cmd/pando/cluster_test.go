@@ -38,7 +38,7 @@ func TestCluster(t *testing.T) {
 	}
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
-			Dir: "testdata/script/cluster", Cmds: scriptCommands(), RequireExplicitExec: true,
+			Dir: "testdata/script/cluster", Cmds: scriptCommands(t), RequireExplicitExec: true,
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("PANDO_ADDR", p.nodes[0].http+","+p.nodes[1].http+","+p.nodes[2].http)
 				e.Setenv("N1_DIR", p.nodes[0].dir)

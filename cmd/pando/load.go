@@ -46,7 +46,7 @@ func (c *cli) loadCommand() *cobra.Command {
 	f.StringVar(&l.format.Key, "key", "", "column (by number from 0, or by name) or JSON field that is the key")
 	f.StringSliceVar(&l.format.Value, "value", nil, "columns or fields that are the value (default: the whole record)")
 	f.BoolVar(&l.format.Header, "header", false, "the first record names the columns and is not loaded")
-	f.IntVar(&l.run.Workers, "in-flight", 64, "writes under way at once")
+	f.IntVar(&l.run.Workers, "in-flight", 128, "writes under way at once")
 	f.DurationVar(&l.run.Patience, "patience", time.Minute, "how long one record is tried before the load gives up")
 	f.BoolVar(&l.run.SkipBad, "skip-bad", false, "count records without a key instead of ending")
 	f.StringVar(&l.progress, "progress", "", "progress file (default: <file's name>.<table>.pando-load here)")

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 }
 
 // scriptCommands are what scripts have besides testscript's own.
-func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
+func scriptCommands(t *testing.T) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		// exits <code> <command> <args>...: the command ends with that exit code.
 		"exits": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -40,13 +40,10 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		},
 		// freeport <variable>...: each variable becomes a port that nobody holds.
 		"freeport": func(ts *testscript.TestScript, _ bool, args []string) {
-			for _, name := range args {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
+			for i, addr := range freePorts(t, len(args)) {
+				_, port, err := net.SplitHostPort(addr)
 				ts.Check(err)
-				_, port, err := net.SplitHostPort(l.Addr().String())
-				ts.Check(err)
-				ts.Check(l.Close())
-				ts.Setenv(name, port)
+				ts.Setenv(args[i], port)
 			}
 		},
 		// bytes <file> <n>: writes a file with n bytes; bytes <variable>= <n> sets it.
@@ -99,5 +96,5 @@ func inputLines(n int) []byte {
 // TestCommandLine runs the scripts that need no node.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{Dir: "testdata/script/alone", Cmds: scriptCommands(), RequireExplicitExec: true})
+	testscript.Run(t, testscript.Params{Dir: "testdata/script/alone", Cmds: scriptCommands(t), RequireExplicitExec: true})
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -54,8 +55,9 @@ func newProcesses(t *testing.T, n, seats int) *processes {
 	t.Helper()
 	p := &processes{t: t}
 	base := t.TempDir()
+	addrs := freePorts(t, 3*n)
 	for i := range n {
-		ports := freePorts(t, 3)
+		ports := addrs[3*i:]
 		x := &process{
 			name: fmt.Sprintf("n%d", i+1), cluster: "e2e", zone: string(rune('a' + i)), dir: filepath.Join(base, fmt.Sprintf("n%d", i+1)),
 			link: ports[0], gossip: ports[1], http: ports[2],
@@ -76,18 +78,25 @@ func newProcesses(t *testing.T, n, seats int) *processes {
 	return p
 }
 
-// freePorts are loopback addresses that nobody holds at the moment.
+// freePorts are loopback addresses that nobody holds at the moment. They are
+// below the ports that systems give to outgoing connections: otherwise some
+// connection could take the port of a node while that is down.
 func freePorts(t testing.TB, n int) (addrs []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const first, ports, tries = 20_000, 10_000, 1_000
+	for range tries {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
+		if addrs = append(addrs, addr); len(addrs) == n {
+			return addrs
+		}
 	}
-	return addrs
+	t.Fatalf("only %d of %d ports are free", len(addrs), n)
+	return nil
 }
 
 // start starts the node's process. It does not wait.
