@@ -57,8 +57,10 @@ type TraceEvent struct {
 // it is the genesis record alone.
 type Restored struct {
 	Promised partition.Epoch
-	Commit   partition.Index // at least this is committed
-	Applied  partition.Index // the state reflects this; at most Commit
+	// Commit is known to be committed, so is Applied. A Commit behind Last counts
+	// as Last: the commit index is stored without a sync of its own.
+	Commit  partition.Index
+	Applied partition.Index // the state reflects this; at most Last
 	// First and Last bound the records in the log; Last is First-1 if there are
 	// none. BeforeFirst is the position of the record before First.
 	First, Last partition.Index
@@ -125,8 +127,8 @@ func (r *Restored) validate() error {
 	if r.First == 0 || r.Last+1 < r.First || r.BeforeFirst.Index != r.First-1 {
 		return bad("records %d to %d behind %s", r.First, r.Last, r.BeforeFirst)
 	}
-	if r.Commit > r.Last || r.Applied > r.Commit {
-		return bad("applied %d, commit %d, last %d", r.Applied, r.Commit, r.Last)
+	if r.Applied > r.Last {
+		return bad("the state reflects %d, the log ends at %d: it has lost what was synced", r.Applied, r.Last)
 	}
 	if (len(r.Runs) == 0) != (r.Last < r.First) {
 		return bad("%d runs for records %d to %d", len(r.Runs), r.First, r.Last)

@@ -32,6 +32,10 @@ type Persisted struct{ Seq uint64 }
 // Applied says that the state reflects every record up to Index.
 type Applied struct{ Index partition.Index }
 
+// Truncated says that the host's log begins at First now: what was before it is
+// committed, applied, and safe in the state.
+type Truncated struct{ First partition.Index }
+
 // Propose asks the master to append commands. Each is answered by one Reply.
 type Propose struct{ Proposals []Proposal }
 
@@ -66,6 +70,7 @@ func (Tick) input()        {}
 func (Received) input()    {}
 func (Persisted) input()   {}
 func (Applied) input()     {}
+func (Truncated) input()   {}
 func (Propose) input()     {}
 func (ReadIndex) input()   {}
 func (Locked) input()      {}

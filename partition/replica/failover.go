@@ -342,7 +342,9 @@ func (r *Replica) onLocked(number uint64) {
 		e = partition.NewEpoch(number, 0)
 	}
 	if r.phase != locking {
-		r.locks = append(r.locks, &ReleaseLock{Number: number})
+		if number != r.attempt.lock { // not the one that is held, told twice
+			r.locks = append(r.locks, &ReleaseLock{Number: number})
+		}
 		return
 	}
 	r.attempt.lock = number

@@ -274,6 +274,20 @@ func (r *Replica) onApplied(i partition.Index) error {
 	return nil
 }
 
+// onTruncated notes where the host's log begins now.
+func (r *Replica) onTruncated(first partition.Index) error {
+	if first > r.applied+1 {
+		return partition.Errorf(partition.CodeInvalid, "the log is truncated below %d, the state reflects only %d", first, r.applied)
+	}
+	r.log.truncate(first)
+	for _, p := range r.mastery.peers {
+		if p.next < r.log.first {
+			p.again(r) // it may have more than is known here
+		}
+	}
+	return nil
+}
+
 // onFetch supplies records to the candidate that holds this replica's promise,
 // and to nobody else.
 func (r *Replica) onFetch(from peerRef, m *Fetch) {

@@ -181,6 +181,24 @@ func (l *log) cut(after partition.Index, sum uint32) {
 	}
 }
 
+// truncate notes that the host has dropped the records before first.
+func (l *log) truncate(first partition.Index) {
+	if first <= l.first {
+		return
+	}
+	e, _ := l.epochAt(first - 1)
+	l.before = partition.Position{Epoch: e, Index: first - 1}
+	n := len(l.runs)
+	if first <= l.last {
+		n = l.runOf(first)
+	}
+	l.runs = slices.Clone(l.runs[n:])
+	if len(l.runs) > 0 {
+		l.runs[0].First = max(l.runs[0].First, first)
+	}
+	l.first = first
+}
+
 // trim lets go of the oldest records in memory while they exceed the limit. What
 // the host was not yet given stays.
 func (l *log) trim() {

@@ -64,16 +64,25 @@ func (r *Replica) becomeMaster() {
 	r.trace("leads")
 }
 
-// appendOwn puts proposals into the log, all in one buffer.
+// encodeBytes bounds the buffer that records of one drain share, since the oldest
+// of them keeps the whole buffer in memory.
+const encodeBytes = 1 << 20
+
+// appendOwn puts proposals into the log, encoded into as few buffers as it takes.
 func (r *Replica) appendOwn(proposals []Proposal) {
 	size := 0
 	for i := range proposals {
 		size += partition.RecordHeaderBytes + len(proposals[i].Payload)
 	}
-	buf := make([]byte, 0, size)
+	var buf []byte
 	l := r.log
 	for i := range proposals {
 		p := &proposals[i]
+		need := partition.RecordHeaderBytes + len(p.Payload)
+		if cap(buf)-len(buf) < need {
+			buf = make([]byte, 0, max(need, min(size, encodeBytes)))
+		}
+		size -= need
 		start := len(buf)
 		buf = partition.AppendRecord(buf, partition.Header{
 			Group: r.cfg.Group, Index: l.last + 1, Epoch: r.promised, Prev: l.lastSum, Kind: p.Kind,

@@ -99,6 +99,9 @@ func (p *peer) tick(r *Replica) {
 		return
 	}
 	p.deadline = 0
+	if p.next < r.log.first {
+		return // it needs a copy
+	}
 	if !r.cfg.Neighbours.Reachable(p.node) {
 		p.down = true
 		return
@@ -108,9 +111,9 @@ func (p *peer) tick(r *Replica) {
 }
 
 // again starts anew behind what the peer is known to have. If nothing is known,
-// a question for the end of the log comes first.
+// or too little, a question for the end of its log comes first.
 func (p *peer) again(r *Replica) {
-	if p.match == 0 {
+	if p.match == 0 || p.match+1 < r.log.first {
 		p.rewind(r.log.last + 1)
 		return
 	}

@@ -61,19 +61,18 @@ type Replica struct {
 	deadline   partition.Time      // of the phase, 0 if it has none
 	why        string              // the last reason not to be master
 
-	follow   follow
-	attempt  attempt
-	mastery  mastery
-	writing  []written // Persists under way, oldest first
-	seq      uint64    // of the last Persist
-	stored   stored
-	view     *View // the last that was published
-	sends    []Work
-	locks    []Work
-	replies  []Work
-	out      []Work // of the last settle, not yet yielded
-	alarm    partition.Time
-	settling bool
+	follow  follow
+	attempt attempt
+	mastery mastery
+	writing []written // Persists under way, oldest first
+	seq     uint64    // of the last Persist
+	stored  stored
+	view    *View // the last that was published
+	sends   []Work
+	locks   []Work
+	replies []Work
+	out     []Work         // of the last settle, not yet yielded
+	alarm   partition.Time // that the host was asked for, 0 if it has come
 }
 
 // written is a Persist under way: what is on disk when it is.
@@ -102,9 +101,9 @@ func New(cfg Config, r Restored) (*Replica, error) {
 	p := &Replica{
 		cfg: cfg, promised: r.Promised, synced: r.Promised, seen: r.Promised,
 		restarted: r.Restarted, log: newLog(r, cfg.TailBytes),
-		durable: r.Last, commit: r.Commit, applied: r.Applied,
-		stored: stored{promise: r.Promised, commit: r.Commit},
+		durable: r.Last, commit: min(max(r.Commit, r.Applied), r.Last), applied: r.Applied,
 	}
+	p.stored = stored{promise: p.promised, commit: p.commit}
 	p.setActive()
 	if m, ok := p.active.Member(p.promised.Replica()); ok {
 		p.promisedNode = m.Node
@@ -125,6 +124,8 @@ func (r *Replica) Step(e Event) error {
 		return r.onPersisted(in.Seq)
 	case Applied:
 		return r.onApplied(in.Index)
+	case Truncated:
+		return r.onTruncated(in.First)
 	case Propose:
 		r.onPropose(in.Proposals)
 	case ReadIndex:
@@ -309,7 +310,7 @@ func (r *Replica) members() iter.Seq[partition.Member] {
 	}
 }
 
-// advanceCommit learns that everything up to c is committed.
+// learnCommit learns that everything up to c is committed.
 func (r *Replica) learnCommit(c partition.Index) {
 	c = min(c, r.log.last)
 	if c <= r.commit {

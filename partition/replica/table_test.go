@@ -189,8 +189,7 @@ func TestNewRefuses(t *testing.T) {
 		"first 0":                   func(_ *Config, r *Restored) { r.First = 0 },
 		"last before first":         func(_ *Config, r *Restored) { r.First, r.Last = 5, 3 },
 		"a wrong position before":   func(_ *Config, r *Restored) { r.BeforeFirst.Index = 4 },
-		"commit behind the end":     func(_ *Config, r *Restored) { r.Commit = 2 },
-		"applied behind commit":     func(_ *Config, r *Restored) { r.Applied = 1 },
+		"applied behind the end":    func(_ *Config, r *Restored) { r.Applied = 2 },
 		"no runs":                   func(_ *Config, r *Restored) { r.Runs = nil },
 		"runs that begin too late":  func(_ *Config, r *Restored) { r.Runs[0].First = 2 },
 		"runs out of order":         func(_ *Config, r *Restored) { r.Last, r.Runs = 2, []EpochRun{{0, 1}, {0, 2}} },
@@ -236,6 +235,7 @@ func TestStepRefuses(t *testing.T) {
 		{"a message from itself", received(1, &Probe{}), partition.CodeInvalid},
 		{"a sync that was not asked for", Persisted{99}, partition.CodeInvalid},
 		{"an apply that was not asked for", Applied{9}, partition.CodeInvalid},
+		{"a truncation of what is not applied", Truncated{2}, partition.CodeInvalid},
 		{"an apply of what is applied", Applied{0}, partition.CodeInvalid},
 		{"an append in another's epoch", received(3, &Append{Epoch: e22}), partition.CodeInvalid},
 		{"a gather in another's epoch", received(3, &Gather{Epoch: e42}), partition.CodeInvalid},
@@ -317,6 +317,16 @@ func TestSnipUnderway(t *testing.T) {
 	l.wantSent("ack epoch 2.2 match 4 commit 0")
 	if l.r.log.last != 4 || !l.r.log.has(fork[0].Position()) {
 		t.Errorf("log ends at %s", l.r.log.end())
+	}
+}
+
+// The commit index is stored without a sync of its own: the log may end before.
+func TestRestoredCommit(t *testing.T) {
+	for _, c := range []struct{ commit, applied, want partition.Index }{{9, 0, 1}, {0, 1, 1}, {0, 0, 0}} {
+		l := newLone(t, func(_ *Config, r *Restored) { r.Commit, r.Applied = c.commit, c.applied })
+		if got := l.r.Status().Commit; got != c.want {
+			t.Errorf("commit %d and applied %d give %d", c.commit, c.applied, got)
+		}
 	}
 }
 
