@@ -1,8 +1,60 @@
 // Package replica is the protocol of one replica: how a group elects a master,
-// appends, commits, fails over and serves linearizable reads.
+// appends, commits, fails over and serves linearizable reads; and how committed
+// records are executed exactly once.
 //
-// A Replica is a machine. Its owner feeds it one [Event] at a time through
-// Step, then does the [Work] that Ready yields. It has no clock, no goroutine
-// and no I/O, so the same code runs under real actors and under a simulator
-// that owns time, network and disk.
+// A [Replica] is a machine. Its owner, the host, feeds it one [Event] at a time
+// through Step, then does the [Work] that Ready yields. It has no clock, no
+// goroutine and no I/O, so the same code runs under real actors and under a
+// simulator that owns time, network and disk. Many Steps may come before one
+// Ready: their work is then consolidated, which is where batching comes from.
+//
+//	          NodeDown, or no master known
+//	+------+ ------------------------------> +---------+  somebody reaches the master
+//	| peer |                                 | probing | ------------------> peer
+//	+------+ <-----------------------------+ +---------+
+//	   ^      refused, lost, too few,      |      | nobody does; better candidates
+//	   |      a newer epoch                |      v first (waiting)
+//	   |                                   | +---------+  +-----------+  +-----------+
+//	   |                                   +-| locking |->| promising |->| gathering |
+//	   |                                     +---------+  +-----------+  +-----------+
+//	   |                                      Locked       Persisted       |      ^
+//	   |                                                          newer log v      | copied
+//	   |                                                                 +----------+
+//	   |                                                                 | fetching |
+//	   |   a newer epoch, records not durable in time,                   +----------+
+//	   |   no eligible full member any more                   failover set |
+//	   |                                                                   v
+//	+--------+   leases over   +------------+   committed  +----------+
+//	| master | <-------------- | recovering | <----------- | leveling |
+//	+--------+                 +------------+              +----------+
+//
+// # What a host must do
+//
+// Start with [New] and what is on disk, then Step a [Tick]: from it the replica
+// learns the time. Give every event the node's monotonic time.
+//
+// Do the work of one Ready in its order. Of Persist only the hand-over to the
+// log is waited for: from then on reads of the log must show it, though it is
+// not yet on disk. [Persisted] follows when it is, in the order of Seq; a Persist
+// without Sync needs no event. A record that a message or an Apply names by range
+// is read before the next Persist of the same replica is handed over, since that
+// one may snip it; if it cannot be read, drop the message.
+//
+// Publish the view before anything that comes after it. A reader takes the state
+// first, then the newest view, and then checks that its clock is before the
+// view's LeaseEnd.
+//
+// Every change of Neighbours.Reachable is followed by [NodeUp] or [NodeDown].
+// The replica asks for alarms only while it waits for something, so that an idle
+// group costs nothing: it relies on these hints to wake up.
+//
+// A replica whose state or log is damaged, or that panics, is thrown away and
+// made anew from the log. It never goes on with a mastership.
+//
+// # Where to read
+//
+// The stories in testdata/golden first, in their order; then event.go, message.go
+// and work.go; then replica.go, follow.go, failover.go, master.go, peer.go,
+// lease.go and read.go. session.go and execute.go stand for themselves. ready.go
+// turns what has changed into work.
 package replica

@@ -56,7 +56,8 @@ type ReadIndex struct{ ID uint64 }
 type Locked struct{ Number uint64 }
 
 // LockRefused answers AcquireLock: somebody else holds the lock, or nobody could
-// be asked.
+// be asked. To a candidate that was given the lock it says that the lock is lost;
+// a master does not care.
 type LockRefused struct{}
 
 // NodeDown is a hint that a node cannot be reached. It starts questions, never

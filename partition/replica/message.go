@@ -16,13 +16,14 @@ type Message interface{ message() }
 type Append struct {
 	Epoch   partition.Epoch
 	Prev    partition.Position
-	PrevSum uint32 // checksum of the record at Prev
+	PrevSum uint32 // checksum of the record at Prev; 0: not known
 	Commit  partition.Index
 	Records []partition.Record
 	// Through is used between machine and host only: if it is above Prev.Index
 	// and Records is empty, the host reads the records up to Through, or fewer
 	// but at least one, from its log and puts them in, with Prev.Epoch and
-	// PrevSum, before it sends. The machine no longer holds them in memory.
+	// PrevSum (the Prev of the first of them), before it sends, in at most
+	// MaxAppendBytes. The machine no longer holds them in memory.
 	Through partition.Index
 }
 
@@ -92,10 +93,12 @@ type Probe struct {
 // ProbeAnswer answers Probe.
 type ProbeAnswer struct {
 	Promised partition.Epoch
-	// Reachable: the node of the replica that Promised names answers heartbeats
-	// of the sender's node, or the sender is that master itself.
+	// Reachable: the sender knows the master of the epoch Promised, and that
+	// master's node answers heartbeats of the sender's node; or the sender is that
+	// master itself.
 	Reachable bool
-	// Master: the sender is master in the epoch Promised.
+	// Master: the sender is master in the epoch Promised. Unasked and without it,
+	// the replica that Promised names says that it has resigned.
 	Master bool
 	End    partition.Position
 }

@@ -11,7 +11,9 @@ import (
 type Work interface{ work() }
 
 // Persist asks to make a change of the log durable: first the promise, then the
-// snip, then the records. Everything persisted earlier is durable before it.
+// snip, then the records. Everything persisted earlier is durable before it. A
+// crash may leave the promise alone, or the promise and the snip, or these and
+// the first of the records, but never a later part without the earlier ones.
 type Persist struct {
 	Seq     uint64
 	Promise partition.Epoch // the promise from now on
@@ -24,7 +26,8 @@ type Persist struct {
 	Sync bool
 }
 
-// Send asks to send a message to another replica. It may be lost.
+// Send asks to send a message to another replica. It may be lost. Node is empty
+// if the replica is in no active configuration and no message of it has told.
 type Send struct {
 	To      partition.ReplicaID
 	Node    partition.NodeID
@@ -52,12 +55,13 @@ type Reply struct {
 	Err   *partition.Error
 }
 
-// Alarm asks for a Tick at the given time. It replaces the alarm before; a zero
-// time cancels it.
+// Alarm asks for a Tick at the given time. It replaces the alarm before. One that
+// is no longer needed is not cancelled; it comes once and nothing follows.
 type Alarm struct{ At partition.Time }
 
 // AcquireLock asks for the group's lock with a number of at least Above+1,
-// answered by Locked or LockRefused. Witnesses are the members, this one
+// answered by Locked or LockRefused. LockRefused may also come later, to say that
+// the lock is lost. Witnesses are the members, this one
 // included, that cannot reach the holder; if they are a failover set the lock
 // is granted anew at once.
 type AcquireLock struct {
@@ -100,8 +104,18 @@ type View struct {
 // Neighbours is what the replica's node knows of the nodes around it. Liveness
 // and leases are kept per pair of nodes, never per group; a replica asks here
 // instead of keeping timers. Calls do not block.
+//
+// A grant of node B to node A lasts for Config.Lease from when B receives A's
+// heartbeat, and A counts it from before it sent that heartbeat, less a margin.
+// The clocks' difference in speed enters twice, between A and B and between B and
+// the next master, so the margin is at least twice the greatest relative drift.
+// For a group B's grants count only in the epoch that B's replica has promised.
+// What B knows of that is lost in a restart, so before its first grant after one
+// B reads the promises of its replicas, and A drops nothing: grants made before
+// the restart run out by themselves.
 type Neighbours interface {
-	// Reachable reports whether the node has answered heartbeats lately.
+	// Reachable reports whether the node has answered heartbeats lately. Every
+	// change is followed by a NodeUp or NodeDown event.
 	Reachable(partition.NodeID) bool
 	// Revoke tells that this node's replica of the group is about to promise
 	// epoch: from now on no grant to holder is extended for the group in an
