@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"io"
@@ -217,6 +218,42 @@ func TestServerLife(t *testing.T) {
 	}
 	if _, err := httpapi.Listen(httpapi.ServerConfig{Addr: "7301"}); partition.CodeOf(err) != partition.CodeInvalid {
 		t.Errorf("no port: %v", err)
+	}
+}
+
+// TestHostileRequests: what is too long is refused by its own limit, with and
+// without a length said before, and the server goes on.
+func TestHostileRequests(t *testing.T) {
+	tw := newTwin("t")
+	c, s := serve(t, newHandler(t, tw, nil))
+	for name, want := range map[string]int{
+		"body without a length":    http.StatusRequestEntityTooLarge,
+		"header over the limit":    http.StatusRequestHeaderFieldsTooLarge,
+		"path over the limit":      http.StatusRequestHeaderFieldsTooLarge,
+		"escape that is cut short": http.StatusBadRequest,
+	} {
+		raw := map[string]string{
+			"body without a length":    "PUT /api/v1/kv/t/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n80\r\n" + strings.Repeat("x", 128) + "\r\n0\r\n\r\n",
+			"header over the limit":    "GET /livez HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 80<<10) + "\r\n\r\n",
+			"path over the limit":      "GET /" + strings.Repeat("x", 80<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
+			"escape that is cut short": "GET /api/v1/kv/t/%f HTTP/1.1\r\nHost: x\r\n\r\n",
+		}[name]
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.WriteString(conn, raw) // it may be cut off in the middle
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != want {
+			t.Errorf("%s: %v, %v, want %d", name, resp, err, want)
+		}
+		conn.Close()
+	}
+	if tw.writes != 0 {
+		t.Error("something was written")
+	}
+	if _, err := c.Put(t.Context(), "t", []byte("k"), []byte("v"), httpapi.Condition{}); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

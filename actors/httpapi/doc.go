@@ -15,6 +15,7 @@
 //	GET    /api/v1/kv/{table}/{key}            one value, raw or as JSON
 //	PUT    /api/v1/kv/{table}/{key}            store the body
 //	DELETE /api/v1/kv/{table}/{key}            delete the key
+//	GET    /debug/pprof/                       profiles, only if switched on (admin)
 //
 // A key that is not plain text is given as ?key64= in base64 (URL alphabet,
 // padding optional) and without the last path element. Reads take

@@ -56,13 +56,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.rate < 1 || d.every <= 0 {
 		return &usageError{fmt.Errorf("rate %d and every %v must be positive", d.rate, d.every)}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if err := d.prepareDir(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.stop(ctx)) }()
-	if err := d.start(ctx, cancel); err != nil {
+	if err := d.start(ctx); err != nil {
 		return d.interrupted(ctx, err)
 	}
 	d.explain()
@@ -93,9 +91,8 @@ func (d *demo) prepareDir() (err error) {
 	return nil
 }
 
-// start brings up the nodes and the table. A node that must not go on ends the
-// demo through fatal.
-func (d *demo) start(ctx context.Context, fatal context.CancelCauseFunc) error {
+// start brings up the nodes and the table.
+func (d *demo) start(ctx context.Context) error {
 	logger := slog.New(slog.DiscardHandler)
 	if d.verbose {
 		logger = slog.New(slog.NewTextHandler(d.cli.err, nil))
@@ -105,7 +102,7 @@ func (d *demo) start(ctx context.Context, fatal context.CancelCauseFunc) error {
 		cfg := memberConfig{logger: logger, http: freePort(7301 + i), node: actors.Config{
 			Dir: filepath.Join(d.dir, fmt.Sprintf("n%d", i+1)), Cluster: "demo", NodeID: partition.NodeID(fmt.Sprintf("n%d", i+1)),
 			Zone: zone, Listen: freePort(7101 + i), Gossip: freePort(7201 + i), Expect: 3, Logger: logger,
-			WALSegmentBytes: 16 << 20, MemoryBytes: 64 << 20, CacheBytes: 64 << 20, Fatal: func(err error) { fatal(err) },
+			WALSegmentBytes: 16 << 20, MemoryBytes: 64 << 20, CacheBytes: 64 << 20, Fatal: d.cli.fatal,
 		}}
 		if join != "" {
 			cfg.node.Join = []string{join}

@@ -70,10 +70,7 @@ func (c *cli) runNode(ctx context.Context, n nodeFlags) error {
 	cfg := n.member
 	cfg.logger, cfg.node.Logger = logger, logger
 	cfg.node.NodeID, cfg.node.TLSDir = partition.NodeID(n.id), c.tlsDir
-	cfg.node.Fatal = func(err error) {
-		logger.Error("the node must not go on", "err", err)
-		os.Exit(exitError)
-	}
+	cfg.node.Fatal = c.fatal
 	m, err := startMember(ctx, cfg)
 	if err != nil {
 		return err
@@ -91,6 +88,13 @@ func (c *cli) runNode(ctx context.Context, n nodeFlags) error {
 	}
 	logger.Info("stopping")
 	return errors.Join(err, m.stop(ctx))
+}
+
+// fatal ends the process at once, as after a failed sync: what was promised on
+// disk is not known to be there, so nothing more may be said.
+func (c *cli) fatal(err error) {
+	c.printError(fmt.Errorf("the node must not go on: %w", err))
+	os.Exit(exitError)
 }
 
 // readyLine is what a node prints when it serves.
