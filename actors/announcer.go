@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -19,8 +20,11 @@ const (
 // announcer tells the catalog who is master of what. It is a hint for routing,
 // so it may be late; the newest word on each group is kept until it was taken.
 type announcer struct {
-	control *control.Control
-	ctx     context.Context // ends when the node stops
+	catalog interface {
+		UpdateGroups(context.Context, []control.GroupUpdate) error
+	}
+	ctx   context.Context // ends when the node stops
+	spawn func(func())    // starts a goroutine that the node's end waits for
 
 	mu      sync.Mutex
 	pending map[partition.GroupID]control.GroupUpdate
@@ -36,7 +40,7 @@ func (a *announcer) announce(u control.GroupUpdate) {
 	a.pending[u.Group] = u
 	if !a.running {
 		a.running = true
-		go a.run()
+		a.spawn(a.run)
 	}
 }
 
@@ -54,7 +58,6 @@ func (a *announcer) run() {
 		}
 		a.mu.Unlock()
 		if a.send(batch) {
-			a.settle(batch)
 			continue
 		}
 		select {
@@ -65,10 +68,37 @@ func (a *announcer) run() {
 	}
 }
 
+// send tells the batch and reports whether it came to an end. An update that is
+// refused, such as that of a group whose table is gone, must not keep the others
+// from being told: then each goes alone, and is done when it was answered.
 func (a *announcer) send(batch []control.GroupUpdate) bool {
 	ctx, cancel := context.WithTimeout(a.ctx, announceWait)
 	defer cancel()
-	return a.control.UpdateGroups(ctx, batch) == nil
+	err := a.catalog.UpdateGroups(ctx, batch)
+	switch {
+	case err == nil:
+		a.settle(batch)
+	case passes(err):
+		return false
+	case len(batch) == 1:
+		a.settle(batch)
+	default:
+		for i := range batch {
+			if !a.send(batch[i : i+1]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// passes reports whether the same request may succeed later.
+func passes(err error) bool {
+	switch partition.CodeOf(err) {
+	case partition.CodeUnavailable, partition.CodeUnknown, partition.CodeBusy, partition.CodeTimeout, partition.CodeClosed:
+		return true
+	}
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // settle forgets what was told, unless there is newer word.
@@ -76,7 +106,7 @@ func (a *announcer) settle(batch []control.GroupUpdate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, u := range batch {
-		if a.pending[u.Group].Epoch == u.Epoch {
+		if p := a.pending[u.Group]; p.Epoch == u.Epoch && p.Membership == u.Membership {
 			delete(a.pending, u.Group)
 		}
 	}

@@ -38,6 +38,10 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 		reply(client.ErrorResponse(c.notMaster()))
 		return
 	}
+	if limit := b.node.maxCommandBytes(); len(req.Body) > limit {
+		reply(client.ErrorResponse(partition.Errorf(partition.CodeTooLarge, "a command of %d bytes, limit %d", len(req.Body), limit)))
+		return
+	}
 	if err := c.stalled.Load(); err != nil {
 		reply(client.ErrorResponse(err))
 		return

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -25,9 +26,9 @@ type cell struct {
 	// route is what the catalog says of the group: requests are checked against
 	// it before they enter the mailbox.
 	route atomic.Pointer[control.Group]
-	// kind is the partition kind of the group's table, nil until the catalog
-	// has told: nothing can be applied before.
-	kind atomic.Pointer[string]
+	// table is the group's, nil until the catalog has told: before, its partition
+	// kind is not known and nothing can be applied.
+	table atomic.Pointer[control.Table]
 	// view is what the machine published last; nil until it runs.
 	view atomic.Pointer[replica.View]
 	// state is what reads need; nil while the replica is not open.
@@ -41,12 +42,20 @@ type cell struct {
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.
 	broken atomic.Pointer[partition.Error]
+	// resigned is the view under which the replica was master when it failed.
+	resigned atomic.Pointer[replica.View]
+	// dropped: the replica is being removed, so what opens its store must put it
+	// away again.
+	dropped atomic.Bool
 }
 
 // openState is a replica's state while its actor runs.
 type openState struct {
-	store *store.Store
-	exec  *replica.Executor
+	store  *store.Store
+	exec   *replica.Executor
+	logger *slog.Logger
+	// damaged fails the actor's incarnation with an error, from any goroutine.
+	damaged func(error)
 }
 
 // master returns the node that the replica takes for the group's master.

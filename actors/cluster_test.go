@@ -24,6 +24,12 @@ type testCluster struct {
 
 func newCluster(tb testing.TB, size int) *testCluster {
 	tb.Helper()
+	return newClusterWith(tb, size, func(*Config) {})
+}
+
+// newClusterWith starts nodes whose configuration adjust has changed.
+func newClusterWith(tb testing.TB, size int, adjust func(*Config)) *testCluster {
+	tb.Helper()
 	c := &testCluster{tb: tb}
 	level := slog.LevelWarn
 	if os.Getenv("PANDO_TEST_DEBUG") != "" {
@@ -36,6 +42,7 @@ func newCluster(tb testing.TB, size int) *testCluster {
 			Zone: string(rune('a' + i)), Listen: "127.0.0.1:0", Gossip: "127.0.0.1:0", Expect: min(size, 3),
 			WALSegmentBytes: 1 << 20, MemoryBytes: 16 << 20, CacheBytes: 16 << 20, Logger: logger,
 		})
+		adjust(&c.cfgs[i])
 		c.nodes = append(c.nodes, nil)
 	}
 	for i := range size {
@@ -73,6 +80,11 @@ func (c *testCluster) stop(i int) {
 	if err := n.Stop(ctx); err != nil {
 		c.tb.Errorf("stop %s: %v", n.ID(), err)
 	}
+}
+
+// contextWithin is for goroutines that may outlive the test's own context.
+func contextWithin(tb testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(tb.Context()), d)
 }
 
 // eventually waits until check returns nil.

@@ -67,6 +67,10 @@ type Config struct {
 	// Fatal is called when the node must not go on, such as after a failed
 	// sync; it must end the process. Default: panic.
 	Fatal func(error)
+
+	// diskFree, if set, is asked for the free and total bytes of the log's disk;
+	// for tests, which cannot fill one.
+	diskFree func() (free, total int64, err error)
 }
 
 func (c Config) withDefaults() Config {

@@ -11,6 +11,7 @@ type counters struct {
 	badFrames   atomic.Uint64
 	leaseReads  atomic.Uint64
 	quorumReads atomic.Uint64
+	roomWaits   atomic.Uint64
 }
 
 // Counter is one figure for /metrics.
@@ -34,6 +35,7 @@ func (n *Node) Counters() []Counter {
 		count("bad_frames_total", "messages that failed their checks", n.counters.badFrames.Load()),
 		count("lease_reads_total", "reads answered under a lease", n.counters.leaseReads.Load()),
 		count("quorum_reads_total", "reads that asked the other members", n.counters.quorumReads.Load()),
+		count("apply_waits_total", "times that a replica waited for room in its store", n.counters.roomWaits.Load()),
 		count("wal_appends_total", "writes taken by the log", w.Appends),
 		count("wal_records_total", "records taken by the log", w.Records),
 		count("wal_record_bytes_total", "bytes of records taken by the log", w.RecordBytes),

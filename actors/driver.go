@@ -4,7 +4,8 @@ import "iter"
 
 // machine is a pure state machine: the protocol of a replica, a split, a copy.
 // It has no clock, goroutine or I/O; whoever owns it feeds it events and does
-// the work that it asks for.
+// the work that it asks for. An error of Step says that the event made no sense
+// and was ignored as a whole; the machine goes on.
 type machine[E, W any] interface {
 	Step(E) error
 	Ready() iter.Seq[W]
@@ -17,6 +18,9 @@ type machine[E, W any] interface {
 type driver[E, W any] struct {
 	machine machine[E, W]
 	do      func(W) error
+	// refused is told of an event that the machine refused. If it returns an
+	// error the turn ends with it.
+	refused func(E, error) error
 
 	events []E
 	spare  []E
@@ -24,15 +28,17 @@ type driver[E, W any] struct {
 
 func (d *driver[E, W]) post(e E) { d.events = append(d.events, e) }
 
-// turn empties the queue of events. After an error the machine must be thrown
-// away.
+// turn empties the queue of events. After an error, which is one of do or of
+// refused, the machine must be thrown away.
 func (d *driver[E, W]) turn() error {
 	for len(d.events) > 0 {
 		batch := d.events
 		d.events = d.spare[:0]
 		for _, e := range batch {
 			if err := d.machine.Step(e); err != nil {
-				return err
+				if err = d.refused(e, err); err != nil {
+					return err
+				}
 			}
 		}
 		clear(batch)

@@ -16,22 +16,22 @@ const (
 	// askGroups bounds the groups of one question to another node, so that the
 	// answer fits into one call.
 	askGroups = 100
+	// maxWhyBytes bounds the reason in a report.
+	maxWhyBytes = 512
 	// askWait bounds the wait for another node's answer.
 	askWait = time.Second
 )
 
 // report is what a node tells another about one of its replicas.
 type report struct {
-	Group   partition.GroupID   `json:"g"`
-	Replica partition.ReplicaID `json:"r"`
-	Role    string              `json:"role"`
-	Serving bool                `json:"serving"`
-	Epoch   partition.Epoch     `json:"epoch"`
-	Master  partition.NodeID    `json:"master"`
-	Last    partition.Index     `json:"last"`
-	Commit  partition.Index     `json:"commit"`
-	Applied partition.Index     `json:"applied"`
-	Why     string              `json:"why"`
+	Group   partition.GroupID `json:"g"`
+	Role    string            `json:"role"`
+	Serving bool              `json:"serving"`
+	Epoch   partition.Epoch   `json:"epoch"`
+	Last    partition.Index   `json:"last"`
+	Commit  partition.Index   `json:"commit"`
+	Applied partition.Index   `json:"applied"`
+	Why     string            `json:"why"`
 }
 
 // reports describes this node's replicas of the given groups.
@@ -45,13 +45,17 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 		r := report{Group: g, Role: "opening", Why: "the replica is being opened"}
 		if st := c.status.Load(); st != nil && c.view.Load() != nil {
 			r = report{
-				Group: g, Role: st.Role, Serving: st.Serving, Epoch: st.Epoch, Master: c.master(),
+				Group: g, Role: st.Role, Serving: st.Serving, Epoch: st.Epoch,
 				Last: st.Last.Index, Commit: st.Commit, Applied: st.Applied, Why: st.Why,
 			}
 		}
-		if b := c.broken.Load(); b != nil {
-			r.Role, r.Why = "broken", b.Why
+		if s := c.stalled.Load(); s != nil {
+			r.Why = s.Why
 		}
+		if b := c.broken.Load(); b != nil {
+			r.Role, r.Serving, r.Why = "broken", false, b.Why
+		}
+		r.Why = r.Why[:min(len(r.Why), maxWhyBytes)]
 		out = append(out, r)
 	}
 	return out
@@ -73,8 +77,9 @@ type reportKey struct {
 }
 
 // collect asks every member of the groups for its reports, all nodes at once.
-// Nodes that do not answer are missing from the result.
-func (n *Node) collect(ctx context.Context, groups []*control.Group) map[reportKey]report {
+// What a node did not tell is missing from the result; silent has the nodes that
+// did not answer every question.
+func (n *Node) collect(ctx context.Context, groups []*control.Group) (all map[reportKey]report, silent map[partition.NodeID]bool) {
 	byNode := make(map[partition.NodeID][]partition.GroupID)
 	for _, g := range groups {
 		for _, m := range g.Membership.Members {
@@ -83,17 +88,18 @@ func (n *Node) collect(ctx context.Context, groups []*control.Group) map[reportK
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	var (
-		mu  sync.Mutex
-		wg  sync.WaitGroup
-		all = make(map[reportKey]report)
-	)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	all, silent = make(map[reportKey]report), make(map[partition.NodeID]bool)
 	for node, ids := range byNode {
 		wg.Go(func() {
 			for part := range slices.Chunk(ids, askGroups) {
 				got, err := n.askReports(ctx, node, part)
 				if err != nil {
 					n.logger.Debug("no report", "node", node, "err", err)
+					mu.Lock()
+					silent[node] = true
+					mu.Unlock()
 					return
 				}
 				mu.Lock()
@@ -105,7 +111,7 @@ func (n *Node) collect(ctx context.Context, groups []*control.Group) map[reportK
 		})
 	}
 	wg.Wait()
-	return all
+	return all, silent
 }
 
 func (n *Node) askReports(ctx context.Context, node partition.NodeID, groups []partition.GroupID) ([]report, error) {
@@ -160,7 +166,7 @@ func (n *Node) Partition(ctx context.Context, id partition.GroupID) (PartitionIn
 }
 
 func (n *Node) describe(ctx context.Context, cat *control.Catalog, groups []*control.Group) []PartitionInfo {
-	reports := n.collect(ctx, groups)
+	reports, silent := n.collect(ctx, groups)
 	out := make([]PartitionInfo, 0, len(groups))
 	for _, g := range groups {
 		p := PartitionInfo{
@@ -170,15 +176,17 @@ func (n *Node) describe(ctx context.Context, cat *control.Catalog, groups []*con
 		if t, ok := cat.TableOf(g); ok {
 			p.Table = t.Name
 		}
-		n.fillReplicas(&p, g, reports)
+		fillReplicas(&p, g, reports, silent)
 		out = append(out, p)
 	}
 	return out
 }
 
-// fillReplicas adds what the members reported.
-func (n *Node) fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]report) {
+// fillReplicas adds what the members reported. Of two that serve, one has been
+// cut off and does not know it yet: the newer epoch counts.
+func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]report, silent map[partition.NodeID]bool) {
 	up := make(map[partition.ReplicaID]bool)
+	var epoch partition.Epoch
 	for _, m := range g.Membership.Members {
 		r, ok := reports[reportKey{g.ID, m.Node}]
 		info := ReplicaInfo{
@@ -186,14 +194,15 @@ func (n *Node) fillReplicas(p *PartitionInfo, g *control.Group, reports map[repo
 			Role: r.Role, Applied: r.Applied, Last: r.Last, Why: r.Why,
 		}
 		switch {
-		case !ok && !n.leases.Reachable(m.Node):
+		case !ok && silent[m.Node]:
 			info.Role, info.Why = "unreachable", "its node does not answer"
 		case !ok:
 			info.Role, info.Why = "missing", "its node does not have it yet"
 		case r.Role != "broken" && r.Role != "opening":
 			up[m.Replica] = true
 		}
-		if r.Serving {
+		if r.Serving && r.Epoch >= epoch {
+			epoch = r.Epoch
 			p.Master, p.Epoch, p.Commit = m.Node, r.Epoch.String(), r.Commit
 		}
 		p.Replicas = append(p.Replicas, info)

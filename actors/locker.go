@@ -22,13 +22,20 @@ type lockRequest struct {
 	done    func(replica.Input) // called once, from any goroutine
 }
 
+// lockService hands out the locks of the groups.
+type lockService interface {
+	AcquireLocks(context.Context, []control.LockRequest) ([]control.LockGrant, error)
+	ReleaseLocks(context.Context, []control.LockRelease) error
+}
+
 // locker collects what the node's replicas ask of the lock service, so that a
 // thousand groups that lost one master ask for their locks together. At most
 // one request is under way; what comes in meanwhile is the next batch. The
 // queue is bounded by the replicas, each of which waits for its answer.
 type locker struct {
-	control *control.Control
+	service lockService
 	ctx     context.Context // ends when the node stops
+	spawn   func(func())    // starts a goroutine that the node's end waits for
 
 	mu       sync.Mutex
 	wanted   []lockRequest
@@ -54,7 +61,7 @@ func (l *locker) release(g partition.GroupID, r partition.ReplicaID, number uint
 func (l *locker) start() {
 	if !l.running {
 		l.running = true
-		go l.run()
+		l.spawn(l.run)
 	}
 }
 
@@ -69,24 +76,27 @@ func (l *locker) run() {
 			return
 		}
 		l.mu.Unlock()
-		ctx, cancel := context.WithTimeout(l.ctx, lockWait)
-		if len(released) > 0 {
-			// A release that gets lost costs the next candidate a session's time.
-			_ = l.control.ReleaseLocks(ctx, released)
-		}
+		// Who waits goes first. A release that gets lost costs little: the lock is
+		// granted anew to whoever shows that the members do not know its holder.
 		if len(wanted) > 0 {
-			l.ask(ctx, wanted)
+			l.ask(wanted)
 		}
-		cancel()
+		if len(released) > 0 {
+			ctx, cancel := context.WithTimeout(l.ctx, lockWait)
+			_ = l.service.ReleaseLocks(ctx, released)
+			cancel()
+		}
 	}
 }
 
-func (l *locker) ask(ctx context.Context, wanted []lockRequest) {
+func (l *locker) ask(wanted []lockRequest) {
+	ctx, cancel := context.WithTimeout(l.ctx, lockWait)
+	defer cancel()
 	batch := make([]control.LockRequest, len(wanted))
 	for i, w := range wanted {
 		batch[i] = control.LockRequest{Group: w.group, Replica: w.replica, Above: w.work.Above, Failover: w.work.Failover}
 	}
-	grants, err := l.control.AcquireLocks(ctx, batch)
+	grants, err := l.service.AcquireLocks(ctx, batch)
 	for i, w := range wanted {
 		if err == nil && i < len(grants) && grants[i].Number != 0 {
 			w.done(replica.Locked{Number: grants[i].Number})

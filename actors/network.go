@@ -149,18 +149,34 @@ func (n *Node) tellNeighbour(id partition.NodeID, up bool) {
 	})
 }
 
-// announce tells the catalog of a new master.
-func (n *Node) announce(g partition.GroupID, v *replica.View) {
-	c := n.cells.get(g)
-	if c == nil {
-		return
+// resign tells the members of a group that the replica of v is not its master
+// any more. They would not ask by themselves: its node goes on answering. A
+// rebuilt replica never resumes a mastership, so this stays true.
+func (n *Node) resign(v *replica.View) {
+	told := map[partition.ReplicaID]bool{v.Self: true}
+	for _, c := range v.Configurations {
+		for _, m := range c.Members {
+			if told[m.Replica] {
+				continue
+			}
+			told[m.Replica] = true
+			f := link.Frame{Group: v.Group, From: v.Self, To: m.Replica}
+			link.EncodeReplica(&f, &replica.ProbeAnswer{Promised: v.Epoch})
+			if err := n.links.Send(m.Node, f); err != nil {
+				n.counters.sendRefused.Add(1)
+			}
+		}
 	}
+}
+
+// announce tells the catalog of a new master.
+func (n *Node) announce(c *cell, v *replica.View) {
 	route := c.route.Load()
 	if route == nil {
 		return
 	}
 	n.announcer.announce(control.GroupUpdate{
-		Group: g, Range: route.Range, RangeVersion: route.RangeVersion, Membership: v.Configurations.Last(),
+		Group: c.group, Range: route.Range, RangeVersion: route.RangeVersion, Membership: v.Configurations[0],
 		Epoch: v.Epoch, Master: n.ID(),
 	})
 }

@@ -67,6 +67,8 @@ type Node struct {
 	incarnations atomic.Uint64
 	closing      atomic.Bool
 	leave        bool            // set by Stop before closeAll: say goodbye
+	stopped      chan struct{}   // closed when Stop has ended
+	stopErr      error           // of Stop, once stopped is closed
 	ctx          context.Context // ends when the node stops
 	cancel       context.CancelFunc
 	background   sync.WaitGroup
@@ -79,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading)}
+	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), stopped: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
 		if err := step(); err != nil {
@@ -104,6 +106,7 @@ func (n *Node) openDisk() error {
 	n.logger = n.cfg.Logger.With("node", id.Node)
 	log, found, err := wal.Open(wal.OS{}, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
 		Node: id.Node, Incarnation: id.Boot, SegmentBytes: n.cfg.WALSegmentBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
+		DiskFree: n.cfg.diskFree,
 	})
 	if err != nil {
 		return fmt.Errorf("open the log in %s: %w", n.cfg.Dir, err)
@@ -153,10 +156,9 @@ func (n *Node) checkDisk(found *wal.Report) error {
 func (n *Node) openNetwork() error {
 	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return n.logger }))
 	n.leases = lease.New(lease.Config{Self: n.ID(), Boot: n.identity.Boot, Now: n.now, Lease: n.cfg.Lease})
-	if err := n.revokeAll(); err != nil {
+	if err := n.openLeases(); err != nil {
 		return err
 	}
-	n.leases.Open()
 	if err := n.openCertificates(); err != nil {
 		return err
 	}
@@ -196,25 +198,32 @@ func (n *Node) openCertificates() error {
 	return nil
 }
 
-// revokeAll makes the lease table as strict as it was before the restart: every
-// replica on disk may have promised an epoch of which the holders of older
-// leases were not told.
-func (n *Node) revokeAll() error {
+// openLeases makes the lease table as strict as it was before the restart, and
+// opens it: every replica on disk may have promised an epoch of which the
+// holders of older leases were not told. One that lost records may have promised
+// anything; if the members are lost as well the node grants nothing at all.
+func (n *Node) openLeases() error {
 	for g, hard := range n.log.Groups() {
 		sum, ok := n.log.Summary(g)
 		if !ok {
 			continue
 		}
-		for _, rec := range sum.Configurations {
-			m := new(partition.Membership)
-			if err := m.UnmarshalBinary(rec.Payload()); err != nil {
-				return fmt.Errorf("configuration of %s at %s: %w", g, rec.Position(), err)
+		if sum.Damage != nil {
+			if !n.distrust(g) {
+				n.logger.Error("no leases are granted before the damaged replica is replaced", "group", g)
+				return nil
 			}
-			for _, x := range m.Members {
-				n.leases.Revoke(g, hard.Promise, x.Node)
-			}
+			continue
+		}
+		nodes, err := membersOf(sum)
+		if err != nil {
+			return err
+		}
+		for _, node := range nodes {
+			n.leases.Revoke(g, hard.Promise, node)
 		}
 	}
+	n.leases.Open()
 	return nil
 }
 
@@ -241,13 +250,14 @@ func (n *Node) openCluster() error {
 	if err != nil {
 		return fmt.Errorf("start the control group: %w", err)
 	}
-	n.locker = &locker{control: n.control, ctx: n.ctx}
-	n.announcer = &announcer{control: n.control, ctx: n.ctx}
+	n.locker = &locker{service: n.control, ctx: n.ctx, spawn: n.background.Go}
+	n.announcer = &announcer{catalog: n.control, ctx: n.ctx, spawn: n.background.Go}
 	return nil
 }
 
 func (n *Node) openActors() error {
-	props := actor.PropsFromProducer(func() actor.Actor { return newSupervisor(n) })
+	root := newSupervisor(n)
+	props := actor.PropsFromProducer(func() actor.Actor { return root }, actor.WithSupervisor(root.strategy))
 	pid, err := n.system.Root.SpawnNamed(props, "node")
 	if err != nil {
 		return fmt.Errorf("start the node's supervisor: %w", err)
@@ -263,17 +273,19 @@ func (n *Node) openActors() error {
 
 // Stop ends the node in order: it takes no more requests, stops its replicas and
 // links, so that others take over at once, says goodbye, and makes everything
-// appended durable.
+// appended durable. If ctx ends first it returns, and the end goes on. A further
+// call waits for the same end.
 func (n *Node) Stop(ctx context.Context) error {
-	if n.closing.Swap(true) {
-		return nil
+	if !n.closing.Swap(true) {
+		n.leave = true
+		go func() {
+			n.stopErr = n.closeAll()
+			close(n.stopped)
+		}()
 	}
-	n.leave = true
-	done := make(chan error, 1)
-	go func() { done <- n.closeAll() }()
 	select {
-	case err := <-done:
-		return err
+	case <-n.stopped:
+		return n.stopErr
 	case <-ctx.Done():
 		return fmt.Errorf("stop node %s: %w", n.ID(), ctx.Err())
 	}
@@ -305,6 +317,9 @@ func (n *Node) closeAll() error {
 		errs = append(errs, n.gossip.Close())
 	}
 	n.background.Wait()
+	if n.system != nil {
+		n.system.Shutdown()
+	}
 	if n.log != nil {
 		errs = append(errs, n.log.Close())
 	}

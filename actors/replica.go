@@ -41,14 +41,17 @@ type (
 	}
 	// retry says that what the log or the store had no room for is to be tried
 	// again.
-	retry struct{ incarnation uint64 }
+	retry struct {
+		incarnation uint64
+		log         bool // it is the one that stall asked for
+	}
 	// neighbour says that a node became reachable or unreachable.
 	neighbour struct {
 		node partition.NodeID
 		up   bool
 	}
-	// kindKnown says that the catalog has told the group's partition kind.
-	kindKnown struct{}
+	// tableKnown says that the catalog has told the group's table.
+	tableKnown struct{}
 	// opened brings what was read from the disk.
 	opened struct {
 		incarnation uint64
@@ -95,6 +98,8 @@ type replicaActor struct {
 	// under way.
 	unwritten []*replica.Persist
 	unapplied []*replica.Apply
+	retrying  bool           // a retry for unwritten is on its way
+	toldOf    partition.Time // when a refused message was logged last
 }
 
 type waitingRead struct {
@@ -102,8 +107,21 @@ type waitingRead struct {
 	call  call
 }
 
-// Receive runs on the actor's own mailbox and never blocks.
+// Receive runs on the actor's own mailbox and never blocks. A panic on its way
+// through answers everybody at once: the supervisor may let the new incarnation
+// wait for seconds.
 func (a *replicaActor) Receive(ctx actor.Context) {
+	done := false
+	defer func() {
+		if !done {
+			a.stop(partition.Errorf(partition.CodeUnknown, "the replica failed"))
+		}
+	}()
+	a.receive(ctx)
+	done = true
+}
+
+func (a *replicaActor) receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.start()
@@ -130,41 +148,67 @@ func (a *replicaActor) start() {
 	a.incarnation = a.node.incarnations.Add(1)
 	a.calls = make(map[uint64]call)
 	a.results = make(map[uint64]replica.Result)
-	a.driver.do = a.do
+	a.driver.do, a.driver.refused = a.do, a.refused
 	a.load()
 }
 
-// load reads what the replica continues from, once its kind is known.
+// load reads what the replica continues from, once its table is known.
 func (a *replicaActor) load() {
-	kind := a.cell.kind.Load()
-	if kind == nil || a.loading {
+	table := a.cell.table.Load()
+	if table == nil || a.loading || a.machine != nil {
 		return
 	}
 	a.loading = true
-	inc := a.incarnation
-	go func() {
-		l, err := a.node.load(a.cell.group, *kind, a.cell.fresh.Swap(false))
-		a.box.PostUserMessage(&opened{incarnation: inc, loaded: l, err: err})
-	}()
+	inc, cell, box := a.incarnation, a.cell, a.box
+	a.node.background.Go(func() {
+		l, err := a.node.load(cell, table)
+		box.PostUserMessage(&opened{incarnation: inc, loaded: l, err: err})
+	})
 }
 
-// stop answers everybody who waits. What was appended may yet be executed.
+// stop ends this incarnation: it tells the group if it was master, and answers
+// everybody who waits. What was appended may yet be executed. A second call
+// does nothing.
 func (a *replicaActor) stop(why *partition.Error) {
 	if a.alarm != nil {
 		a.alarm.Stop()
 	}
-	a.cell.view.Store(nil)
+	if v := a.cell.view.Swap(nil); v != nil && v.Master == v.Self {
+		a.cell.resigned.Store(v)
+		a.node.resign(v)
+	}
 	a.cell.state.Store(nil)
 	a.cell.stalled.Store(nil)
 	for id, c := range a.calls {
-		c.reply(client.ErrorResponse(why))
+		e := why
+		if c.req.Op == client.OpRead {
+			e = partition.Errorf(partition.CodeUnavailable, "%s", why.Why)
+		}
+		c.reply(client.ErrorResponse(e))
 		delete(a.calls, id)
 	}
 	for _, r := range a.reads {
-		r.call.reply(client.ErrorResponse(partition.ErrUnavailable))
+		r.call.reply(client.ErrorResponse(partition.Errorf(partition.CodeUnavailable, "%s", why.Why)))
 	}
-	a.reads = nil
-	a.machine = nil
+	if a.state != nil {
+		a.state.store.Close()
+	}
+	a.reads, a.machine, a.state = nil, nil, nil
+}
+
+// refused is told of an event that the machine ignored. What another replica
+// sent must not end this one; what the host itself got wrong does.
+func (a *replicaActor) refused(e replica.Event, err error) error {
+	m, ok := e.Input.(replica.Received)
+	if !ok {
+		return err
+	}
+	a.node.counters.badFrames.Add(1)
+	if a.toldOf == 0 || e.Now-a.toldOf > time.Minute {
+		a.toldOf = e.Now
+		a.node.logger.Warn("message of another replica refused", "group", a.cell.group, "from", m.From, "node", m.Node, "err", err)
+	}
+	return nil
 }
 
 // refuseItem answers an item of a mailbox that will not be handled.
@@ -183,7 +227,7 @@ func (a *replicaActor) take(item any) {
 	case *opened:
 		a.open(m)
 		return
-	case kindKnown:
+	case tableKnown:
 		a.load()
 		return
 	}
@@ -211,6 +255,7 @@ func (a *replicaActor) take(item any) {
 		a.event(m.input)
 	case *retry:
 		if m.incarnation == a.incarnation {
+			a.retrying = a.retrying && !m.log
 			a.tryAgain()
 		}
 	case *neighbour:
@@ -277,15 +322,27 @@ func (a *replicaActor) turn() {
 	a.cell.status.Store(&st)
 }
 
-// open builds the machine from what was read, or fails the actor.
+// open builds the machine from what was read, or fails the actor. What passes by
+// itself, such as a full disk, is waited for.
 func (a *replicaActor) open(m *opened) {
 	if m.incarnation != a.incarnation {
+		return
+	}
+	a.loading = false
+	switch partition.CodeOf(m.err) {
+	case partition.CodeClosed:
+		return // the node is stopping
+	case partition.CodeNoSpace, partition.CodeBusy:
+		a.cell.stalled.Store(asError(m.err))
+		box := a.box
+		time.AfterFunc(reopenAfter, func() { box.PostUserMessage(tableKnown{}) })
 		return
 	}
 	if m.err != nil {
 		panic(m.err)
 	}
 	l := m.loaded
+	l.restored.Restarted = !a.cell.fresh.Swap(false)
 	machine, err := replica.New(replica.Config{
 		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.leases,
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
@@ -297,6 +354,8 @@ func (a *replicaActor) open(m *opened) {
 	a.machine, a.driver.machine = machine, machine
 	a.replica, a.applied = l.self, l.restored.Applied
 	a.state = l.state
+	a.state.damaged = a.complete(replica.Tick{})
+	a.cell.stalled.Store(nil)
 	a.cell.state.Store(l.state)
 	a.event(replica.Tick{})
 }
@@ -316,7 +375,7 @@ func (a *replicaActor) do(w replica.Work) error {
 	case *replica.Persist:
 		return a.persist(w)
 	case *replica.Send:
-		a.send(w)
+		return a.send(w)
 	case *replica.Apply:
 		return a.apply(w)
 	case *replica.Reply:
@@ -350,11 +409,13 @@ func (a *replicaActor) setAlarm(at partition.Time) {
 	a.alarm = time.AfterFunc(max(0, at-a.node.now()), func() { fire(nil) })
 }
 
-// publish hands out the view, and tells the catalog of a new master.
+// publish hands out the view, and tells the catalog of a new master or a new
+// membership. One that is not yet known to be committed may still vanish, and
+// the catalog would never take an older version again.
 func (a *replicaActor) publish(v *replica.View) {
 	before := a.cell.view.Swap(v)
-	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch) {
-		a.node.announce(a.cell.group, v)
+	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch || before.Configurations[0] != v.Configurations[0]) {
+		a.node.announce(a.cell, v)
 	}
 }
 

@@ -3,6 +3,7 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"pando.dev/pando/actors/client"
@@ -15,22 +16,40 @@ import (
 const (
 	// maxReadBack bounds what is read from the log at once, to be sent or applied.
 	maxReadBack = 1 << 20
-	// retryAfter is the pause before a full log is tried again.
-	retryAfter = 50 * time.Millisecond
+	// maxApplyBytes bounds the records of one write to the store, but for a
+	// single one.
+	maxApplyBytes = 1 << 20
+	// retryAfter is the pause before a full log is tried again, reopenAfter that
+	// before a store that could not be opened for a passing reason is.
+	retryAfter  = 50 * time.Millisecond
+	reopenAfter = time.Second
 )
 
+// maxWriteBytes bounds the records of one write to the log: any such write fits
+// into a segment, of which other things take at most a quarter.
+func (n *Node) maxWriteBytes() int { return int(min(n.cfg.WALSegmentBytes/2, 8<<20)) }
+
+// maxCommandBytes bounds a command: its record must fit into one write.
+func (n *Node) maxCommandBytes() int {
+	return min(partition.MaxPayloadBytes, n.maxWriteBytes()-partition.RecordHeaderBytes) - envelopeBytes
+}
+
 // send encodes a message and hands it to the link. A full queue or a broken
-// link loses it; the protocol sends again.
-func (a *replicaActor) send(w *replica.Send) {
+// link loses it; the protocol sends again. The error is damage of the log.
+func (a *replicaActor) send(w *replica.Send) error {
 	if err := a.fill(w.Message); err != nil {
+		if errors.Is(err, partition.ErrCorrupt) {
+			return err
+		}
 		a.node.logger.Debug("records to send are not in the log", "group", a.cell.group, "to", w.Node, "err", err)
-		return
+		return nil
 	}
 	f := link.Frame{Group: a.cell.group, From: a.replica, To: w.To}
 	link.EncodeReplica(&f, w.Message)
 	if err := a.node.links.Send(w.Node, f); err != nil {
 		a.node.counters.sendRefused.Add(1)
 	}
+	return nil
 }
 
 // fill reads the records that the machine no longer holds in memory.
@@ -77,30 +96,52 @@ func (a *replicaActor) persist(w *replica.Persist) error {
 	return err
 }
 
+// write hands w to the log, in several parts if it is too large for one: a part
+// is no more than a shorter write that a crash may leave behind. What was taken
+// is removed from w, so that the rest can be tried again.
 func (a *replicaActor) write(w *replica.Persist) error {
-	var done func(error)
-	if w.Sync {
-		done = a.complete(replica.Persisted{Seq: w.Seq})
+	for {
+		n, size := 0, 0
+		for n < len(w.Records) && (n == 0 || size+len(w.Records[n]) <= a.node.maxWriteBytes()) {
+			size += len(w.Records[n])
+			n++
+		}
+		part := wal.Write{
+			Group: a.cell.group, Replica: a.replica, Promise: w.Promise,
+			Snip: w.Snip, After: w.After, Records: w.Records[:n],
+		}
+		var done func(error)
+		if n == len(w.Records) {
+			part.Commit = w.Commit
+			if w.Sync {
+				done = a.complete(replica.Persisted{Seq: w.Seq})
+			}
+		}
+		if err := a.node.log.Append(part, done); err != nil || n == len(w.Records) {
+			return err
+		}
+		w.Snip, w.Records = false, w.Records[n:]
 	}
-	err := a.node.log.Append(wal.Write{
-		Group: a.cell.group, Replica: a.replica, Promise: w.Promise, Commit: w.Commit,
-		Snip: w.Snip, After: w.After, Records: w.Records,
-	}, done)
-	if errors.Is(err, wal.ErrClosed) || errors.Is(err, wal.ErrPoisoned) {
-		return nil // the node is ending; nothing more is acknowledged
-	}
-	return err
 }
 
 // stall lets new commands be refused, with the reason, and tries again soon.
 func (a *replicaActor) stall(why error) {
-	e, ok := why.(*partition.Error)
-	if !ok {
-		e = partition.Errorf(partition.CodeOf(why), "%v", why)
+	a.cell.stalled.Store(asError(why))
+	if a.retrying {
+		return
 	}
-	a.cell.stalled.Store(e)
+	a.retrying = true
 	inc, box := a.incarnation, a.box
-	time.AfterFunc(retryAfter, func() { box.PostUserMessage(&retry{incarnation: inc}) })
+	time.AfterFunc(retryAfter, func() { box.PostUserMessage(&retry{incarnation: inc, log: true}) })
+}
+
+// asError returns the part of err that a caller gets to see.
+func asError(err error) *partition.Error {
+	var e *partition.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return partition.Errorf(partition.CodeInternal, "%v", err)
 }
 
 // tryAgain writes and applies what had to wait.
@@ -117,9 +158,6 @@ func (a *replicaActor) tryAgain() {
 			break
 		}
 	}
-	if len(a.unwritten) == 0 {
-		a.cell.stalled.Store(nil)
-	}
 	later := a.unapplied
 	a.unapplied = nil
 	for _, w := range later {
@@ -127,33 +165,28 @@ func (a *replicaActor) tryAgain() {
 			panic(fmt.Errorf("group %s: %w", a.cell.group, err))
 		}
 	}
+	if len(a.unwritten) == 0 && len(a.unapplied) == 0 {
+		a.cell.stalled.Store(nil)
+	}
 }
 
 // apply executes committed records and keeps the results that callers here may
-// wait for.
+// wait for. While the store has no room the records wait, and the replica takes
+// no new commands.
 func (a *replicaActor) apply(w *replica.Apply) error {
 	if len(a.unapplied) > 0 {
 		a.unapplied = append(a.unapplied, w)
 		return nil
 	}
 	if a.state.store.NeedsRoom() {
-		a.unapplied = append(a.unapplied, w)
-		inc, box := a.incarnation, a.box
-		a.state.store.AwaitRoom(func() { box.PostUserMessage(&retry{incarnation: inc}) })
-		return nil
+		return a.awaitRoom(w)
 	}
-	recs := w.Records
-	if len(recs) == 0 {
-		var err error
-		if recs, err = a.node.log.Read(a.cell.group, w.First, w.Last, maxReadBack); err != nil {
-			return fmt.Errorf("read committed records %d to %d: %w", w.First, w.Last, err)
-		}
-		if len(recs) == 0 {
-			return fmt.Errorf("committed record %d is not in the log", w.First)
-		}
+	recs, err := a.toApply(w)
+	if err != nil {
+		return err
 	}
 	last := recs[len(recs)-1].Index()
-	err := a.state.store.Apply(last, func(tx partition.Writer) error {
+	err = a.state.store.Apply(last, func(tx partition.Writer) error {
 		for i, rec := range recs {
 			res, err := a.state.exec.Apply(tx, rec)
 			if err != nil {
@@ -174,20 +207,76 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 	return nil
 }
 
-// read answers a query from the state as it is now.
-func (s *openState) read(req *client.Request) *client.Response {
+// toApply returns the first records of w, as many as one write takes.
+func (a *replicaActor) toApply(w *replica.Apply) ([]partition.Record, error) {
+	recs := w.Records
+	if len(recs) == 0 {
+		var err error
+		if recs, err = a.node.log.Read(a.cell.group, w.First, w.Last, maxReadBack); err != nil {
+			return nil, fmt.Errorf("read committed records %d to %d: %w", w.First, w.Last, err)
+		}
+		if len(recs) == 0 {
+			return nil, fmt.Errorf("committed record %d is not in the log", w.First)
+		}
+	}
+	n, size := 0, 0
+	for n < len(recs) && (n == 0 || size+len(recs[n]) <= maxApplyBytes) {
+		size += len(recs[n])
+		n++
+	}
+	return recs[:n], nil
+}
+
+// awaitRoom keeps w until the store has room; a damaged one never will.
+func (a *replicaActor) awaitRoom(w *replica.Apply) error {
+	why := a.state.store.Health()
+	if errors.Is(why, partition.ErrCorrupt) {
+		return why
+	}
+	if why == nil {
+		why = partition.Errorf(partition.CodeBusy, "the state of %s has no room before more of it is on disk", a.cell.group)
+	}
+	a.node.counters.roomWaits.Add(1)
+	a.unapplied = append(a.unapplied, w)
+	a.cell.stalled.Store(asError(why))
+	inc, box := a.incarnation, a.box
+	a.state.store.AwaitRoom(func() { box.PostUserMessage(&retry{incarnation: inc}) })
+	return nil
+}
+
+// read answers a query from the state as it is now. It runs on whatever goroutine
+// asks, so a kind that panics must not take that along.
+func (s *openState) read(req *client.Request) (res *client.Response) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.logger.Error("partition kind panicked in Read", "group", req.Group, "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+			res = client.ErrorResponse(partition.Errorf(partition.CodeInternal, "the partition kind failed in Read: %v", r))
+		}
+	}()
+	body, index, err := s.query(req.Body)
+	if err == nil {
+		return &client.Response{Body: body, Index: index}
+	}
+	if health := s.store.Health(); errors.Is(health, partition.ErrCorrupt) {
+		s.damaged(health)
+		return client.ErrorResponse(partition.Errorf(partition.CodeUnavailable, "the state of %s is damaged", req.Group))
+	}
+	return client.ErrorResponse(err)
+}
+
+func (s *openState) query(q []byte) ([]byte, partition.Index, error) {
 	v, err := s.store.View()
 	if err != nil {
-		return client.ErrorResponse(fmt.Errorf("open a view: %w", err))
+		return nil, 0, fmt.Errorf("open a view: %w", err)
 	}
 	defer v.Close()
-	body, err := s.exec.Read(v, req.Body)
+	body, err := s.exec.Read(v, q)
 	if err != nil {
-		return client.ErrorResponse(err)
+		return nil, 0, err
 	}
 	index, err := v.Applied()
 	if err != nil {
-		return client.ErrorResponse(fmt.Errorf("read the applied index: %w", err))
+		return nil, 0, fmt.Errorf("read the applied index: %w", err)
 	}
-	return &client.Response{Body: body, Index: index}
+	return body, index, nil
 }

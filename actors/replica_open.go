@@ -1,8 +1,12 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
+	"runtime/debug"
 
+	"pando.dev/pando/actors/mailbox"
+	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/wal"
@@ -17,11 +21,25 @@ type loaded struct {
 
 // load opens a replica's state and reads what the log has of it. It blocks on
 // the disk, so it runs on a goroutine of its own; how many do so at once is
-// bounded, for a node may hold thousands of replicas when it starts.
-func (n *Node) load(g partition.GroupID, kind string, fresh bool) (*loaded, error) {
-	n.loading <- struct{}{}
-	defer func() { <-n.loading }()
+// bounded, for a node may hold thousands of replicas when it starts. A panic, of
+// a partition kind for one, becomes an error.
+func (n *Node) load(c *cell, t *control.Table) (l *loaded, err error) {
+	select {
+	case n.loading <- struct{}{}:
+		defer func() { <-n.loading }()
+	case <-n.ctx.Done():
+		return nil, partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			l, err = nil, &mailbox.Panic{Value: r, Stack: debug.Stack()}
+		}
+	}()
+	return n.loadNow(c, t)
+}
 
+func (n *Node) loadNow(c *cell, t *control.Table) (*loaded, error) {
+	g := c.group
 	sum, ok := n.log.Summary(g)
 	if !ok {
 		return nil, fmt.Errorf("open %s: the log has no such replica", g)
@@ -33,14 +51,16 @@ func (n *Node) load(g partition.GroupID, kind string, fresh bool) (*loaded, erro
 			Next: "the replica stays silent; its group goes on with the other members",
 		}
 	}
-	factory, ok := n.cfg.Kinds[kind]
+	factory, ok := n.cfg.Kinds[t.Kind]
 	if !ok {
 		return nil, &partition.Error{
-			Code: partition.CodeCorrupt, Why: fmt.Sprintf("partition kind %q of group %s is not known to this node", kind, g),
+			Code: partition.CodeRefused, Why: fmt.Sprintf("partition kind %q of table %q is not known to this node", t.Kind, t.Name),
 			Next: "start the node with a factory for it in Config.Kinds",
 		}
 	}
-	st, err := n.openStore(g, sum.Generation, factory)
+	st, err := n.openStore(c, sum.Generation, func() (partition.Partition, error) {
+		return factory(partition.Spec{Table: t.Name, Group: g})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -52,20 +72,27 @@ func (n *Node) load(g partition.GroupID, kind string, fresh bool) (*loaded, erro
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", g, err)
 	}
-	restored.Restarted = !fresh
 	return &loaded{self: sum.Replica, restored: restored, state: st}, nil
 }
 
-func (n *Node) openStore(g partition.GroupID, generation uint32, factory partition.Factory) (*openState, error) {
+func (n *Node) openStore(c *cell, generation uint32, newKind func() (partition.Partition, error)) (*openState, error) {
+	g := c.group
 	s, err := n.engine.Open(g, generation)
 	if err != nil {
 		return nil, fmt.Errorf("open the state of %s: %w", g, err)
 	}
-	p, err := factory(partition.Spec{Group: g})
+	p, err := newKind()
 	if err != nil {
 		return nil, fmt.Errorf("make the partition of %s: %w", g, err)
 	}
 	v, err := s.View()
+	if c.dropped.Load() {
+		// What this made is nobody's: the drop may have gone before.
+		if err == nil {
+			v.Close()
+		}
+		return nil, errors.Join(partition.Errorf(partition.CodeClosed, "%s is being dropped", g), n.engine.Drop(g, generation))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the state of %s: %w", g, err)
 	}
@@ -74,7 +101,7 @@ func (n *Node) openStore(g partition.GroupID, generation uint32, factory partiti
 	if err != nil {
 		return nil, fmt.Errorf("read the sessions of %s: %w", g, err)
 	}
-	return &openState{store: s, exec: exec}, nil
+	return &openState{store: s, exec: exec, logger: n.logger}, nil
 }
 
 // restore puts together what the protocol continues from.

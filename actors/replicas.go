@@ -3,46 +3,79 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"math"
+	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
 
 	"pando.dev/pando/actors/mailbox"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/wal"
 )
 
 type (
 	// catalogChanged tells that the catalog may have changed; what is to be done
-	// follows from the catalog as it is then, not from the message.
-	catalogChanged struct{}
+	// follows from the catalog as it is then, not from the message. At most one
+	// is on its way.
+	catalogChanged struct{ pending *atomic.Bool }
 	// created tells that a new replica's first record is on disk, or why not.
 	created struct {
 		group partition.GroupID
 		err   error
 	}
+	// forgotten tells that the log has forgotten a dropped replica, or why not.
+	forgotten struct {
+		group      partition.GroupID
+		generation uint32 // of its state
+		err        error
+	}
 )
+
+// leaving is a replica that is being dropped. The order matters: the actor first,
+// so that nothing writes to the log behind the drop; the log next, so that a
+// restart does not find a replica whose state is gone; the state last.
+//
+//	stop the actor -> drop from the log -> drop the state
+type leaving struct {
+	cell    *cell
+	stopped bool
+	logged  bool // the log was told
+}
+
+// catalogSource is where the catalog comes from.
+type catalogSource interface {
+	Catalog() *control.Catalog
+	Synced() bool
+}
 
 // replicasActor supervises the replicas of the node. It makes those that the
 // catalog places here, starts those that are in the log, and drops those whose
 // table is gone.
 type replicasActor struct {
 	node     *Node
+	catalog  catalogSource
 	strategy *mailbox.Backoff
 	self     *actor.PID
 	creating map[partition.GroupID]bool
+	leaving  map[partition.GroupID]*leaving
 }
 
 func newReplicas(n *Node) *replicasActor {
-	a := &replicasActor{node: n, creating: make(map[partition.GroupID]bool)}
+	a := &replicasActor{node: n, catalog: n.control}
 	a.strategy = mailbox.NewBackoff(mailbox.BackoffConfig{
-		Fatal: func(reason any) bool {
-			err, ok := reason.(error)
-			return ok && errors.Is(err, partition.ErrCorrupt)
-		},
-		OnRestart: func(f mailbox.Failure) { a.failed(f, "replica_restarts") },
+		Fatal:     hopeless,
+		OnRestart: a.failed,
 		OnGiveUp:  a.gaveUp,
 	})
 	return a
+}
+
+// hopeless reports whether a failure would only repeat itself.
+func hopeless(reason any) bool {
+	err, ok := reason.(error)
+	return ok && (errors.Is(err, partition.ErrCorrupt) || errors.Is(err, partition.ErrNewerFormat) ||
+		errors.Is(err, partition.ErrRefused) || errors.Is(err, wal.ErrPoisoned))
 }
 
 // Receive runs on the actor's own mailbox and never blocks.
@@ -50,11 +83,14 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.self = ctx.Self()
+		a.creating = make(map[partition.GroupID]bool)
+		a.leaving = make(map[partition.GroupID]*leaving)
 		for g := range a.node.log.Groups() {
 			a.start(ctx, g, false)
 		}
 		a.reconcile(ctx)
 	case catalogChanged:
+		m.pending.Store(false)
 		a.reconcile(ctx)
 	case *created:
 		delete(a.creating, m.group)
@@ -63,6 +99,17 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 			return
 		}
 		a.start(ctx, m.group, true)
+		a.reconcile(ctx) // its table may be gone again
+	case *forgotten:
+		a.forgotten(m)
+	case *actor.Terminated:
+		a.terminated(m.Who)
+	case *actor.Restarting:
+		// Started makes everything anew from what is on disk.
+		a.node.cells.each(func(c *cell) {
+			a.strategy.Forget(c.pid)
+			a.node.cells.remove(c.group)
+		})
 	case *actor.Stopping:
 		a.strategy.Close()
 	}
@@ -70,7 +117,9 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 
 // reconcile makes what runs here agree with the catalog.
 func (a *replicasActor) reconcile(ctx actor.Context) {
-	cat := a.node.control.Catalog()
+	// Asked before the catalog is taken: an older one may lack what is here.
+	whole := a.catalog.Synced()
+	cat := a.catalog.Catalog()
 	for _, g := range cat.AllGroups() {
 		if _, here := g.Membership.OnNode(a.node.ID()); !here {
 			continue
@@ -81,22 +130,25 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 		}
 		a.create(g)
 	}
-	if !a.node.control.Synced() {
-		return // what is missing here may only not have arrived yet
-	}
 	a.node.cells.each(func(c *cell) {
-		if _, ok := cat.Group(c.group); !ok {
+		if v := c.resigned.Load(); v != nil && c.broken.Load() != nil {
+			a.node.resign(v) // the first time may have got lost
+		}
+		if _, ok := cat.Group(c.group); !ok && whole {
 			a.drop(ctx, c)
 		}
 	})
+	for g, l := range a.leaving {
+		a.forget(g, l) // what was refused is tried again
+	}
 }
 
 // adopt gives a running replica its place in the catalog.
 func (a *replicasActor) adopt(c *cell, cat *control.Catalog, g *control.Group) {
 	c.route.Store(g)
-	if t, ok := cat.TableOf(g); ok && c.kind.Load() == nil {
-		c.kind.Store(&t.Kind)
-		a.node.system.Root.Send(c.pid, kindKnown{})
+	if t, ok := cat.TableOf(g); ok && c.table.Load() == nil {
+		c.table.Store(t)
+		a.node.system.Root.Send(c.pid, tableKnown{})
 	}
 }
 
@@ -104,7 +156,7 @@ func (a *replicasActor) adopt(c *cell, cat *control.Catalog, g *control.Group) {
 // changed since it was made is not begun again from its first record: its
 // members bring a new replica up.
 func (a *replicasActor) create(g *control.Group) {
-	if a.creating[g.ID] || g.Membership.Version != 1 {
+	if a.creating[g.ID] || a.leaving[g.ID] != nil || g.Membership.Version != 1 {
 		return
 	}
 	a.creating[g.ID] = true
@@ -133,45 +185,88 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool
 	}
 	c.pid = pid
 	a.node.cells.put(c)
-	cat := a.node.control.Catalog()
+	cat := a.catalog.Catalog()
 	if route, ok := cat.Group(g); ok {
 		a.adopt(c, cat, route)
 	}
 }
 
-// drop stops a replica whose table is gone, and forgets it on disk.
+// drop stops a replica whose table is gone. The rest follows when it has ended.
 func (a *replicasActor) drop(ctx actor.Context, c *cell) {
 	a.node.cells.remove(c.group)
 	a.strategy.Forget(c.pid)
-	ctx.Stop(c.pid)
-	sum, _ := a.node.log.Summary(c.group)
-	logger, engine, group := a.node.logger, a.node.engine, c.group
-	err := a.node.log.Drop(group, func(err error) {
-		if err != nil {
-			return
-		}
-		if err := engine.Drop(group, sum.Generation); err != nil {
-			logger.Warn("state not removed", "group", group, "err", err)
-		}
-	})
-	if err != nil {
-		logger.Warn("replica not dropped", "group", group, "err", err)
+	c.dropped.Store(true)
+	l := &leaving{cell: c, stopped: c.broken.Load() != nil}
+	a.leaving[c.group] = l
+	if !l.stopped {
+		ctx.Stop(c.pid)
 		return
 	}
-	a.node.leases.Forget(group)
-	logger.Info("replica dropped", "group", group)
+	a.forget(c.group, l)
 }
 
-func (a *replicasActor) failed(f mailbox.Failure, counter string) {
+// terminated notes that a replica's actor has ended.
+func (a *replicasActor) terminated(who *actor.PID) {
+	for g, l := range a.leaving {
+		if l.cell.pid.Id == who.Id {
+			l.stopped = true
+			a.forget(g, l)
+		}
+	}
+}
+
+// forget lets the log forget a replica that has stopped.
+func (a *replicasActor) forget(g partition.GroupID, l *leaving) {
+	if !l.stopped || l.logged {
+		return
+	}
+	system, self := a.node.system, a.self
+	sum, _ := a.node.log.Summary(g)
+	err := a.node.log.Drop(g, func(err error) {
+		system.Root.Send(self, &forgotten{group: g, generation: sum.Generation, err: err})
+	})
+	if err != nil {
+		a.node.logger.Warn("replica not dropped", "group", g, "err", err)
+		return
+	}
+	l.logged = true
+}
+
+// forgotten removes the state of a replica that the log does not know any more.
+// Should the node end before, the next start removes it.
+func (a *replicasActor) forgotten(m *forgotten) {
+	delete(a.leaving, m.group)
+	if m.err != nil {
+		a.node.logger.Warn("replica not dropped", "group", m.group, "err", m.err)
+		return
+	}
+	a.node.leases.Forget(m.group)
+	a.node.logger.Info("replica dropped", "group", m.group)
+	a.node.background.Go(func() {
+		if err := a.node.engine.Drop(m.group, m.generation); err != nil {
+			a.node.logger.Warn("state not removed", "group", m.group, "err", err)
+		}
+	})
+}
+
+func (a *replicasActor) failed(f mailbox.Failure) {
 	a.node.counters.restarts.Add(1)
-	a.node.logger.Error("replica failed", "actor", f.Child.Id, "err", f.Reason, "count", f.Count, "delay", f.Delay, "counter", counter)
-	a.refuse(f)
+	a.node.logger.Error("replica failed", "actor", f.Child.Id, "err", f.Reason, "stack", stackOf(f.Reason), "count", f.Count, "delay", f.Delay)
+	refuseBatch(f)
+}
+
+// stackOf returns where a failure happened, if that is known.
+func stackOf(reason any) string {
+	if p, ok := reason.(*mailbox.Panic); ok {
+		return string(p.Stack)
+	}
+	return ""
 }
 
 // gaveUp keeps the reason for whoever asks for the replica.
 func (a *replicasActor) gaveUp(f mailbox.Failure) {
-	a.node.logger.Error("replica given up", "actor", f.Child.Id, "err", f.Reason, "count", f.Count)
-	a.refuse(f)
+	a.node.logger.Error("replica given up", "actor", f.Child.Id, "err", f.Reason, "stack", stackOf(f.Reason), "count", f.Count)
+	refuseBatch(f)
 	a.node.cells.each(func(c *cell) {
 		if c.pid == nil || c.pid.Id != f.Child.Id {
 			return
@@ -179,6 +274,9 @@ func (a *replicasActor) gaveUp(f mailbox.Failure) {
 		err, ok := f.Reason.(error)
 		if !ok {
 			err = fmt.Errorf("%v", f.Reason)
+		}
+		if errors.Is(err, partition.ErrCorrupt) {
+			a.node.distrust(c.group)
 		}
 		c.broken.Store(&partition.Error{
 			Code: partition.CodeUnavailable,
@@ -188,12 +286,39 @@ func (a *replicasActor) gaveUp(f mailbox.Failure) {
 	})
 }
 
-// refuse answers the requests that were in the batch at which a replica failed.
-// Some may be in the log already, so their outcome is unknown.
-func (a *replicasActor) refuse(f mailbox.Failure) {
+// refuseBatch answers the requests that were in the batch at which a replica
+// failed. Some may be in the log already, so their outcome is unknown.
+func refuseBatch(f mailbox.Failure) {
 	if b, ok := f.Message.(*mailbox.Batch[any]); ok {
 		for _, item := range b.Items {
 			refuseItem(item, partition.Errorf(partition.CodeUnknown, "the replica failed while it handled the request"))
 		}
 	}
+}
+
+// distrust keeps this node's grants from counting for a group whose replica may
+// have forgotten what it promised: a holder of an older lease must not rely on
+// them. It reports false if it does not know who may hold one.
+func (n *Node) distrust(g partition.GroupID) bool {
+	sum, _ := n.log.Summary(g)
+	nodes, err := membersOf(sum)
+	for _, node := range nodes {
+		n.leases.Revoke(g, math.MaxUint64, node)
+	}
+	return err == nil && len(nodes) > 0
+}
+
+// membersOf returns the nodes of all members that the log names.
+func membersOf(sum wal.Summary) ([]partition.NodeID, error) {
+	var nodes []partition.NodeID
+	for _, rec := range sum.Configurations {
+		m := new(partition.Membership)
+		if err := m.UnmarshalBinary(rec.Payload()); err != nil {
+			return nodes, fmt.Errorf("configuration of %s at %s: %w", rec.Group(), rec.Position(), err)
+		}
+		for _, x := range m.Members {
+			nodes = append(nodes, x.Node)
+		}
+	}
+	return nodes, nil
 }

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"slices"
 	"sync"
 
 	"pando.dev/pando/actors/client"
@@ -10,23 +11,30 @@ import (
 )
 
 // routeCache makes the routes that clients ask for from the catalog and the
-// known addresses, once per change of either. The version that clients see
-// counts those changes.
+// known addresses, once per change of either.
+//
+// The version that clients see is the catalog's, and in its low bits how often
+// the known nodes were started: an address only changes with a start. So two
+// nodes that know the same give the same version. It never falls here.
 type routeCache struct {
 	mu      sync.Mutex
 	catalog *control.Catalog
 	nodes   []cluster.Node
-	routes  *client.Routes
-	bumps   uint64 // changes of the nodes, added to the catalog's version
+	routes  *client.Routes // nil: to be made anew
+	version uint64         // of the routes made last
 }
 
-// update is called by the membership actor when a node appeared, moved or went.
+// bootBits is the room for the nodes' starts in a version.
+const bootBits = 24
+
+// update is called by the membership actor with who is there.
 func (r *routeCache) update(nodes []cluster.Node) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.nodes = nodes
-	r.bumps++
-	r.routes = nil
+	same := func(a, b cluster.Node) bool { return a.ID == b.ID && a.Link == b.Link && a.Boot == b.Boot }
+	if !slices.EqualFunc(r.nodes, nodes, same) {
+		r.nodes, r.routes = nodes, nil
+	}
 }
 
 // get returns the routes of the catalog.
@@ -36,7 +44,12 @@ func (r *routeCache) get(c *control.Catalog) *client.Routes {
 	if r.routes == nil || r.catalog != c {
 		r.catalog = c
 		r.routes = makeRoutes(c, r.nodes)
-		r.routes.Version = c.Version<<16 + r.bumps&0xffff
+		var boots uint64
+		for _, n := range r.nodes {
+			boots += n.Boot
+		}
+		r.version = max(r.version+1, c.Version<<bootBits+boots&(1<<bootBits-1))
+		r.routes.Version = r.version
 	}
 	return r.routes
 }

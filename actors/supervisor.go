@@ -1,7 +1,10 @@
 package actors
 
 import (
+	"fmt"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -43,10 +46,11 @@ func newSupervisor(n *Node) *supervisor {
 func (s *supervisor) Receive(ctx actor.Context) {
 	switch ctx.Message().(type) {
 	case *actor.Started:
-		s.spawn(ctx, "membership", func() actor.Actor { return &membership{node: s.node} }, nil)
+		members := &membership{node: s.node}
+		s.spawn(ctx, "membership", func() actor.Actor { return members }, nil)
 		replicas := newReplicas(s.node)
 		pid := s.spawn(ctx, "replicas", func() actor.Actor { return replicas }, replicas.strategy)
-		s.node.watch(s.node.control.Changed, pid, catalogChanged{})
+		s.node.watch(s.node.control.Changed, pid, func(p *atomic.Bool) any { return catalogChanged{p} })
 		s.node.up.Store(true)
 	case *actor.Stopping:
 		s.strategy.Close()
@@ -61,17 +65,23 @@ func (s *supervisor) spawn(ctx actor.Context, name string, make func() actor.Act
 	}
 	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(make, opts...), name)
 	if err != nil {
-		panic(err)
+		s.node.cfg.Fatal(fmt.Errorf("start actor %s: %w", name, err))
 	}
 	return pid
 }
 
-// watch sends msg to an actor at once, whenever something has changed, and now
-// and then besides, until the node stops. Changed returns a channel that is
-// closed at the next change.
-func (n *Node) watch(changed func() <-chan struct{}, to *actor.PID, msg any) {
+// watch sends a message to an actor at once, whenever something has changed, and
+// now and then besides, until the node stops. Changed returns a channel that is
+// closed at the next change. The message carries a flag which the actor clears
+// before it looks: until then no other is sent, so a slow actor is not buried.
+func (n *Node) watch(changed func() <-chan struct{}, to *actor.PID, msg func(pending *atomic.Bool) any) {
+	pending := new(atomic.Bool)
 	n.background.Go(func() {
-		n.onChange(changed, func() { n.system.Root.Send(to, msg) })
+		n.onChange(changed, func() {
+			if !pending.Swap(true) {
+				n.system.Root.Send(to, msg(pending))
+			}
+		})
 	})
 }
 
@@ -116,19 +126,26 @@ func (n *Node) tellSeat() {
 	})
 }
 
-// membershipChanged tells that somebody came, went or moved.
-type membershipChanged struct{}
+// membershipChanged tells that somebody came, went or moved. At most one is on its
+// way.
+type membershipChanged struct{ pending *atomic.Bool }
 
 // membership keeps links and routes in agreement with gossip. It never trusts a
 // single event: each time it compares everything with who is there.
-type membership struct{ node *Node }
+type membership struct {
+	node  *Node
+	watch sync.Once // it survives a restart
+}
 
 // Receive runs on the actor's own mailbox and never blocks.
 func (m *membership) Receive(ctx actor.Context) {
-	switch ctx.Message().(type) {
+	switch x := ctx.Message().(type) {
 	case *actor.Started:
-		m.node.watch(m.node.gossip.Changed, ctx.Self(), membershipChanged{})
+		m.watch.Do(func() {
+			m.node.watch(m.node.gossip.Changed, ctx.Self(), func(p *atomic.Bool) any { return membershipChanged{p} })
+		})
 	case membershipChanged:
+		x.pending.Store(false)
 		m.reconcile()
 	}
 }
