@@ -196,6 +196,9 @@ func (r *Replica) knowMaster(from peerRef) {
 	}
 	r.master, r.deadline, r.why = from.id, 0, ""
 	r.follow.master, r.attempt.tries = from, 0
+	if from.node != "" {
+		r.promisedNode = from.node
+	}
 	// A message of a master that has died since may still come in: what it says
 	// of its life is no more than the hints say.
 	r.masterDown = !r.cfg.Neighbours.Reachable(from.node)

@@ -127,13 +127,6 @@ func (g *golden) status() {
 
 func (g *golden) command(t *testing.T, d *datadriven.TestData) {
 	w := g.w
-	arg := func(i int) partition.ReplicaID {
-		var id int
-		if _, err := fmt.Sscan(d.CmdArgs[i].Key, &id); err != nil {
-			t.Fatalf("%s: %v", d.Pos, err)
-		}
-		return partition.ReplicaID(id)
-	}
 	switch d.Cmd {
 	case "run":
 		dur, err := time.ParseDuration(d.CmdArgs[0].Key)
@@ -141,6 +134,29 @@ func (g *golden) command(t *testing.T, d *datadriven.TestData) {
 			t.Fatal(err)
 		}
 		w.run(dur)
+	case "quiet":
+		w.quiet = true
+	case "verbose":
+		w.quiet = false
+	case "lock":
+		g.lock(t, d)
+	case "status":
+		g.status()
+	case "log":
+		im := &w.node(replicaArg(t, d, 0)).disk.synced
+		fmt.Fprintf(&g.out, "promise %s commit %d%s\n", im.promise, im.commit, describeRecords(im.recs))
+	default:
+		if !g.fault(t, d) && !g.call(t, d) {
+			t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+		}
+	}
+}
+
+// fault plays what happens to nodes and links.
+func (g *golden) fault(t *testing.T, d *datadriven.TestData) bool {
+	w := g.w
+	arg := func(i int) partition.ReplicaID { return replicaArg(t, d, i) }
+	switch d.Cmd {
 	case "start":
 		w.node(arg(0)).boots()
 	case "crash":
@@ -165,10 +181,17 @@ func (g *golden) command(t *testing.T, d *datadriven.TestData) {
 	case "heal":
 		clear(w.cut)
 		w.hints()
-	case "quiet":
-		w.quiet = true
-	case "verbose":
-		w.quiet = false
+	default:
+		return false
+	}
+	return true
+}
+
+// call plays what clients and operators ask for.
+func (g *golden) call(t *testing.T, d *datadriven.TestData) bool {
+	w := g.w
+	arg := func(i int) partition.ReplicaID { return replicaArg(t, d, i) }
+	switch d.Cmd {
 	case "write":
 		n := 1
 		d.MaybeScanArgs(t, "n", &n)
@@ -197,16 +220,18 @@ func (g *golden) command(t *testing.T, d *datadriven.TestData) {
 		g.leaseRead(w.node(arg(0)))
 	case "change":
 		g.change(t, w.node(arg(0)), d.CmdArgs[1])
-	case "lock":
-		g.lock(t, d)
-	case "status":
-		g.status()
-	case "log":
-		im := &w.node(arg(0)).disk.synced
-		fmt.Fprintf(&g.out, "promise %s commit %d%s\n", im.promise, im.commit, describeRecords(im.recs))
 	default:
-		t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
+		return false
 	}
+	return true
+}
+
+func replicaArg(t *testing.T, d *datadriven.TestData, i int) partition.ReplicaID {
+	var id int
+	if _, err := fmt.Sscan(d.CmdArgs[i].Key, &id); err != nil {
+		t.Fatalf("%s: %v", d.Pos, err)
+	}
+	return partition.ReplicaID(id)
 }
 
 // burst hands n commands to a replica in one event, as a busy host does.

@@ -21,12 +21,11 @@ import (
 func (r *Replica) promise(e partition.Epoch, node partition.NodeID) {
 	assert(e > r.promised || r.mut.has(sharedPromise), "promise of %s after %s", e, r.promised)
 	holder := r.promised.Replica()
-	switch {
-	case holder == 0 || holder == r.cfg.Self || r.mut.has(grantOutlives):
-	case r.promisedNode == "":
-		r.leaseUntil = max(r.leaseUntil, r.now+r.cfg.Lease)
-	default:
+	if holder != 0 && holder != r.cfg.Self && !r.mut.has(grantOutlives) {
 		until := r.cfg.Neighbours.Revoke(r.cfg.Group, e, r.promisedNode)
+		if r.promisedNode == "" {
+			until = r.now + r.cfg.Lease // who holds it is not known: assume the worst
+		}
 		r.leaseUntil = max(r.leaseUntil, until)
 	}
 	r.promised, r.promisedNode, r.seen = e, node, max(r.seen, e)

@@ -120,7 +120,9 @@ type Neighbours interface {
 	// Revoke tells that this node's replica of the group is about to promise
 	// epoch: from now on no grant to holder is extended for the group in an
 	// older epoch. It returns until when the grants made so far run, on the
-	// clock of the events; 0 if there are none.
+	// clock of the events; 0 if there are none. An empty holder means that the
+	// replica does not know where the master of the older epoch lives: then no
+	// grant to any node is extended.
 	Revoke(g partition.GroupID, epoch partition.Epoch, holder partition.NodeID) partition.Time
 	// Granted returns until when, on the clock of the events and with the drift
 	// margin taken off, the grant of node by counts for this node as master of
