@@ -132,10 +132,10 @@ func drawBatch(t *rapid.T, m model) *Batch {
 // and the state of the dumb twin, and the same bytes on two replicas, one in
 // memory and one on the real store.
 func TestTwin(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) { twinStory(t, rt) })
+	rapid.Check(t, twinStory)
 }
 
-func twinStory(tb testing.TB, t *rapid.T) {
+func twinStory(t *rapid.T) {
 	e, err := store.NewEngine(store.Options{Dir: "data", FS: vfs.NewMem(), CacheBytes: 1 << 20, MaxOpen: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,6 @@ func twinStory(tb testing.TB, t *rapid.T) {
 		}
 	}
 	checkReads(t, s, &space, m)
-	_ = tb
 }
 
 // touched lists the keys that a batch names.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"testing"
@@ -200,7 +201,7 @@ func BenchmarkIdleStores(b *testing.B) {
 		flushed := e.now()
 		b.ReportMetric(float64(syncs)/stores, "syncs/create")
 		b.ReportMetric(float64(e.Stats().Syncs-syncs)/stores, "syncs/flush")
-		runtime.GC()
+		debug.FreeOSMemory()
 		b.ReportMetric(float64(descriptors()-fds)/stores, "fds/store")
 		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/stores, "goroutines/store")
 		b.ReportMetric(float64(resident()-rss)/stores/1024, "KiB/store")

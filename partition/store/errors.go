@@ -8,10 +8,6 @@ import (
 	"pando.dev/pando/partition"
 )
 
-func sprintf(format string, args []any) string { return fmt.Sprintf(format, args...) }
-
-func errorf(format string, args []any) error { return fmt.Errorf(format, args...) }
-
 // classify gives an error of Pebble or of the file system the code by which
 // callers decide: is it the disk's space, damage, or a fault of ours.
 func classify(err error) error {

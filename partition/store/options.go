@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
@@ -161,7 +162,7 @@ type pebbleLog struct{ e *Engine }
 func (pebbleLog) Infof(string, ...any) {}
 
 func (l pebbleLog) Errorf(format string, args ...any) {
-	l.e.o.Logger.Warn("pebble", "err", sprintf(format, args))
+	l.e.o.Logger.Warn("pebble", "err", fmt.Sprintf(format, args...))
 }
 
-func (l pebbleLog) Fatalf(format string, args ...any) { l.e.fail(errorf(format, args)) }
+func (l pebbleLog) Fatalf(format string, args ...any) { l.e.fail(fmt.Errorf(format, args...)) }
