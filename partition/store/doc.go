@@ -1,16 +1,16 @@
 // Package store keeps the state of a node's replicas: one Pebble store each,
 // opened when it is used, and an [Engine] for what they share.
 //
-//	        replica actors                 reads on any goroutine
-//	              | Apply                       | View
-//	  +-----------v-----------------------------v-----------+
-//	  | Store, Store, Store ...  a handle per replica       |
-//	  |   closed <-> open        at most MaxOpen are open   |
-//	  +--------------------------+--------------------------+
-//	  | flush controller | compaction scheduler | caches    |  one of each per node
-//	  +--------------------------+--------------------------+
-//	  | thin file system         back-off, counters, fatal  |
-//	  +-----------------------------------------------------+
+//	      replica actors                 reads on any goroutine
+//	            | Apply                       | View
+//	+-----------v-----------------------------v-----------+
+//	| Store, Store, Store ...  a handle per replica       |
+//	|   closed <-> open        at most MaxOpen are open   |
+//	+--------------------------+--------------------------+
+//	| flush controller | compaction scheduler | caches    |  one of each per node
+//	+--------------------------+--------------------------+
+//	| thin file system         back-off, counters, fatal  |
+//	+-----------------------------------------------------+
 //
 // # What is promised
 //
