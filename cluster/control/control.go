@@ -432,7 +432,11 @@ func (c *Control) renewLoop(ctx context.Context) {
 		a, err := c.ask(one, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
 		cancel()
 		if err == nil {
-			c.syncTo.CompareAndSwap(0, a.Catalog+1)
+			// Whoever waits for Synced may have seen the catalog already, so that
+			// nothing else would tell of it.
+			if c.syncTo.CompareAndSwap(0, a.Catalog+1) {
+				c.changed.Fire()
+			}
 			c.Hint(a.Catalog)
 		} else if !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
 			c.cfg.Logger.Warn("session not renewed", "err", err)
