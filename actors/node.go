@@ -154,7 +154,9 @@ func (n *Node) checkDisk(found *wal.Report) error {
 }
 
 func (n *Node) openNetwork() error {
-	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return n.logger }))
+	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
+		return slog.New(demoted{n.logger.Handler()})
+	}))
 	n.leases = lease.New(lease.Config{Self: n.ID(), Boot: n.identity.Boot, Now: n.now, Lease: n.cfg.Lease})
 	if err := n.openLeases(); err != nil {
 		return err

@@ -251,29 +251,37 @@ func (a *replicasActor) forgotten(m *forgotten) {
 
 func (a *replicasActor) failed(f mailbox.Failure) {
 	a.node.counters.restarts.Add(1)
-	a.node.logger.Error("replica failed", "actor", f.Child.Id, "err", f.Reason, "stack", stackOf(f.Reason), "count", f.Count, "delay", f.Delay)
+	err, stack := reasonOf(f.Reason)
+	a.node.logger.Error("replica failed", "actor", f.Child.Id, "err", err, "stack", stack, "count", f.Count, "delay", f.Delay)
 	refuseBatch(f)
 }
 
-// stackOf returns where a failure happened, if that is known.
-func stackOf(reason any) string {
-	if p, ok := reason.(*mailbox.Panic); ok {
-		return string(p.Stack)
+// reasonOf tells why an actor failed, and where. What has a code, such as damage
+// of the log, is an error of the world and not of the program: it is told
+// without the place.
+func reasonOf(reason any) (why error, stack string) {
+	why, ok := reason.(error)
+	if !ok {
+		return fmt.Errorf("%v", reason), ""
 	}
-	return ""
+	p, ok := reason.(*mailbox.Panic)
+	switch {
+	case !ok:
+		return why, ""
+	case p.Unwrap() != nil && partition.CodeOf(p) != partition.CodeInternal:
+		return p.Unwrap(), ""
+	}
+	return why, string(p.Stack)
 }
 
 // gaveUp keeps the reason for whoever asks for the replica.
 func (a *replicasActor) gaveUp(f mailbox.Failure) {
-	a.node.logger.Error("replica given up", "actor", f.Child.Id, "err", f.Reason, "stack", stackOf(f.Reason), "count", f.Count)
+	err, stack := reasonOf(f.Reason)
+	a.node.logger.Error("replica given up", "actor", f.Child.Id, "err", err, "stack", stack, "count", f.Count)
 	refuseBatch(f)
 	a.node.cells.each(func(c *cell) {
 		if c.pid == nil || c.pid.Id != f.Child.Id {
 			return
-		}
-		err, ok := f.Reason.(error)
-		if !ok {
-			err = fmt.Errorf("%v", f.Reason)
 		}
 		if errors.Is(err, partition.ErrCorrupt) {
 			a.node.distrust(c.group)
