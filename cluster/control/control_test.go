@@ -228,46 +228,6 @@ func TestNotBeforeJoining(t *testing.T) {
 	a.wait(t, "control group", func() bool { return a.Status().State == Ready })
 }
 
-// A node that has started again does not take its catalog for whole before it
-// has everything that was there before: with it a replica that the catalog lacks
-// may be deleted. Seats begin with an empty catalog, and so do the others.
-func TestSyncedOnlyWithAWholeCatalog(t *testing.T) {
-	n := newTestNet(t)
-	ids := []partition.NodeID{"a", "b", "c", "d"}
-	for _, id := range ids {
-		n.start(id, 3)
-	}
-	ctx := deadline(t, 25*time.Second)
-	for i := range 20 {
-		if _, err := n.nodes["d"].CreateTable(ctx, TableSpec{Name: fmt.Sprintf("t%d", i), Kind: "kv", Replicas: 1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 3 {
-		for _, id := range ids {
-			n.stop(id)
-		}
-		a, d := n.start("a", 3), n.start("d", 3)
-		// One seat of three: nobody can know whether anything is missing.
-		d.wait(t, "control group", func() bool { return d.Status().Group != 0 })
-		if a.Synced() || d.Synced() {
-			t.Fatal("a catalog is taken for whole without a leader")
-		}
-		n.start("b", 3)
-		n.start("c", 3)
-		for _, id := range ids {
-			x := n.nodes[id]
-			x.wait(t, "whole catalog", func() bool {
-				whole := x.Synced()
-				if tables := len(x.Catalog().Tables()); whole && tables != 20 {
-					t.Fatalf("%s takes a catalog of %d tables for whole", id, tables)
-				}
-				return whole
-			})
-		}
-	}
-}
-
 // The lock of a node that is gone is free when its session has run out, and not
 // before; that of a node that renews stays.
 func TestSessionRunsOut(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,6 +200,8 @@ type testLink struct {
 	once     sync.Once
 
 	frozen sync.RWMutex // locked as long as the process stands still
+	// deaf: questions for the catalog get no answer.
+	deaf atomic.Bool
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -317,6 +320,11 @@ func (l *testLink) Close() error {
 }
 
 func (l *testLink) Call(ctx context.Context, to partition.NodeID, request []byte) ([]byte, error) {
+	if r, err := decode[requestBody](kindRequest, request); err == nil && l.deaf.Load() {
+		if k, err := kindOf(r.Body); err == nil && k == kindAskCatalog {
+			return nil, partition.Errorf(partition.CodeUnavailable, "deaf")
+		}
+	}
 	l.mu.Lock()
 	var c net.Conn
 	if idle := l.idle[to]; len(idle) > 0 {
