@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -208,9 +209,7 @@ func (s *schedule) step() {
 			n.boots()
 		}
 	case c < 15:
-		for k := range w.cut {
-			delete(w.cut, k)
-		}
+		clear(w.cut)
 		w.hints()
 	case c < 17:
 		if s.p.membership {
@@ -347,9 +346,7 @@ func (s *schedule) stabilize() {
 	s.quiet = true
 	w.knobs.badLock, w.knobs.loss, w.knobs.repeat, w.knobs.stray = false, 0, 0, 0
 	w.lock = simLock{number: w.lock.number} // sane again
-	for k := range w.cut {
-		delete(w.cut, k)
-	}
+	clear(w.cut)
 	away := s.drawAway()
 	for i, n := range w.nodes {
 		n.stalled = false
@@ -467,23 +464,32 @@ func play(seed uint64, p profile) (c *checker, bad error) {
 
 // playInto also writes the story down.
 func playInto(out *strings.Builder, seed uint64, p profile) (c *checker, bad error) {
-	var s *schedule
+	bad = violations(func() {
+		s := newSchedule(seed, p, out)
+		c = s.w.check
+		s.play()
+		s.stabilize()
+	})
+	if bad != nil {
+		bad = fmt.Errorf("seed %d: %w", seed, bad)
+	}
+	return c, bad
+}
+
+// violations runs do and returns the violation or broken invariant that stopped
+// it, if one did.
+func violations(do func()) (bad error) {
 	defer func() {
-		if x := recover(); x != nil {
-			if v, ok := x.(violation); ok {
-				bad = fmt.Errorf("seed %d: %s", seed, string(v))
-				return
-			}
-			if str, ok := x.(string); ok {
-				bad = fmt.Errorf("seed %d: panic: %s", seed, str)
-				return
-			}
+		switch x := recover().(type) {
+		case nil:
+		case violation:
+			bad = errors.New(string(x))
+		case string:
+			bad = errors.New("panic: " + x)
+		default:
 			panic(x)
 		}
 	}()
-	s = newSchedule(seed, p, out)
-	c = s.w.check
-	s.play()
-	s.stabilize()
-	return c, nil
+	do()
+	return nil
 }
