@@ -164,6 +164,7 @@ func (l *Log) durable(b *batch, image []byte, took time.Duration) []func(error) 
 	l.queued -= b.bytes
 	l.writes.Add(-int64(b.writes))
 	l.unproven = len(b.touched) > 0
+	l.settled(b.seq)
 	l.stats.Appends += uint64(b.writes)
 	l.stats.Records += uint64(b.records)
 	l.stats.RecordBytes += uint64(b.recordBytes)
@@ -173,6 +174,14 @@ func (l *Log) durable(b *batch, image []byte, took time.Duration) []func(error) 
 	l.stats.SyncLast = took
 	l.stats.SyncMax = max(l.stats.SyncMax, took)
 	return b.done
+}
+
+// settled lets segments go that waited for the batch seq to be durable.
+func (l *Log) settled(seq uint64) {
+	if l.voided != 0 && l.voided <= seq {
+		l.voided = 0
+		l.release()
+	}
 }
 
 // rotate seals the active segment and makes the file of the next one, s, out of
@@ -207,6 +216,7 @@ func (l *Log) rotate(s *segment) error {
 	s.file, s.table, l.stuck = f, nil, false
 	l.active = s.number
 	l.unproven = false
+	l.settled(s.first)
 	l.release()
 	l.wakeChores()
 	return nil

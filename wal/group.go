@@ -46,6 +46,8 @@ type group struct {
 	// retain: peers want the records from here on; 0: none.
 	retain partition.Index
 	damage *Damage
+	// unsaved: there was no room yet to write that it is damaged.
+	unsaved bool
 	// split: the next record starts a new entry, because records that were
 	// removed lie between it and the last.
 	split bool

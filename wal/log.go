@@ -51,6 +51,10 @@ type Log struct {
 	echoes []echo
 	// dirty are the groups whose progress moved since it was last written.
 	dirty []*group
+	// voided is the number of the newest batch that makes records void; 0 if all
+	// such are durable. Until then no segment goes: after a crash its records
+	// might still count.
+	voided uint64
 	// unproven: no valid batch follows the last that held anything.
 	unproven bool
 	// released are segments to be renamed to spares; spares are the numbers of
@@ -152,6 +156,9 @@ func (l *Log) append(w *Write, c *cut, done func(error)) (wake bool, err error) 
 		l.rowBytes += g.rowBound()
 	}
 	l.apply(b, g, w, c, n)
+	if c != nil || w.Install != nil {
+		l.voided = b.seq
+	}
 	return l.enqueue(b, done), nil
 }
 
@@ -317,11 +324,11 @@ func (l *Log) Drop(g partition.GroupID, done func(error)) error {
 	x.end = partition.Position{}
 	b.touch(x, 1)
 	delete(l.groups, g)
+	l.voided = b.seq
 	l.dirty = slices.DeleteFunc(l.dirty, func(d *group) bool { return d == x })
 	if l.enqueue(b, done) {
 		l.wake()
 	}
-	l.release()
 	return nil
 }
 

@@ -161,7 +161,7 @@ func (w *workload) record(g partition.GroupID, index partition.Index, epoch part
 		kind = partition.KindMember
 	}
 	size := w.rand.IntN(300)
-	if w.rand.IntN(12) == 0 {
+	if kind != partition.KindMember && w.rand.IntN(12) == 0 {
 		size = w.rand.IntN(9000)
 	}
 	payload := make([]byte, size)

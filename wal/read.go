@@ -244,9 +244,10 @@ func (l *Log) unreadable(g partition.GroupID, i partition.Index, err error) erro
 func (l *Log) writeQuarantine(x *group) {
 	n := amount{bytes: itemHead + damageBytes}
 	b, err := l.room(n)
-	if err != nil {
+	if x.unsaved = err != nil; x.unsaved {
 		return
 	}
+	l.voided = b.seq
 	b.buf = appendQuarantine(b.buf, x.id, x.damage)
 	b.items++
 	l.took(b, n.bytes)

@@ -217,6 +217,53 @@ func TestTruncation(t *testing.T) {
 	sameRecords(t, l, cold)
 }
 
+// TestVoidRecordsAreKeptUntilThatIsDurable: a snip, a drop or an install makes
+// records void, but a segment that holds them goes only when that is durable.
+// Otherwise a crash in between would leave a log that begins behind records
+// which its state does not have.
+func TestVoidRecordsAreKeptUntilThatIsDurable(t *testing.T) {
+	config := partition.NewRecord(partition.Header{Group: 1, Index: 9, Kind: partition.KindMember}, []byte("c"))
+	for name, void := range map[string]func(l *wal.Log) error{
+		"snip": func(l *wal.Log) error { return l.Append(wal.Write{Group: 1, Snip: true, After: 2}, nil) },
+		"drop": func(l *wal.Log) error { return l.Drop(1, nil) },
+		"install": func(l *wal.Log) error {
+			return l.Append(wal.Write{Group: 1, Install: &wal.Install{Base: partition.Position{Index: 9}, Configuration: config}}, nil)
+		},
+	} {
+		fs := memfs.New(1)
+		o := options()
+		o.BatchBytes = 1024
+		l, _ := open(t, fs, o)
+		c, d := &chain{g: 1}, &chain{g: 2}
+		mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 6, 100), Commit: 2})
+		l.SetFlushed(1, 2, 1)
+		for range 30 {
+			mustAppend(t, l, wal.Write{Group: 2, Replica: 1, Records: d.make(1<<16, 1, 7000)})
+			turns(l)
+			l.SetFlushed(2, d.last, 1)
+		}
+		for range 10 { // batches before, enough for a new segment
+			mustAppend(t, l, wal.Write{Group: 2, Records: d.make(1<<16, 1, 7000)})
+		}
+		if err := void(l); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for range 10 {
+			l.Turn()
+		}
+		l.SetFlushed(1, 2, 1)
+		after, _ := open(t, fs.Crash(1, 0), options())
+		sameRecords(t, after, c)
+		if s, _ := after.Summary(1); s.First != 1 || s.Flushed > 2 {
+			t.Fatalf("%s: %+v", name, s)
+		}
+		turns(l)
+		if l.Stats().Recycled == 0 {
+			t.Fatalf("%s: nothing was recycled in the end", name)
+		}
+	}
+}
+
 // TestHotPathAllocates nothing per record.
 func TestHotPathAllocates(t *testing.T) {
 	o := options()

@@ -128,6 +128,9 @@ func (l *Log) encodeTable(s *segment) []byte {
 		r := g.row()
 		b = r.append(b, id)
 		g.dirty = false
+		if g.unsaved {
+			g.unsaved, l.voided = false, s.first
+		}
 	}
 	l.dirty = l.dirty[:0]
 	l.rowBytes = len(b) - batchHeadBytes
@@ -148,7 +151,7 @@ func pad(b []byte) []byte {
 // The newest sealed segment always stays, so that a state table that is damaged
 // can be made anew by reading the segment before it.
 func (l *Log) release() {
-	for {
+	for l.voided == 0 {
 		s := l.segments[0]
 		if s.number+1 >= l.active || s.readers > 0 || l.pinned(s) {
 			return
@@ -190,7 +193,7 @@ const (
 // needs applies the truncation rule to one group and the oldest segment.
 func (l *Log) needs(id partition.GroupID, s *segment) need {
 	g := l.groups[id]
-	if g == nil || g.damage != nil {
+	if g == nil || g.damage != nil && !g.unsaved {
 		return needNothing
 	}
 	p, ok := g.lastIn(uint32(s.number))
