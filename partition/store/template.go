@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -74,7 +75,7 @@ func (sp *space) fromTemplate() error {
 			return fmt.Errorf("create %s: %w", name, err)
 		}
 		if len(t.data) > 0 {
-			_, err = f.Write(t.data)
+			_, err = f.Write(bytes.Clone(t.data)) // Write may change what it is given
 		}
 		if cerr := f.Close(); err == nil {
 			err = cerr
