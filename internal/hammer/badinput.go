@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,7 +25,7 @@ func badInput(ctx context.Context, t *trial) error {
 	other := filepath.Join(t.dir, "other.key")
 	for i, path := range []string{key, other} {
 		secret := slices.Repeat([]byte{byte(i + 1)}, 32)
-		if err := os.WriteFile(path, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
 			return err
 		}
 	}
@@ -132,7 +132,7 @@ func (c *cluster) badCommands(ctx context.Context) error {
 		{"value over the limit", 1, []string{"too_large", "1048576"}, []string{"kv", "put", tableName, "k", "--file", big, addr}},
 		{"table that is there", 1, []string{"exists"}, []string{"table", "create", tableName, addr}},
 		{"more replicas than nodes", 11, []string{"refused"}, []string{"table", "create", "t2", "--replicas", "5", addr}},
-		{"unknown node", 1, []string{"not_found"}, []string{"table", "create", "t2", "--on", "nobody", addr}},
+		{"unknown node", 11, []string{"refused", "nobody"}, []string{"table", "create", "t2", "--on", "nobody", addr}},
 		{"nobody there", 1, []string{"unavailable"}, []string{"status", "--addr", "127.0.0.1:1", "--timeout", "2s"}},
 		{"unknown flag", 2, []string{"usage"}, []string{"status", "--no-such-flag"}},
 	} {

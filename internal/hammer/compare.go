@@ -9,8 +9,8 @@ import (
 )
 
 // compareReplicas reads the whole table from each replica and wants the same
-// from all. Only a master answers, so each node is made master in turn by
-// killing the one before. Nothing else writes meanwhile.
+// from all. Only a master answers, so those that have been read are killed until
+// each was master. Nothing else writes meanwhile.
 func (c *cluster) compareReplicas(ctx context.Context, s scanner) error {
 	c.t.tell("comparing the replicas")
 	digests := map[string]string{} // by node
@@ -33,14 +33,7 @@ func (c *cluster) compareReplicas(ctx context.Context, s scanner) error {
 		if len(digests) == len(c.nodes) {
 			break
 		}
-		n.kill()
-		if _, _, err := c.master(ctx, tableName); err != nil {
-			return err
-		}
-		if err := n.start(); err != nil {
-			return err
-		}
-		if err := c.awaitReady(ctx, n); err != nil {
+		if err := c.makeWay(ctx, digests); err != nil {
 			return err
 		}
 	}
@@ -53,6 +46,22 @@ func (c *cluster) compareReplicas(ctx context.Context, s scanner) error {
 		c.t.violate("only %d of %d nodes became master and could be read", len(digests), len(c.nodes))
 	}
 	return nil
+}
+
+// makeWay kills the nodes that have been read and starts them again, so that
+// another one is the first to be able to become master.
+func (c *cluster) makeWay(ctx context.Context, read map[string]string) error {
+	var killed []*node
+	for _, n := range c.nodes {
+		if read[n.name] != "" {
+			n.kill()
+			killed = append(killed, n)
+		}
+	}
+	if err := c.start(killed...); err != nil {
+		return err
+	}
+	return c.awaitReady(ctx, killed...)
 }
 
 func digest(pairs map[string]string, keys []string) string {

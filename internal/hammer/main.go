@@ -57,7 +57,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.Uint64Var(&o.seed, "seed", 1, "seed of everything that is drawn")
 	f.DurationVar(&o.pace, "pace", 5*time.Millisecond, "mean rest of a client between two operations")
 	f.DurationVar(&o.calm, "calm", 10*time.Second, "undisturbed load before the first kill of kill-master")
-	f.DurationVar(&o.pause, "pause", 10*time.Second, "how long stop-master stops the master")
+	f.DurationVar(&o.pause, "pause", 10*time.Second, "how long stop-master stops the master, and disk-full keeps the disks full")
 	f.DurationVar(&o.down, "down", 30*time.Second, "how long control-down keeps the control group down")
 	f.DurationVar(&o.median, "median", 350*time.Millisecond, "largest median of the time from a kill to the next acknowledged write")
 	f.DurationVar(&o.p99, "p99", time.Second, "largest 99th percentile of that time")

@@ -33,7 +33,7 @@ func stopMaster(ctx context.Context, t *trial) error {
 	l.stop()
 	t.row("load", "%d clients, %d acknowledged writes", t.opts.clients, l.acks.count(0, l.acks.now()))
 	t.row("time to write", "%s (from SIGSTOP to the first acknowledgement of a write begun after it)", s.back)
-	t.row("asked the stopped node", "%d reads answered, %d of them after SIGCONT, %d not", s.answered.Load(), s.after.Load(), s.failed.Load())
+	t.row("asked the stopped node", "%d reads answered, %d not; after SIGCONT %d begun and %d answered", s.answered.Load(), s.failed.Load(), s.asked.Load(), s.after.Load())
 	t.row("caught up", "%s (from SIGCONT)", s.catchUp)
 	if err := t.judge(ctx, l, l.stores[0]); err != nil {
 		return err
@@ -43,9 +43,10 @@ func stopMaster(ctx context.Context, t *trial) error {
 
 // stops is what stop-master measures.
 type stops struct {
-	back, catchUp           times
-	answered, failed, after atomic.Int64 // reads of the clients that know the stopped node only
-	thawed                  atomic.Bool
+	back, catchUp    times
+	answered, failed atomic.Int64 // reads of the clients that know the stopped node only
+	asked, after     atomic.Int64 // begun after SIGCONT, and of these answered
+	thawed           atomic.Bool
 }
 
 func (c *cluster) stopOnce(ctx context.Context, l *load, s *stops, round int) error {
@@ -56,6 +57,7 @@ func (c *cluster) stopOnce(ctx context.Context, l *load, s *stops, round int) er
 	if err != nil {
 		return err
 	}
+	s.thawed.Store(false)
 	release, err := c.pin(ctx, l, n, s, round)
 	if err != nil {
 		return err
@@ -64,7 +66,6 @@ func (c *cluster) stopOnce(ctx context.Context, l *load, s *stops, round int) er
 	if err := pause(ctx, 500*time.Millisecond); err != nil {
 		return err
 	}
-	s.thawed.Store(false)
 	stopped := l.acks.now()
 	if err := n.freeze(); err != nil {
 		return err
@@ -135,6 +136,9 @@ func (l *load) readPinned(id int, r store, s *stops, stop *atomic.Bool, seed uin
 	for !stop.Load() {
 		op := history.Op{Kind: history.Read, Key: l.history.Window(fmt.Sprintf("slot%d", rng.IntN(l.slots)))}
 		begunAfter := s.thawed.Load()
+		if begunAfter {
+			s.asked.Add(1)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), pinnedWait)
 		call := l.history.Invoke(id, op)
 		got, err := r.get(ctx, op.Key, client.Lease)
