@@ -218,8 +218,8 @@ func TestNoSpaceAtOpen(t *testing.T) {
 	set(t, s, 1, "\x01a", "1")
 }
 
-// TestSyncFailureIsFatal: after a failed sync of a table, a MANIFEST or a
-// directory the process ends and no call claims anything any more.
+// TestSyncFailureIsFatal: after a failed sync of a table or a MANIFEST the
+// process ends and no call claims anything any more.
 func TestSyncFailureIsFatal(t *testing.T) {
 	for _, where := range []string{".sst", "MANIFEST"} {
 		t.Run(where, func(t *testing.T) {
