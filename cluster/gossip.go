@@ -54,6 +54,7 @@ type Gossip struct {
 	changed pulse.Pulse
 	done    chan struct{} // closed by Close
 	wg      sync.WaitGroup
+	leaving sync.WaitGroup // the library's leave, which may outlast Leave
 	closing sync.Once
 	closed  error
 
@@ -136,7 +137,7 @@ func (g *Gossip) serfConfig() (*serf.Config, error) {
 	c.EnableNameConflictResolution, c.ValidateNodeNames = false, true
 	c.ReconnectInterval = 5 * time.Second
 	c.ReconnectTimeout, c.TombstoneTimeout = 72*time.Hour, 24*time.Hour
-	c.BroadcastTimeout = 2 * time.Second
+	c.BroadcastTimeout = 500 * time.Millisecond
 	c.LeavePropagateDelay = cmp.Or(g.cfg.LeaveDelay, time.Second)
 	c.DisableCoordinates = true
 	return c, nil
@@ -218,7 +219,8 @@ func (g *Gossip) setTags(change func(map[string]string)) error {
 // waits for the news to spread, at most for the timeout. Close follows.
 func (g *Gossip) Leave(timeout time.Duration) error {
 	done := make(chan error, 1)
-	go func() { done <- g.serf.Leave() }()
+	// Close waits for it: the library does not stand a shutdown under a leave.
+	g.leaving.Go(func() { done <- g.serf.Leave() })
 	t := time.NewTimer(timeout)
 	defer t.Stop()
 	select {
@@ -234,6 +236,7 @@ func (g *Gossip) Close() error {
 	g.closing.Do(func() {
 		close(g.done)
 		g.wg.Wait()
+		g.leaving.Wait()
 		// Whoever waits for a change must not wait for ever.
 		defer g.changed.Fire()
 		drained := make(chan struct{})
