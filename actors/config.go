@@ -38,10 +38,10 @@ type Config struct {
 	// More seats tolerate more failures and cost more per decision.
 	Expect int
 
-	// TLSDir holds ca.pem, node.pem and node.key, as `pando cert` makes them.
+	// TLSDir holds ca.pem, cert.pem and key.pem, as `pando cert` makes them.
 	// Without it the node refuses to listen beyond loopback.
 	TLSDir string
-	// GossipKeyFile holds the 32-byte gossip key in base64; without it the node
+	// GossipKeyFile holds the 32-byte gossip key in hexadecimal digits, as `pando cert gossip-key` makes it; without it the node
 	// refuses to gossip beyond loopback.
 	GossipKeyFile string
 
