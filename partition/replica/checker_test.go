@@ -219,6 +219,11 @@ func (c *checker) replied(n *node, r *Reply, res Result) {
 		if n.state.applied < r.Index {
 			c.violated("operation %d is acknowledged at %d before it is applied", o.id, r.Index)
 		}
+		if !o.opens && res.Err == nil { // X4: the answer is that of this very record
+			if got := binary.LittleEndian.Uint64(res.Data); got != c.results[o.id] || !res.Repeated && c.executed[o.id] != r.Index {
+				c.violated("operation %d at %d is answered with %d; executed at %d it gave %d", o.id, r.Index, got, c.executed[o.id], c.results[o.id])
+			}
+		}
 		c.acked++
 		c.floor = max(c.floor, r.Index)
 	case r.Err.Code == partition.CodeUnknown:

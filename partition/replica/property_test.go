@@ -46,8 +46,9 @@ func profiles() map[string]profile {
 
 // TestSchedules runs random schedules of some 200 faults and calls each, over
 // thousands of events, and checks after every step: SMF-1 to SMF-8, SMF-10 and
-// SMF-12, LEA-2 with skewed clocks, NOT-1 to NOT-4, MEM-7. After the faults it
-// requires progress, equal states and silence.
+// SMF-12, LEA-2 with skewed clocks, NOT-1 to NOT-4, MEM-7; and of RELIABILITY's
+// scenarios R1, R2, R5, M1 to M10, M12, M14, L1, L2, L5, L6, X1, X3 and X4. After
+// the faults it requires progress, equal states and silence.
 func TestSchedules(t *testing.T) {
 	if testing.Short() {
 		t.Skip("properties are for the long mode")

@@ -36,7 +36,8 @@ type Send struct {
 
 // Apply asks to apply the committed records First to Last, in order, and to
 // answer with Applied. If Records is empty the host reads them from its log and
-// may apply only the first part; the machine then asks again.
+// may apply only the first part; the machine then asks again. A log replica's
+// host has no state and answers at once.
 type Apply struct {
 	First, Last partition.Index
 	Records     []partition.Record
