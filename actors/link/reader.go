@@ -94,7 +94,7 @@ func (f *frameReader) room(n int) {
 	for size < maxChunk && size < 2*f.largest {
 		size *= 2
 	}
-	size = max(size, min(n, max(maxChunk, 4*have)))
+	size = max(size, min(n, max(maxChunk, 8*have)))
 	fresh := make([]byte, have, size)
 	copy(fresh, f.chunk[f.r:f.w])
 	f.chunk, f.r, f.w, f.largest = fresh, 0, have, 0
