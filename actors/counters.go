@@ -12,6 +12,8 @@ type counters struct {
 	leaseReads  atomic.Uint64
 	quorumReads atomic.Uint64
 	roomWaits   atomic.Uint64
+	sent        atomic.Uint64
+	alarms      atomic.Uint64 // timers set for replicas
 }
 
 // Counter is one figure for /metrics.
@@ -30,6 +32,7 @@ func (n *Node) Counters() []Counter {
 	return []Counter{
 		count("busy_total", "requests and messages refused because a queue was full", n.counters.busy.Load()),
 		count("replica_restarts_total", "replicas rebuilt from the log after a failure", n.counters.restarts.Load()),
+		count("messages_sent_total", "messages of replicas given to the links", n.counters.sent.Load()),
 		count("sends_refused_total", "messages that a link did not take", n.counters.sendRefused.Load()),
 		count("stray_frames_total", "messages for replicas that are not here", n.counters.strayFrames.Load()),
 		count("bad_frames_total", "messages that failed their checks", n.counters.badFrames.Load()),

@@ -302,8 +302,23 @@ func (a *replicaActor) propose(m *proposal) {
 	a.proposals = append(a.proposals, p)
 }
 
+// flushProposals gives the collected commands to the machine, unless the log is
+// full: a master that took them would wait for their durability, fail, and take
+// the reads along.
 func (a *replicaActor) flushProposals() {
 	if len(a.proposals) == 0 {
+		return
+	}
+	if a.node.log.Full() {
+		full := client.ErrorResponse(&partition.Error{
+			Code: partition.CodeNoSpace, Why: fmt.Sprintf("the disk of node %s is nearly full", a.node.ID()),
+			Next: "free space; the node goes on by itself",
+		})
+		for _, p := range a.proposals {
+			a.calls[p.ID].reply(full)
+			delete(a.calls, p.ID)
+		}
+		a.proposals = nil
 		return
 	}
 	a.driver.post(replica.Event{Now: a.node.now(), Input: replica.Propose{Proposals: a.proposals}})
@@ -405,6 +420,7 @@ func (a *replicaActor) setAlarm(at partition.Time) {
 	if at == 0 {
 		return
 	}
+	a.node.counters.alarms.Add(1)
 	fire := a.complete(replica.Tick{})
 	a.alarm = time.AfterFunc(max(0, at-a.node.now()), func() { fire(nil) })
 }

@@ -46,6 +46,7 @@ func (a *replicaActor) send(w *replica.Send) error {
 	}
 	f := link.Frame{Group: a.cell.group, From: a.replica, To: w.To}
 	link.EncodeReplica(&f, w.Message)
+	a.node.counters.sent.Add(1)
 	if err := a.node.links.Send(w.Node, f); err != nil {
 		a.node.counters.sendRefused.Add(1)
 	}

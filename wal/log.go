@@ -362,6 +362,14 @@ func (l *Log) Groups() iter.Seq2[partition.GroupID, HardState] {
 	}
 }
 
+// Full reports whether records would be refused with ErrNoSpace now. A host asks
+// before it takes on what it could only wait for.
+func (l *Log) Full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.noSpace || l.stuck
+}
+
 // Stats returns the log's counters.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
