@@ -76,7 +76,7 @@ func TestDirectoryIsRefused(t *testing.T) {
 
 	taken := single(t, t.TempDir())
 	taken.Listen = c.any().LinkAddr()
-	refused(t, taken, partition.CodeInvalid, taken.Listen)
+	refused(t, taken, partition.CodeRefused, taken.Listen)
 	c.stop(0)
 
 	other := cfg

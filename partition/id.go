@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,24 @@ type GroupID uint64
 
 // String returns the form that commands and logs use, such as "g17".
 func (g GroupID) String() string { return "g" + strconv.FormatUint(uint64(g), 10) }
+
+// ParseGroupID reads what String returns; the "g" may be left out.
+func ParseGroupID(s string) (GroupID, error) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "g"), 10, 64)
+	if err != nil || n == 0 {
+		return 0, &Error{Code: CodeInvalid, Why: fmt.Sprintf("%.40q does not name a partition", s), Next: "ids look like g17; list them with: pando partition ls"}
+	}
+	return GroupID(n), nil
+}
+
+// MarshalJSON makes JSON show the same name as commands and logs.
+func (g GroupID) MarshalJSON() ([]byte, error) { return []byte(`"` + g.String() + `"`), nil }
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (g *GroupID) UnmarshalJSON(b []byte) (err error) {
+	*g, err = ParseGroupID(strings.Trim(string(b), `"`))
+	return err
+}
 
 // NodeID names a node for ever. It is minted on the first start, kept in the
 // data directory, and independent of the node's address.

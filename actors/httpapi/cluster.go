@@ -3,11 +3,8 @@ package httpapi
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"pando.dev/pando/actors"
 	"pando.dev/pando/partition"
@@ -56,7 +53,7 @@ func (a *api) partitions(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) partition(w http.ResponseWriter, r *http.Request) error {
-	g, err := ParseGroup(r.PathValue("group"))
+	g, err := partition.ParseGroupID(r.PathValue("group"))
 	if err != nil {
 		return err
 	}
@@ -130,16 +127,4 @@ func list[T any](s []T) []T {
 		return []T{}
 	}
 	return s
-}
-
-// ParseGroup reads a group as commands print it, such as "g17", or its number.
-func ParseGroup(s string) (partition.GroupID, error) {
-	n, err := strconv.ParseUint(strings.TrimPrefix(s, "g"), 10, 64)
-	if err != nil || n == 0 {
-		return 0, &partition.Error{
-			Code: partition.CodeInvalid, Why: fmt.Sprintf("%q is not the id of a partition", s),
-			Next: "ids look like g17; list them with pando partition ls",
-		}
-	}
-	return partition.GroupID(n), nil
 }

@@ -56,7 +56,7 @@ func Start(c Config) (*Links, error) {
 	}
 	ln, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return nil, &partition.Error{Code: partition.CodeInvalid, Why: fmt.Sprintf("listen for links on %s: %v", c.Listen, err),
+		return nil, &partition.Error{Code: partition.CodeRefused, Why: fmt.Sprintf("listen for links on %s: %v", c.Listen, err),
 			Next: "free the port or choose another listen address"}
 	}
 	l := &Links{c: c, listener: ln, registry: registry, streams: make(chan net.Conn, c.MaxStreams),

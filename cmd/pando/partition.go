@@ -68,7 +68,7 @@ func (c *cli) partitionShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show <partition>", Short: "Show one partition and each of its replicas", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			g, err := httpapi.ParseGroup(args[0])
+			g, err := partition.ParseGroupID(args[0])
 			if err != nil {
 				return err
 			}
