@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pando.dev/pando/actors"
-	"pando.dev/pando/actors/httpapi"
+	"pando.dev/pando/partition"
 )
 
 func (c *cli) partitionCommand() *cobra.Command {
