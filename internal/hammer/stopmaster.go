@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,9 @@ func stopMaster(ctx context.Context, t *trial) error {
 		if err := c.stopOnce(ctx, l, &s, i); err != nil {
 			return fmt.Errorf("round %d: %w", i+1, err)
 		}
+	}
+	if err := c.stopPeers(ctx, l); err != nil {
+		return fmt.Errorf("with the peers stopped: %w", err)
 	}
 	l.stop()
 	t.row("load", "%d clients, %d acknowledged writes", t.opts.clients, l.acks.count(0, l.acks.now()))
@@ -99,6 +103,41 @@ func (c *cluster) stopOnce(ctx context.Context, l *load, s *stops, round int) er
 	}
 	c.t.tell("stopped %s: next write after %s, epoch %s to %s", n.name, acked-stopped, before.Epoch, after.Epoch)
 	return nil
+}
+
+const (
+	// aloneFor is how long the master is left alone, and aloneGrace what it is
+	// given for what its peers had written before.
+	aloneFor   = 3 * time.Second
+	aloneGrace = 500 * time.Millisecond
+)
+
+// stopPeers leaves the master alone for a while. No write may be acknowledged
+// then: nobody else has it.
+func (c *cluster) stopPeers(ctx context.Context, l *load) error {
+	master, _, err := c.master(ctx, tableName)
+	if err != nil {
+		return err
+	}
+	peers := slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return n == master })
+	if err := take(peers, "stopped"); err != nil {
+		return err
+	}
+	from := l.acks.now()
+	err = pause(ctx, aloneFor)
+	to := l.acks.now()
+	if err := errors.Join(err, bring(peers, "stopped")); err != nil {
+		return err
+	}
+	if n := l.acks.count(from+aloneGrace, to); n > 0 {
+		c.t.violate("%d writes were acknowledged while both peers of the master were stopped", n)
+	}
+	acked, err := firstAck(ctx, l, to)
+	if err != nil {
+		return err
+	}
+	c.t.row("master alone", "no write for %s, the next %s after SIGCONT of its peers", aloneFor-aloneGrace, (acked - to).Round(time.Millisecond))
+	return c.awaitCaughtUp(ctx, tableName)
 }
 
 // pin starts clients that can reach one node only and read from it what the load
