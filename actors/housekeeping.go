@@ -10,17 +10,24 @@ const (
 )
 
 // keepLogShort flushes the replicas that keep the oldest segment of a long log
-// from being recycled, until the node stops.
+// from being recycled, and tells all replicas when a segment was, until the
+// node stops.
 func (n *Node) keepLogShort() {
 	tick := time.NewTicker(pinsEvery)
 	defer tick.Stop()
+	var recycled uint64
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if !n.log.Stats().Pinned {
+		st := n.log.Stats()
+		if st.Recycled != recycled {
+			recycled = st.Recycled
+			n.cells.each(func(c *cell) { c.box.PostUserMessage(truncated{}) })
+		}
+		if !st.Pinned {
 			continue
 		}
 		for _, g := range n.log.Pins(pinsAtOnce) {

@@ -126,29 +126,6 @@ func (t controlTransport) Call(ctx context.Context, to partition.NodeID, request
 	return t.n.call(ctx, to, callControl, request)
 }
 
-// tellNeighbour tells the replicas that share a group with the node that it
-// became reachable or not.
-func (n *Node) tellNeighbour(id partition.NodeID, up bool) {
-	if !n.up.Load() {
-		return
-	}
-	msg := &neighbour{node: id, up: up}
-	n.cells.each(func(c *cell) {
-		v := c.view.Load()
-		if v == nil {
-			return
-		}
-		for _, m := range v.Configurations {
-			if _, ok := m.OnNode(id); ok {
-				if !c.box.TryPost(msg, 0) {
-					c.box.PostUserMessage(msg)
-				}
-				return
-			}
-		}
-	})
-}
-
 // resign tells the members of a group that the replica of v is not its master
 // any more. They would not ask by themselves: its node goes on answering. A
 // rebuilt replica never resumes a mastership, so this stays true.

@@ -56,6 +56,7 @@ type Node struct {
 	announcer *announcer
 	counters  counters
 	loading   chan struct{}
+	linkDown  chan struct{} // a link broke; see watchNeighbours
 
 	supervisor *actor.PID
 
@@ -81,7 +82,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), stopped: make(chan struct{})}
+	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
 		if err := step(); err != nil {
@@ -168,8 +169,12 @@ func (n *Node) openNetwork() error {
 		System: n.system, Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Listen: n.cfg.Listen,
 		TLS: n.secure, Leases: n.leases, Now: n.now, Logger: n.logger,
 		Resolve: n.resolve, OnFrame: n.onFrame, OnCall: n.onCall,
-		OnUp:     func(p partition.NodeID, _ uint64) { n.tellNeighbour(p, true) },
-		OnDown:   func(p partition.NodeID, _ uint64) { n.tellNeighbour(p, false) },
+		OnDown: func(partition.NodeID, uint64) {
+			select {
+			case n.linkDown <- struct{}{}:
+			default: // a look is due already
+			}
+		},
 		OnClient: n.serveClient,
 	})
 	if err != nil {
@@ -266,6 +271,7 @@ func (n *Node) openActors() error {
 	}
 	n.supervisor = pid
 	n.background.Go(n.keepLogShort)
+	n.background.Go(n.watchNeighbours)
 	n.background.Go(n.tellSeat)
 	n.local, err = client.Open(n.ctx, client.Config{
 		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Logger: n.logger,

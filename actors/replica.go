@@ -45,6 +45,8 @@ type (
 		incarnation uint64
 		log         bool // it is the one that stall asked for
 	}
+	// truncated says that the log may begin later than it did.
+	truncated struct{}
 	// neighbour says that a node became reachable or unreachable.
 	neighbour struct {
 		node partition.NodeID
@@ -257,6 +259,10 @@ func (a *replicaActor) take(item any) {
 		if m.incarnation == a.incarnation {
 			a.retrying = a.retrying && !m.log
 			a.tryAgain()
+		}
+	case truncated:
+		if sum, ok := a.node.log.Summary(a.cell.group); ok {
+			a.event(replica.Truncated{First: sum.First})
 		}
 	case *neighbour:
 		if m.up {
