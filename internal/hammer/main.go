@@ -42,8 +42,10 @@ func scenarios() []scenario {
 // options are the flags. Zero counts mean the scenario's own default.
 type options struct {
 	kills, rounds, clients, slots int
+	failovers                     int
 	seed                          uint64
 	pace, calm, pause, down       time.Duration
+	compare                       time.Duration
 	median, p99, limit            time.Duration
 	binary, parent, nodeFlags     string
 	keep, generated, verbose      bool
@@ -51,6 +53,7 @@ type options struct {
 
 func (o *options) register(f *flag.FlagSet) {
 	f.IntVar(&o.kills, "kills", 100, "kills of kill-master")
+	f.IntVar(&o.failovers, "failovers", 0, "failovers without a kill that kill-master lets pass, for machines that are too busy")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20) and stop-master (default 3)")
 	f.IntVar(&o.clients, "clients", 64, "clients at once")
 	f.IntVar(&o.slots, "slots", 0, "keys in use at once (default a quarter of the clients, at least 8)")
@@ -59,6 +62,7 @@ func (o *options) register(f *flag.FlagSet) {
 	f.DurationVar(&o.calm, "calm", 10*time.Second, "undisturbed load before the first kill of kill-master")
 	f.DurationVar(&o.pause, "pause", 10*time.Second, "how long stop-master stops the master, and disk-full keeps the disks full")
 	f.DurationVar(&o.down, "down", 30*time.Second, "how long control-down keeps the control group down")
+	f.DurationVar(&o.compare, "compare", 20*time.Second, "how long is tried to read the table from every replica at the end")
 	f.DurationVar(&o.median, "median", 350*time.Millisecond, "largest median of the time from a kill to the next acknowledged write")
 	f.DurationVar(&o.p99, "p99", time.Second, "largest 99th percentile of that time")
 	f.DurationVar(&o.limit, "limit", 45*time.Minute, "end of the whole trial")
