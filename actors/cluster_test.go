@@ -194,6 +194,7 @@ func get(ctx context.Context, n *Node, key string) (string, error) {
 // TestClusterServes is the first five minutes: three nodes find each other, a
 // table takes data, and every node answers for it.
 func TestClusterServes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t"})
 	for i := range 100 {
@@ -216,6 +217,7 @@ func TestClusterServes(t *testing.T) {
 // TestMasterStops covers SMF-1 in one process: the node of the master goes, and
 // everything acknowledged is still there.
 func TestMasterStops(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t"})
 	for round := range 3 {
@@ -239,6 +241,7 @@ func TestMasterStops(t *testing.T) {
 // TestAllStop covers SMF-12: after all nodes stopped, everything acknowledged is
 // there and no epoch is used again.
 func TestAllStop(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("m")}})
 	for _, k := range []string{"a", "z"} {

@@ -62,6 +62,7 @@ func fragileTable(t *testing.T, n int) (*testCluster, *atomic.Int64) {
 // down, on every node, after as many tries as allowed; nothing else. The caller
 // learns that the outcome is unknown, and the reason is reported.
 func TestApplyFails(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"panic", "error"} {
 		t.Run(how, func(t *testing.T) {
 			c, applied := fragileTable(t, 1)
@@ -111,6 +112,7 @@ func TestApplyFails(t *testing.T) {
 // TestReadPanics: a query at which the kind panics is answered, at every level,
 // and takes nothing down.
 func TestReadPanics(t *testing.T) {
+	t.Parallel()
 	c, _ := fragileTable(t, 1)
 	n := c.any()
 	for _, level := range []client.Level{client.Lease, client.Quorum} {
@@ -130,6 +132,7 @@ func TestReadPanics(t *testing.T) {
 
 // TestFactoryPanics: a kind that cannot be made costs its replicas, not the node.
 func TestFactoryPanics(t *testing.T) {
+	t.Parallel()
 	cfg := single(t, t.TempDir())
 	cfg.Kinds = map[string]partition.Factory{"none": func(partition.Spec) (partition.Partition, error) { panic("no kind") }}
 	c := startSingle(t, cfg)
@@ -180,6 +183,7 @@ func (c *testCluster) failMaster(table string) int {
 // TestMasterGivenUp: the master's replica ends for good while its node lives on.
 // Nobody's heartbeats stop, so only the node's word lets the others take over.
 func TestMasterGivenUp(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t"})
 	if err := put(t.Context(), c.any(), "k", "v"); err != nil {
@@ -212,6 +216,7 @@ func TestMasterGivenUp(t *testing.T) {
 
 // TestForgedMessages: what a peer sends must not end a replica, whatever it is.
 func TestForgedMessages(t *testing.T) {
+	t.Parallel()
 	c := startSingle(t, single(t, t.TempDir()))
 	c.table(TableSpec{Name: "t"})
 	n := c.any()
@@ -250,6 +255,7 @@ func (f *flip) Synced() bool { return f.whole }
 // TestNothingDroppedBeforeSynced: a replica that only an old catalog lacks must
 // not be dropped when the catalog becomes whole in between.
 func TestNothingDroppedBeforeSynced(t *testing.T) {
+	t.Parallel()
 	c := startSingle(t, single(t, t.TempDir()))
 	c.table(TableSpec{Name: "t"})
 	a := newReplicas(c.any())

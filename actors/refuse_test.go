@@ -42,6 +42,7 @@ func refused(t *testing.T, cfg Config, code partition.Code, names string) {
 }
 
 func TestConfigIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		damage func(*Config)
@@ -64,6 +65,7 @@ func TestConfigIsRefused(t *testing.T) {
 // TestDirectoryIsRefused: a data directory in use, of another node, of another
 // cluster, and one whose log is gone.
 func TestDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cfg := single(t, dir)
 	cfg.NodeID = "first"
@@ -94,6 +96,7 @@ func TestDirectoryIsRefused(t *testing.T) {
 
 // TestRequestsAreRefused: what a client gets for a request that makes no sense.
 func TestRequestsAreRefused(t *testing.T) {
+	t.Parallel()
 	c := startSingle(t, single(t, t.TempDir()))
 	c.table(TableSpec{Name: "t"})
 	n := c.any()
@@ -133,6 +136,7 @@ func TestRequestsAreRefused(t *testing.T) {
 
 // TestDropTable: a dropped table is gone from every answer and from the disk.
 func TestDropTable(t *testing.T) {
+	t.Parallel()
 	cfg := single(t, t.TempDir())
 	c := startSingle(t, cfg)
 	c.table(TableSpec{Name: "t"})

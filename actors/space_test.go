@@ -13,6 +13,7 @@ import (
 // for longer than a master waits for durability would matter; when space returns
 // the node goes on by itself.
 func TestLogFull(t *testing.T) {
+	t.Parallel()
 	var full atomic.Bool
 	cfg := single(t, t.TempDir())
 	cfg.diskFree = func() (int64, int64, error) {
@@ -53,6 +54,7 @@ func TestLogFull(t *testing.T) {
 // TestBurst: more bytes at once than a segment of the log holds, and than the
 // store may hold in memory, are divided and waited for; no replica fails.
 func TestBurst(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, 3, func(cfg *Config) { cfg.MemoryBytes = 1 << 20 })
 	c.table(TableSpec{Name: "t"})
 	n := c.nodes[c.master("t")]

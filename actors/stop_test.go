@@ -17,6 +17,7 @@ import (
 // TestStopUnderLoad: the master's node is stopped, by two callers at once, while
 // clients of all nodes write. Whatever was acknowledged is still there.
 func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t"})
 	m := c.master("t")
@@ -65,6 +66,7 @@ func TestStopUnderLoad(t *testing.T) {
 // everything, so that the next start works. That no goroutine is left, TestMain
 // checks.
 func TestStartFails(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -130,6 +132,7 @@ func (counting) Read(r partition.Reader, _ []byte) ([]byte, error) {
 // TestRetryAtAnotherNode: the same command, sent to one master and after its end
 // to the next, is executed once, and gets the first result.
 func TestRetryAtAnotherNode(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, 3, func(cfg *Config) {
 		cfg.Kinds = map[string]partition.Factory{"counting": func(partition.Spec) (partition.Partition, error) { return counting{}, nil }}
 	})

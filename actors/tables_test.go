@@ -29,6 +29,7 @@ func (c *testCluster) gone() {
 // TestDropWhileCreated: tables are dropped while their replicas are being made,
 // and made again under the same name. Nothing remains, and the last one serves.
 func TestDropWhileCreated(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t"})
 	if err := c.any().DropTable(t.Context(), "t"); err != nil {
@@ -58,6 +59,7 @@ func TestDropWhileCreated(t *testing.T) {
 // TestDropWhileDown: a table is dropped, and one of the same name made, while one
 // of its nodes is down.
 func TestDropWhileDown(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.table(TableSpec{Name: "t"})
 	if err := put(t.Context(), c.any(), "k", "old"); err != nil {
@@ -86,6 +88,7 @@ func TestDropWhileDown(t *testing.T) {
 
 // TestTableIsRefused: what no table can be made from.
 func TestTableIsRefused(t *testing.T) {
+	t.Parallel()
 	c := startSingle(t, single(t, t.TempDir()))
 	c.table(TableSpec{Name: "t"})
 	n := c.any()
@@ -102,6 +105,7 @@ func TestTableIsRefused(t *testing.T) {
 // TestManyGroups: 200 groups on three nodes all get masters, are listed, and cost
 // nothing while idle: no timer and no message, however many there are.
 func TestManyGroups(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	var splits [][]byte
 	for i := range 199 {
