@@ -53,7 +53,9 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 }
 
 // Read answers a query. The state is taken first and the lease checked after,
-// so that no pause in between can make the answer stale.
+// so that no pause in between can make the answer stale. The view is looked at
+// on both sides of it: only if one mastership spans all of it does the lease
+// speak for that state.
 func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 	c, err := b.find(req)
 	if err != nil {
@@ -68,7 +70,7 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 	switch req.Level {
 	case client.Lease:
 		res := st.read(req)
-		if b.node.now() < v.LeaseEnd(b.node.leases) {
+		if after := c.view.Load(); after != nil && after.Epoch == v.Epoch && b.node.now() < after.LeaseEnd(b.node.leases) {
 			b.node.counters.leaseReads.Add(1)
 			reply(res)
 			return

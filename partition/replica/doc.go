@@ -40,9 +40,11 @@
 // is read before the next Persist of the same replica is handed over, since that
 // one may snip it; if it cannot be read, drop the message.
 //
-// Publish the view before anything that comes after it. A reader takes the state
-// first, then the newest view, and then checks that its clock is before the
-// view's LeaseEnd.
+// Publish the view before anything that comes after it. A reader looks at the
+// view, takes the state, and then checks that its clock is before the LeaseEnd of
+// the newest view, and that this is still of the first one's epoch: the view of
+// an ended mastership counts a member that has promised itself elsewhere since,
+// and a newer mastership does not speak for a state that was taken before it.
 //
 // Every change of Neighbours.Reachable is followed by [NodeUp] or [NodeDown].
 // The replica asks for alarms only while it waits for something, so that an idle

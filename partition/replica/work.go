@@ -88,7 +88,8 @@ func (*Publish) work()     {}
 
 // View is what a replica shows to readers that do not go through its events.
 // It is immutable; a newer one replaces it. Its applied index is not in it: a
-// reader takes the state first and checks the lease afterwards.
+// reader takes the state first and checks the lease afterwards, with the newest
+// view of the same epoch.
 type View struct {
 	Group  partition.GroupID
 	Self   partition.ReplicaID
@@ -133,7 +134,8 @@ type Neighbours interface {
 
 // LeaseEnd returns until when the view's replica may answer linearizable reads
 // without asking anybody; 0 if it may not. A reader takes the state first and
-// then checks that the time is still before LeaseEnd.
+// then checks that the time is still before LeaseEnd, with the view that is the
+// newest then.
 func (v *View) LeaseEnd(n Neighbours) partition.Time {
 	if !v.Serving {
 		return 0
