@@ -38,6 +38,9 @@ type cell struct {
 	// fresh: the replica was made by this process, so it can have forgotten
 	// neither a promise nor a lease. Cleared when it was opened once.
 	fresh atomic.Bool
+	// ran: an actor of this process has written to the log for the replica, and
+	// what it wrote last may not be on disk yet.
+	ran atomic.Bool
 	// stalled is why no commands are taken now although the replica serves.
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.

@@ -372,6 +372,7 @@ func (a *replicaActor) open(m *opened) {
 	if err != nil {
 		panic(fmt.Errorf("start replica of %s: %w", a.cell.group, err))
 	}
+	a.cell.ran.Store(true)
 	a.machine, a.driver.machine = machine, machine
 	a.replica, a.applied = l.self, l.restored.Applied
 	a.state = l.state

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"pando.dev/pando/actors/mailbox"
 	"pando.dev/pando/cluster/control"
@@ -11,6 +12,10 @@ import (
 	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/wal"
 )
+
+// diskWait bounds the wait for the disk before a replica is rebuilt; then it is
+// tried again, so that one full disk does not hold up all that load.
+const diskWait = time.Second
 
 // loaded is what a replica's actor needs before it can run.
 type loaded struct {
@@ -35,7 +40,35 @@ func (n *Node) load(c *cell, t *control.Table) (l *loaded, err error) {
 			l, err = nil, &mailbox.Panic{Value: r, Stack: debug.Stack()}
 		}
 	}()
+	if c.ran.Load() {
+		if err := n.awaitDisk(c.group); err != nil {
+			return nil, err
+		}
+	}
 	return n.loadNow(c, t)
+}
+
+// awaitDisk waits until everything that was appended for the group is on disk.
+// The log shows it before, and a machine takes for durable what it starts from:
+// it would stand by promises and acknowledge records that a crash takes back.
+func (n *Node) awaitDisk(g partition.GroupID) error {
+	synced := make(chan error, 1)
+	if err := n.log.Append(wal.Write{Group: g}, func(err error) { synced <- err }); err != nil {
+		return fmt.Errorf("open %s: %w", g, err)
+	}
+	limit := time.NewTimer(diskWait)
+	defer limit.Stop()
+	select {
+	case err := <-synced:
+		if err != nil {
+			return fmt.Errorf("open %s: %w", g, err)
+		}
+		return nil
+	case <-limit.C:
+		return partition.Errorf(partition.CodeBusy, "the log's disk has not taken what was written for %s", g)
+	case <-n.ctx.Done():
+		return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+	}
 }
 
 func (n *Node) loadNow(c *cell, t *control.Table) (*loaded, error) {

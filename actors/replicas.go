@@ -59,6 +59,7 @@ type replicasActor struct {
 	self     *actor.PID
 	creating map[partition.GroupID]bool
 	leaving  map[partition.GroupID]*leaving
+	again    bool // it was restarted, so replicas have run before
 }
 
 func newReplicas(n *Node) *replicasActor {
@@ -106,6 +107,7 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 		a.terminated(m.Who)
 	case *actor.Restarting:
 		// Started makes everything anew from what is on disk.
+		a.again = true
 		a.node.cells.each(func(c *cell) {
 			a.strategy.Forget(c.pid)
 			a.node.cells.remove(c.group)
@@ -175,6 +177,7 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool
 	box := mailbox.New[any](mailbox.Config{Items: a.node.cfg.QueueMessages, Bytes: maxQueueBytes})
 	c := &cell{group: g, box: box}
 	c.fresh.Store(fresh)
+	c.ran.Store(a.again)
 	props := actor.PropsFromProducer(func() actor.Actor {
 		return &replicaActor{node: a.node, cell: c, box: box}
 	}, actor.WithMailbox(box.Producer()))
