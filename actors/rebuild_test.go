@@ -9,6 +9,7 @@ import (
 	"pando.dev/pando/actors/mailbox"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/partition/store"
 	"pando.dev/pando/wal"
 )
@@ -88,4 +89,29 @@ func TestRebuiltFromDisk(t *testing.T) {
 			t.Fatalf("loaded %+v, %v with the promise on disk: %t", l, err, durable)
 		}
 	})
+}
+
+// TestNoBranchIsSent covers SMF-6: while a snip waits for room in the log, records
+// of the branch that it removes are still there. A master must not send them as
+// its own.
+func TestNoBranchIsSent(t *testing.T) {
+	n := bare(t)
+	rec := genesis(t, n, 7)
+	old := partition.NewEpoch(4, 2)
+	branch := partition.NewRecord(partition.Header{Group: 7, Index: 2, Epoch: old, Prev: rec.Checksum(), Kind: partition.KindNoop}, nil)
+	if err := n.log.Append(wal.Write{Group: 7, Promise: old, Records: []partition.Record{branch}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for n.log.Turn() {
+	}
+	a := &replicaActor{node: n, cell: &cell{group: 7}}
+	m := &replica.Append{Epoch: old, Prev: rec.Position(), Through: 2}
+	if err := a.fill(m); err != nil || len(m.Records) != 1 {
+		t.Fatalf("records %v, %v; want the one in the log", m.Records, err)
+	}
+	a.unwritten = []*replica.Persist{{Snip: true, After: 1}}
+	m = &replica.Append{Epoch: partition.NewEpoch(5, 1), Prev: rec.Position(), Through: 2}
+	if err := a.fill(m); err == nil {
+		t.Errorf("records %v of a branch that is to be snipped", m.Records)
+	}
 }

@@ -69,6 +69,10 @@ func (a *replicaActor) fill(m replica.Message) error {
 }
 
 func (a *replicaActor) readBack(prev *partition.Position, sum *uint32, into *[]partition.Record, through partition.Index) error {
+	if len(a.unwritten) > 0 {
+		// One of them may be a snip: the log may still show another branch.
+		return partition.Errorf(partition.CodeBusy, "the log has no room for what comes before")
+	}
 	recs, err := a.node.log.Read(a.cell.group, prev.Index+1, through, maxReadBack)
 	if err != nil {
 		return err
