@@ -45,21 +45,37 @@ type Config struct {
 	// refuses to gossip beyond loopback.
 	GossipKeyFile string
 
-	// Kinds are the partition kinds besides the built-in "kv".
+	// Kinds are the partition kinds besides the built-in "kv", by the name that
+	// tables are created with. Every node that may hold a replica of a table needs
+	// its kind; without it the replica is given up until the node is started with
+	// it.
 	Kinds map[string]partition.Factory
 
-	// WALSegmentBytes is the size of a log segment (default 64 MiB). A node
-	// keeps at least four.
+	// WALSegmentBytes is the size of a segment of the log (default 64 MiB, at
+	// least 64 KiB, a multiple of 4 KiB); give all nodes the same. A node keeps at
+	// least four, so it takes 256 MiB of disk at once. Smaller segments give space
+	// back earlier; larger ones mean fewer rotations. A record is at most half of
+	// a segment, and what the log knows of all replicas, about 300 bytes each, at
+	// most a quarter of one: 64 MiB are enough for 50,000 replicas.
 	WALSegmentBytes int64
 	// MemoryBytes is what all replicas together may hold in memory before it is
-	// flushed (default 256 MiB); a restart replays at most this much.
+	// flushed (default 256 MiB). More means fewer flushes and less written in
+	// all; a restart after a crash replays at most this much, about a second per
+	// 300 MiB. At the limit replicas wait for a flush and refuse commands.
 	MemoryBytes int64
-	// CacheBytes is the cache of all replicas together (default 256 MiB).
+	// CacheBytes is the cache of all replicas together for what they read from
+	// disk (default 256 MiB). It comes on top of MemoryBytes.
 	CacheBytes int64
 	// QueueMessages bounds the mailbox of one replica (default 16,384); a full
-	// one answers busy.
+	// one answers busy. A queue longer than what the replica handles within its
+	// clients' patience only makes them wait for a refusal.
 	QueueMessages int
-	// Lease is the length of a grant between two nodes (default 300 ms).
+	// Lease is the length of a grant between two nodes (default 300 ms, allowed
+	// are 50 ms to 1 m); give all nodes the same. It is how long a node may be
+	// silent before its masters lose their leases and others stand for election,
+	// and it bounds how long a new master waits before it acknowledges: shorter
+	// leases shorten a failover, longer ones outlast longer pauses. Heartbeats
+	// come every 75 ms, so below 150 ms a single late one costs the lease.
 	Lease time.Duration
 
 	// Logger receives what an operator would act on (default: nothing).

@@ -27,11 +27,11 @@ func TestReasonOf(t *testing.T) {
 		{damage, damage.Error(), ""},
 		{"gone", "gone", ""},
 	} {
-		if why, at := reasonOf(x.reason); why.Error() != x.why || at != x.stack {
+		if at, why := reasonOf(x.reason); why.Error() != x.why || at != x.stack {
 			t.Errorf("%v: told %q at %q, want %q at %q", x.reason, why, at, x.why, x.stack)
 		}
 	}
-	if why, _ := reasonOf(&mailbox.Panic{Value: damage}); !errors.Is(why, partition.ErrCorrupt) {
+	if _, why := reasonOf(&mailbox.Panic{Value: damage}); !errors.Is(why, partition.ErrCorrupt) {
 		t.Error("the code is lost")
 	}
 }

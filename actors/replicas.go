@@ -254,7 +254,7 @@ func (a *replicasActor) forgotten(m *forgotten) {
 
 func (a *replicasActor) failed(f mailbox.Failure) {
 	a.node.counters.restarts.Add(1)
-	err, stack := reasonOf(f.Reason)
+	stack, err := reasonOf(f.Reason)
 	a.node.logger.Error("replica failed", "actor", f.Child.Id, "err", err, "stack", stack, "count", f.Count, "delay", f.Delay)
 	refuseBatch(f)
 }
@@ -262,24 +262,24 @@ func (a *replicasActor) failed(f mailbox.Failure) {
 // reasonOf tells why an actor failed, and where. What has a code, such as damage
 // of the log, is an error of the world and not of the program: it is told
 // without the place.
-func reasonOf(reason any) (why error, stack string) {
+func reasonOf(reason any) (stack string, why error) {
 	why, ok := reason.(error)
 	if !ok {
-		return fmt.Errorf("%v", reason), ""
+		return "", fmt.Errorf("%v", reason)
 	}
 	p, ok := reason.(*mailbox.Panic)
 	switch {
 	case !ok:
-		return why, ""
+		return "", why
 	case p.Unwrap() != nil && partition.CodeOf(p) != partition.CodeInternal:
-		return p.Unwrap(), ""
+		return "", p.Unwrap()
 	}
-	return why, string(p.Stack)
+	return string(p.Stack), why
 }
 
 // gaveUp keeps the reason for whoever asks for the replica.
 func (a *replicasActor) gaveUp(f mailbox.Failure) {
-	err, stack := reasonOf(f.Reason)
+	stack, err := reasonOf(f.Reason)
 	a.node.logger.Error("replica given up", "actor", f.Child.Id, "err", err, "stack", stack, "count", f.Count)
 	refuseBatch(f)
 	a.node.cells.each(func(c *cell) {
