@@ -48,8 +48,12 @@ type Table struct {
 	c    Config
 	open atomic.Bool
 
-	mu    sync.Mutex // guards changes of the map; see peer
+	mu    sync.Mutex // guards changes of the map, see peer, and what follows
 	peers atomic.Pointer[map[partition.NodeID]*peer]
+	// everybody are the groups revoked for all nodes, also for those that are met
+	// later; with tooMany, which MaxRevoked sets, those get no grants at all.
+	everybody map[partition.GroupID]partition.Epoch
+	tooMany   bool
 }
 
 // New makes a table. It grants nothing before Open.
@@ -67,7 +71,7 @@ func New(c Config) *Table {
 	if c.MaxRevoked <= 0 {
 		c.MaxRevoked = DefaultMaxRevoked
 	}
-	t := &Table{c: c}
+	t := &Table{c: c, everybody: make(map[partition.GroupID]partition.Epoch)}
 	t.peers.Store(&map[partition.NodeID]*peer{})
 	return t
 }
@@ -101,6 +105,10 @@ func (t *Table) peer(n partition.NodeID) *peer {
 		grown[k] = v
 	}
 	p := newPeer()
+	p.withheld = t.tooMany
+	for g, epoch := range t.everybody {
+		p.revoke(g, epoch, t.c.MaxRevoked)
+	}
 	grown[n] = p
 	t.peers.Store(&grown)
 	return p
@@ -139,16 +147,34 @@ func (t *Table) Granted(g partition.GroupID, epoch partition.Epoch, by partition
 
 // Revoke excludes the group from every further grant to holder in an epoch
 // older than the given one, and returns until when the grants made so far run;
-// see replica.Neighbours.
+// see replica.Neighbours. An empty holder stands for every node.
 func (t *Table) Revoke(g partition.GroupID, epoch partition.Epoch, holder partition.NodeID) partition.Time {
-	if holder == t.c.Self {
+	switch holder {
+	case t.c.Self:
 		return 0
+	case "":
+		return t.revokeAll(g, epoch)
 	}
 	p := t.peer(holder)
 	if p == nil {
 		return 0 // a node without an entry never gets a grant
 	}
 	return p.revoke(g, epoch, t.c.MaxRevoked)
+}
+
+// revokeAll is Revoke for every node.
+func (t *Table) revokeAll(g partition.GroupID, epoch partition.Epoch) (until partition.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.everybody[g]; known || len(t.everybody) < t.c.MaxRevoked {
+		t.everybody[g] = max(t.everybody[g], epoch)
+	} else {
+		t.tooMany = true
+	}
+	for _, p := range *t.peers.Load() {
+		until = max(until, p.revoke(g, epoch, t.c.MaxRevoked))
+	}
+	return until
 }
 
 // Up notes a peer's incarnation, as a link's handshake has proved it. A newer

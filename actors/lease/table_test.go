@@ -358,3 +358,36 @@ func BenchmarkGranted(b *testing.B) {
 		})
 	}
 }
+
+// TestRevokeForEverybody: if the node of the older epoch's master is not known,
+// no grant to any node counts for it: not to one that has a grant, and not to one
+// that is met later.
+func TestRevokeForEverybody(t *testing.T) {
+	p := newPair(Config{})
+	p.round(t, 0)
+	if p.h.Granted(1, 5, "g") == 0 {
+		t.Fatal("no grant")
+	}
+	before := p.now + DefaultLease
+	if until := p.g.Revoke(1, 6, ""); until != before {
+		t.Errorf("the grants so far end at %v, want %v", until, before)
+	}
+	p.now += ms
+	p.round(t, 0)
+	if until := p.h.Granted(1, 5, "g"); until != 0 {
+		t.Errorf("a grant for an older epoch until %v", until)
+	}
+	if p.h.Granted(1, 6, "g") == 0 || p.h.Granted(2, 5, "g") == 0 {
+		t.Error("the newer epoch or another group lost its grant")
+	}
+	late := New(Config{Self: "i", Boot: 3, Now: func() partition.Time { return p.now }})
+	b, _ := late.Beat(p.now, "g")
+	a, _ := p.g.OnBeat(p.now, "i", b)
+	late.OnAnswer(p.now, "g", a)
+	if until := late.Granted(1, 5, "g"); until != 0 {
+		t.Errorf("a node met later has a grant for an older epoch until %v", until)
+	}
+	if late.Granted(1, 6, "g") == 0 {
+		t.Error("a node met later has no grant for the newer epoch")
+	}
+}
