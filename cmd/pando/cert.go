@@ -127,6 +127,15 @@ func (c *cli) issue(i issue, a *cert.Authority, name string, role cert.Role) err
 	})
 }
 
+// openAuthority opens the authority, and says how to make one if there is none.
+func openAuthority(dir string) (*cert.Authority, error) {
+	a, err := cert.OpenAuthority(dir)
+	if errors.Is(err, partition.ErrNotFound) {
+		return nil, &partition.Error{Code: partition.CodeNotFound, Why: "there is no authority in " + dir, Next: "make one with: pando cert ca --ca " + dir}
+	}
+	return a, err
+}
+
 func (c *cli) certNode() *cobra.Command {
 	var i issue
 	var dir, id string
@@ -139,7 +148,7 @@ func (c *cli) certNode() *cobra.Command {
 			if dir == "" {
 				return &usageError{errors.New("no data directory is given: --dir")}
 			}
-			a, err := cert.OpenAuthority(i.ca)
+			a, err := openAuthority(i.ca)
 			if err != nil {
 				return err
 			}
@@ -170,7 +179,7 @@ func (c *cli) certClient() *cobra.Command {
 			if name == "" {
 				return &usageError{errors.New("no name is given: --name")}
 			}
-			a, err := cert.OpenAuthority(i.ca)
+			a, err := openAuthority(i.ca)
 			if err != nil {
 				return err
 			}

@@ -13,11 +13,13 @@ import (
 func (c *cli) api() (*httpapi.Client, error) {
 	var addrs []string
 	for _, a := range c.addrs {
-		if a = strings.TrimSpace(a); a == "" {
+		// What nodes print with a scheme may be given with it.
+		a = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(a), "http://"), "https://"), "/")
+		if a == "" {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(a); err != nil {
-			return nil, invalid("give --addr host:port,... as nodes print it behind http://", "address %q: %v", a, err)
+			return nil, invalid("give --addr host:port,... with the HTTP addresses of nodes", "address %q is not host:port", a)
 		}
 		addrs = append(addrs, a)
 	}

@@ -217,6 +217,9 @@ func program() string {
 	if err == nil && strings.Contains(exe, "go-build") {
 		return "go run ./cmd/pando"
 	}
+	if strings.ContainsRune(os.Args[0], filepath.Separator) {
+		return os.Args[0]
+	}
 	return "pando"
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
@@ -57,6 +58,9 @@ func (c *cli) printError(err error) {
 		return
 	}
 	p := problemOf(err)
+	if p.Code == "usage" && c.help != "" {
+		p.Next = c.help
+	}
 	if c.output == "json" {
 		if raw, err := json.Marshal(p); err == nil {
 			fmt.Fprintf(c.err, "%s\n", raw)
@@ -81,7 +85,10 @@ func problemOf(err error) httpapi.Problem {
 	if errors.As(err, &typed) || errors.Is(err, context.DeadlineExceeded) {
 		return httpapi.ProblemOf(err)
 	}
-	return httpapi.Problem{Code: "error", Why: err.Error()} // such as a file that is not there
+	if errors.Is(err, fs.ErrNotExist) {
+		return httpapi.Problem{Code: "not_found", Why: err.Error(), Next: "check the path"}
+	}
+	return httpapi.Problem{Code: "failed", Why: err.Error()} // such as a file that may not be read
 }
 
 // invalid is an argument or input that makes no sense.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"pando.dev/pando/actors"
@@ -40,7 +41,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	m := &member{web: web}
 	cfg.node.HTTP = cfg.httpAdvertise
 	if cfg.node.HTTP == "" {
-		cfg.node.HTTP = web.Addr()
+		cfg.node.HTTP = reachable(web.Addr(), cfg.node.Advertise)
 	}
 	if m.node, err = actors.Start(ctx, cfg.node); err != nil {
 		return nil, errors.Join(err, m.stop(ctx))
@@ -54,6 +55,20 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	}
 	web.SetHandler(handler)
 	return m, nil
+}
+
+// reachable is addr with the host of advertise if addr itself is no address to
+// dial.
+func reachable(addr, advertise string) string {
+	host, _, err := net.SplitHostPort(advertise)
+	if err != nil || !everyInterface(addr) {
+		return addr
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // stopWait bounds the orderly end of a node; what has not ended then is cut.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,9 @@ func (c *cli) runNode(ctx context.Context, n nodeFlags) error {
 	if n.member.node.Dir == "" {
 		return &usageError{errors.New("no data directory is given: --dir")}
 	}
+	if cfg := n.member.node; c.tlsDir != "" && cfg.Advertise == "" && everyInterface(cfg.Listen) {
+		return &usageError{fmt.Errorf("nobody can dial %s: say with --advertise host:port where others reach this node", cfg.Listen)}
+	}
 	logger, err := newLogger(c.err, n.logFormat, n.logLevel)
 	if err != nil {
 		return err
@@ -88,6 +92,17 @@ func (c *cli) runNode(ctx context.Context, n nodeFlags) error {
 	}
 	logger.Info("stopping")
 	return errors.Join(err, m.stop(ctx))
+}
+
+// everyInterface reports whether addr listens everywhere, which is no address
+// that another machine can dial.
+func everyInterface(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false // is refused elsewhere
+	}
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 // fatal ends the process at once, as after a failed sync: what was promised on

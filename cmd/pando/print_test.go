@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -39,7 +40,8 @@ func TestPrintError(t *testing.T) {
 		err  error
 		want string
 	}{
-		{errors.New("open x: no such file"), "error: error\n  why:  open x: no such file\n"},
+		{errors.New("x may not be read"), "error: failed\n  why:  x may not be read\n"},
+		{fmt.Errorf("open x: %w", fs.ErrNotExist), "error: not_found\n  why:  open x: file does not exist\n  next: check the path\n"},
 		{partition.Errorf(partition.CodeBusy, "the queue is full"), "error: busy\n  why:  the queue is full\n  next: nothing was done; wait a moment and try again\n"},
 		{fmt.Errorf("store line 7: %w", &partition.Error{Code: partition.CodeTooLarge, Why: "key of 9", Next: "cut it"}), "error: too_large\n  why:  store line 7: key of 9\n  next: cut it\n"},
 		{context.Canceled, "error: interrupted\n  why:  it was interrupted\n"},
@@ -59,7 +61,7 @@ func TestFirstLine(t *testing.T) {
 		s    actors.ClusterStatus
 		want string
 	}{
-		{actors.ClusterStatus{CanLose: 2, Why: "majority"}, "2 more failures can be taken: majority"},
+		{actors.ClusterStatus{CanLose: 2, Why: "majority"}, "2 more failures can be taken, limited by this: majority"},
 		{actors.ClusterStatus{CanLose: 1}, "1 more failure can be taken"},
 		{actors.ClusterStatus{CanLose: 0, Why: "n2 is down"}, "no more failure can be taken: n2 is down"},
 		{actors.ClusterStatus{CanLose: -1, Why: "no leader"}, "NOT HEALTHY: no leader"},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"pando.dev/pando/actors"
 )
 
 // cli is one execution of the command line: its streams and global flags.
@@ -21,7 +23,8 @@ type cli struct {
 	timeout time.Duration
 	tlsDir  string
 
-	running bool // the command line was understood and its command began
+	running bool   // the command line was understood and its command began
+	help    string // where the command that was meant is explained
 }
 
 const (
@@ -38,15 +41,35 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
+	c.help = helpFor(cmd)
 	if !c.running {
 		err = &usageError{err}
+		if asksForJSON(args) { // a flag that is not understood hides those behind it
+			c.output = "json"
+		}
 	}
 	c.printError(err)
 	return exitCode(err)
+}
+
+// helpFor says how a command is used and where more is written.
+func helpFor(cmd *cobra.Command) string {
+	see := "see " + cmd.CommandPath() + " --help"
+	if cmd.HasSubCommands() {
+		return see
+	}
+	return "use it as " + cmd.UseLine() + "; " + see
+}
+
+func asksForJSON(args []string) bool {
+	line := " " + strings.Join(args, " ") + " "
+	return strings.Contains(line, " -o json ") || strings.Contains(line, " -ojson ") ||
+		strings.Contains(line, " -o=json ") ||
+		strings.Contains(line, " --output json ") || strings.Contains(line, " --output=json ")
 }
 
 func (c *cli) root() *cobra.Command {
@@ -57,7 +80,8 @@ func (c *cli) root() *cobra.Command {
 			"Try it: pando demo. Exit codes: 0 done, 1 error, 2 usage, 10 unhealthy,\n" +
 			"11 refused by a check, 12 timed out and possibly still under way.",
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs,
+		Version: actors.Version,
+		Args:    noSuchCommand, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := root.PersistentFlags()
@@ -80,6 +104,7 @@ func (c *cli) root() *cobra.Command {
 		c.nodeCommand(), c.demoCommand(), c.statusCommand(), c.membersCommand(), c.partitionCommand(),
 		c.tableCommand(), c.kvCommand(), c.loadCommand(), c.exportCommand(), c.certCommand(), c.versionCommand(),
 	)
+	c.completeArguments(root)
 	return root
 }
 
@@ -107,14 +132,21 @@ func (c *cli) within(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 func group(use, short string, below ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])
-			}
-			return nil
-		},
+		Args: noSuchCommand, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(below...)
 	return cmd
+}
+
+// noSuchCommand refuses what is not one of a group's commands.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	meant := cmd.SuggestionsFor(args[0])
+	if len(meant) == 0 {
+		return fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])
+	}
+	return fmt.Errorf("%s has no command %q; is %s meant?", cmd.CommandPath(), args[0], strings.Join(meant, " or "))
 }

@@ -96,9 +96,9 @@ func printStatus(w io.Writer, s actors.ClusterStatus) {
 
 // firstLine is the answer to the question an operator asks first.
 func firstLine(s actors.ClusterStatus) string {
-	why := ""
+	why, limit := "", ""
 	if s.Why != "" {
-		why = ": " + s.Why
+		why, limit = ": "+s.Why, ", limited by this: "+s.Why
 	}
 	switch {
 	case !healthy(s):
@@ -106,9 +106,9 @@ func firstLine(s actors.ClusterStatus) string {
 	case s.CanLose == 0:
 		return "no more failure can be taken" + why
 	case s.CanLose == 1:
-		return "1 more failure can be taken" + why
+		return "1 more failure can be taken" + limit
 	}
-	return fmt.Sprintf("%d more failures can be taken%s", s.CanLose, why)
+	return fmt.Sprintf("%d more failures can be taken%s", s.CanLose, limit)
 }
 
 func controlText(s actors.ControlStatus) string {

@@ -52,7 +52,7 @@ func (c *cli) tableCreate() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or all nodes if fewer)")
+	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or as many as nodes are alive; it stays so)")
 	f.StringSliceVar(&splits, "split", nil, "keys at which the table is divided from the start, key,...")
 	f.StringSliceVar(&nodes, "on", nil, "nodes that hold every partition, node,...")
 	f.StringVar(&spec.Kind, "kind", "", "partition kind (default kv)")
@@ -61,6 +61,10 @@ func (c *cli) tableCreate() *cobra.Command {
 	encodingFlag(cmd, &encoding)
 	return cmd
 }
+
+// usualReplicas is how many replicas a table gets that asks for no number, if
+// there are nodes for them.
+const usualReplicas = 3
 
 func (c *cli) createTable(cmd *cobra.Command, api *httpapi.Client, spec actors.TableSpec, wait time.Duration, mayExist bool) error {
 	ctx, cancel := c.within(cmd)
@@ -74,6 +78,9 @@ func (c *cli) createTable(cmd *cobra.Command, api *httpapi.Client, spec actors.T
 	}
 	if err := waitForMasters(cmd.Context(), api, spec.Name, wait); err != nil {
 		return err
+	}
+	if spec.Replicas == 0 && len(spec.Nodes) == 0 && t.Replicas < usualReplicas {
+		fmt.Fprintf(c.err, "note: only %d of %d replicas, one per node that is alive now; nodes that come later change nothing in it\n", t.Replicas, usualReplicas)
 	}
 	return c.show(t, func(w io.Writer) {
 		fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s\n", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
