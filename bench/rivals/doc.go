@@ -12,7 +12,8 @@
 //
 // The rounds are interleaved, so that a change of the machine's mood meets all
 // alike; the table shows medians, and the ratios of the rows above them. Run it
-// on an idle machine and on the disk that counts (-dir).
+// on an idle machine and on the disk that counts (-dir); -quiet 0.2 repeats each
+// measurement during which others used more than a fifth of the processors.
 //
 // It is a module of its own, so that the rivals never become dependencies.
 package main

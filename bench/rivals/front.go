@@ -13,12 +13,11 @@ type store interface {
 	close() error
 }
 
-// gather is how long the front waits for writers to come back, as wal does.
-const gather = 50 * time.Microsecond
-
 // front turns blocking writes into batches for a store.
 type front struct {
-	s       store
+	s store
+	// gather is how long it waits for writers to come back, as wal does.
+	gather  time.Duration
 	mu      sync.Mutex
 	queue   []request
 	waiting atomic.Int64
@@ -32,8 +31,8 @@ type request struct {
 	done    chan error
 }
 
-func newFront(s store) *front {
-	f := &front{s: s, wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
+func newFront(s store, gather time.Duration) *front {
+	f := &front{s: s, gather: gather, wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
 	go f.run()
 	return f
 }
@@ -84,16 +83,17 @@ func (f *front) run() {
 		for _, r := range all {
 			r.done <- err
 		}
-		f.gather(int64(len(all)) + f.waiting.Load())
+		f.await(int64(len(all)) + f.waiting.Load())
 		spare = all
 	}
 }
 
-func (f *front) gather(want int64) {
-	if want < 2 || f.waiting.Load() >= want {
+// await lets the writers of the last batch come back.
+func (f *front) await(want int64) {
+	if f.gather <= 0 || want < 2 || f.waiting.Load() >= want {
 		return
 	}
-	end := time.Now().Add(gather)
+	end := time.Now().Add(f.gather)
 	for f.waiting.Load() < want && time.Now().Before(end) {
 		runtime.Gosched()
 	}

@@ -18,7 +18,7 @@ import (
 // contestant is one log in the table.
 type contestant struct {
 	name string
-	open func(dir string) (target, error)
+	open func(dir string, gather time.Duration) (target, error)
 }
 
 func contestants() []contestant {
@@ -37,6 +37,7 @@ type config struct {
 	only    string
 	quiet   float64
 	wait    time.Duration
+	gather  time.Duration
 }
 
 // maxRetries bounds the repetitions of one measurement for quietness' sake.
@@ -50,6 +51,7 @@ func main() {
 	flag.StringVar(&c.only, "only", "", "measure only the logs whose names contain this")
 	flag.Float64Var(&c.quiet, "quiet", 0, "repeat a measurement while others used more than this share of the processors (0: never)")
 	flag.DurationVar(&c.wait, "wait", 200*time.Millisecond, "pause before such a repetition")
+	flag.DurationVar(&c.gather, "gather", 50*time.Microsecond, "how long the common front waits for writers to come back (0: never)")
 	writers := flag.String("writers", "1,4,16,64,256", "numbers of writers")
 	sizes := flag.String("sizes", "128,1024", "payload sizes in bytes")
 	flag.Parse()
@@ -167,7 +169,7 @@ func measure(c *config, x contestant, size, n int) (rate, cpu float64, err error
 		return 0, 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	t, err := x.open(dir)
+	t, err := x.open(dir, c.gather)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -206,8 +208,8 @@ func measure(c *config, x contestant, size, n int) (rate, cpu float64, err error
 // show prints the table of one payload size.
 func (t *table) show(c *config, size int) {
 	rates := t.rate
-	fmt.Printf("\n%d B payload: durable records/s, median of %d rounds of %v, GOMAXPROCS %d\n",
-		size, c.rounds, c.time, runtime.GOMAXPROCS(0))
+	fmt.Printf("\n%d B payload: durable records/s, median of %d rounds of %v, front gathers %v, GOMAXPROCS %d\n",
+		size, c.rounds, c.time, c.gather, runtime.GOMAXPROCS(0))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "writers\t")
 	for _, n := range c.writers {

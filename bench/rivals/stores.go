@@ -28,12 +28,12 @@ type etcd struct {
 	batch []raftpb.Entry
 }
 
-func newEtcd(dir string) (target, error) {
+func newEtcd(dir string, gather time.Duration) (target, error) {
 	w, err := etcdwal.Create(zap.NewNop(), dir+"/etcd", nil)
 	if err != nil {
 		return nil, err
 	}
-	return newFront(&etcd{w: w}), nil
+	return newFront(&etcd{w: w}, gather), nil
 }
 
 func (s *etcd) write(batch [][]byte) error {
@@ -54,12 +54,12 @@ type hashicorp struct {
 	batch []*raft.Log
 }
 
-func newHashicorp(dir string) (target, error) {
+func newHashicorp(dir string, gather time.Duration) (target, error) {
 	w, err := raftwal.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return newFront(&hashicorp{w: w}), nil
+	return newFront(&hashicorp{w: w}, gather), nil
 }
 
 func (s *hashicorp) write(batch [][]byte) error {
@@ -114,7 +114,7 @@ func (r *replica) reset() { r.buf, r.log = r.buf[:0], r.log[:0] }
 // pando is our log as it is: each writer is a replica of its own.
 type pando struct{ l *wal.Log }
 
-func newPando(dir string) (target, error) {
+func newPando(dir string, _ time.Duration) (target, error) {
 	l, err := openPando(dir)
 	return pando{l}, err
 }
@@ -149,7 +149,7 @@ type fronted struct {
 	wrote atomic.Uint64
 }
 
-func newFronted(dir string) (target, error) {
+func newFronted(dir string, gather time.Duration) (target, error) {
 	l, err := openPando(dir)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func newFronted(dir string) (target, error) {
 	s := &fronted{l: l, ch: make(chan error, 1)}
 	s.done = func(err error) { s.ch <- err }
 	s.r.h = partition.Header{Group: 1, Epoch: epoch, Kind: partition.KindCommand}
-	return newFront(s), nil
+	return newFront(s, gather), nil
 }
 
 func (s *fronted) write(batch [][]byte) error {
