@@ -151,8 +151,10 @@ func (r *Replica) onNodeUp(n partition.NodeID) {
 		r.peersOn(n, true)
 		return
 	}
-	if r.master != 0 && r.nodeOf(r.master) == n {
-		r.masterDown = false
+	if r.masterDown && r.nodeOf(r.master) == n {
+		// Its replica may be gone though the node is back: it is to say so itself,
+		// or else nobody might ever look for a master again.
+		r.master, r.masterDown = 0, false
 	}
 	if r.phase == following && r.restless() {
 		r.attempt.tries = 0

@@ -46,6 +46,39 @@ func TestLockAnswers(t *testing.T) {
 	}
 }
 
+// SMF-7: that the node of the master is back does not say that the master is. Its
+// replica may have come back broken, and then nobody else ever speaks of it.
+func TestNodeBackWithoutMaster(t *testing.T) {
+	l, _ := followed(t)
+	l.down["n2"], l.down["n3"] = true, true
+	l.ok(NodeDown{"n2"})
+	l.tick(time.Second) // nobody to be asked
+	l.down["n2"], l.down["n3"] = false, false
+	l.ok(NodeUp{"n2"})
+	l.ok(NodeUp{"n3"})
+	for range 8 {
+		l.tick(time.Second)
+		if l.r.phase == probing {
+			l.from(3, &ProbeAnswer{Promised: e22})
+		}
+	}
+	if l.r.phase != locking {
+		t.Errorf("the master says nothing: %s", l.r.Status())
+	}
+	// One that lives says so, and that is the end of it.
+	l, _ = followed(t)
+	l.down["n2"] = true
+	l.ok(NodeDown{"n2"})
+	l.tick(time.Second)
+	l.down["n2"] = false
+	l.ok(NodeUp{"n2"})
+	l.from(2, &Append{Epoch: e22, Prev: partition.Position{Index: 1}})
+	l.tick(time.Second)
+	if l.r.phase != following || l.r.deadline != 0 {
+		t.Errorf("the master speaks: %s", l.r.Status())
+	}
+}
+
 // "Peers are asked before a master is declared gone": who answers what.
 func TestProbing(t *testing.T) {
 	for _, c := range []struct {
