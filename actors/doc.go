@@ -74,7 +74,8 @@
 //
 // The directory has NODE and LOCK (who this is, and that it runs), wal/ (the
 // log), stores/ and trash/ (the state of the replicas), control/ (the seat in
-// the control group) and what gossip remembers of other nodes. The log is the
+// the control group), CATALOG (the catalog as it was last known, for a start
+// without the control group) and what gossip remembers of other nodes. The log is the
 // truth: a node whose log is lost while stores are left refuses to start, for it
 // has forgotten what it promised.
 package actors

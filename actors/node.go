@@ -50,6 +50,7 @@ type Node struct {
 	control  *control.Control
 	local    *client.Client
 
+	recalled  *control.Catalog // as this node knew it before it was stopped; may be old
 	cells     cells
 	routing   routeCache
 	locker    *locker
@@ -257,6 +258,7 @@ func (n *Node) openCluster() error {
 	if err != nil {
 		return fmt.Errorf("start the control group: %w", err)
 	}
+	n.recalled = n.recallCatalog()
 	n.locker = &locker{service: n.control, ctx: n.ctx, spawn: n.background.Go}
 	n.announcer = &announcer{catalog: n.control, ctx: n.ctx, spawn: n.background.Go}
 	return nil
@@ -273,6 +275,7 @@ func (n *Node) openActors() error {
 	n.background.Go(n.keepLogShort)
 	n.background.Go(n.watchNeighbours)
 	n.background.Go(n.tellSeat)
+	n.background.Go(n.rememberCatalog)
 	n.local, err = client.Open(n.ctx, client.Config{
 		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Logger: n.logger,
 	})

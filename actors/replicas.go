@@ -188,9 +188,11 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool
 	}
 	c.pid = pid
 	a.node.cells.put(c)
-	cat := a.catalog.Catalog()
-	if route, ok := cat.Group(g); ok {
-		a.adopt(c, cat, route)
+	for _, cat := range []*control.Catalog{a.catalog.Catalog(), a.node.recalled} {
+		if route, ok := cat.Group(g); ok {
+			a.adopt(c, cat, route)
+			return
+		}
 	}
 }
 

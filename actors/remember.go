@@ -1,0 +1,112 @@
+package actors
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+)
+
+const (
+	// catalogFile has the last catalog that was known to be whole.
+	catalogFile = "CATALOG"
+	// catalogMagic begins the file and names its format.
+	catalogMagic = "pandocat1\n"
+	// rememberPause is the least time between two writes of the file.
+	rememberPause = time.Second
+)
+
+// The catalog is remembered for one purpose: a node that starts while the control
+// group is down must know the partition kinds of the replicas that it holds, or
+// they could not take part in their groups. A kind never changes, and where a
+// group is does little harm if it is old, so the file may be old, or lost.
+//
+//	magic | checksum u32 of what follows | pages: each length u32, bytes
+
+// rememberCatalog writes the catalog down when it has changed, until the node
+// stops.
+func (n *Node) rememberCatalog() {
+	var written uint64
+	n.onChange(n.control.Changed, func() {
+		if !n.control.Synced() {
+			return
+		}
+		cat := n.control.Catalog()
+		if cat.Version == written {
+			return
+		}
+		if err := writeCatalog(filepath.Join(n.cfg.Dir, catalogFile), cat); err != nil {
+			n.logger.Warn("catalog not written down", "err", err)
+			return
+		}
+		written = cat.Version
+		select {
+		case <-n.ctx.Done():
+		case <-time.After(rememberPause):
+		}
+	})
+}
+
+// recallCatalog reads what was written down; without it the catalog is empty.
+func (n *Node) recallCatalog() *control.Catalog {
+	cat, err := readCatalog(filepath.Join(n.cfg.Dir, catalogFile))
+	if err == nil {
+		return cat
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		n.logger.Warn("catalog not recalled", "err", err)
+	}
+	return &control.Catalog{}
+}
+
+func writeCatalog(path string, cat *control.Catalog) error {
+	pages, err := control.EncodeCatalog(cat)
+	if err != nil {
+		return fmt.Errorf("encode the catalog: %w", err)
+	}
+	le := binary.LittleEndian
+	b := le.AppendUint32([]byte(catalogMagic), 0)
+	body := len(b)
+	for _, p := range pages {
+		b = append(le.AppendUint32(b, uint32(len(p))), p...)
+	}
+	le.PutUint32(b[len(catalogMagic):], partition.Checksum(b[body:]))
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", tmp, err)
+	}
+	return os.Rename(tmp, path)
+}
+
+func readCatalog(path string) (*control.Catalog, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	head := len(catalogMagic) + 4
+	if len(b) < head || string(b[:len(catalogMagic)]) != catalogMagic || le.Uint32(b[len(catalogMagic):]) != partition.Checksum(b[head:]) {
+		return nil, partition.Errorf(partition.CodeCorrupt, "%s is damaged", path)
+	}
+	var pages [][]byte
+	for b = b[head:]; len(b) > 0; {
+		if len(b) < 4 || uint64(len(b)-4) < uint64(le.Uint32(b)) {
+			return nil, partition.Errorf(partition.CodeCorrupt, "%s has a page without an end", path)
+		}
+		end := 4 + int(le.Uint32(b))
+		pages = append(pages, b[4:end])
+		b = b[end:]
+	}
+	return control.DecodeCatalog(pages)
+}

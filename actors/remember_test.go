@@ -1,0 +1,83 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pando.dev/pando/partition"
+)
+
+// TestRestartWithoutControlGroup: a node that starts while the control group is
+// down brings its replicas back into their groups.
+func TestRestartWithoutControlGroup(t *testing.T) {
+	t.Parallel()
+	seats := 1 // the first node has the only seat, and no replica
+	c := newClusterWith(t, 4, func(cfg *Config) { cfg.Expect, seats = seats, 0 })
+	c.table(TableSpec{Name: "t", Nodes: []partition.NodeID{"n2", "n3", "n4"}})
+	if err := put(t.Context(), c.nodes[1], "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	m := c.master("t")
+	peer := 1
+	if m == peer {
+		peer = 2
+	}
+	eventually(t, "the catalog written down", func() error {
+		cat, err := readCatalog(filepath.Join(c.cfgs[peer].Dir, catalogFile))
+		if err == nil && cat.Version < c.nodes[0].control.Catalog().Version {
+			err = fmt.Errorf("version %d", cat.Version)
+		}
+		return err
+	})
+	c.nodes[0].control.Close()
+	c.stop(peer)
+	n := c.start(peer)
+	if err := put(t.Context(), c.nodes[m], "k", "w"); err != nil {
+		t.Fatalf("put: %v", err)
+	}
+	eventually(t, "the replica back in its group", func() error {
+		r := n.reports(groupsOf(n))[0]
+		if have := c.nodes[m].reports(groupsOf(c.nodes[m]))[0]; r.Role != "peer" || r.Applied < have.Commit {
+			return fmt.Errorf("%+v, the master's: %+v", r, have)
+		}
+		return nil
+	})
+	if n.control.Synced() {
+		t.Error("the control group was not down: the test shows nothing")
+	}
+}
+
+// TestCatalogFile: what was written down comes back, and what is damaged does not.
+func TestCatalogFile(t *testing.T) {
+	t.Parallel()
+	c := startSingle(t, single(t, t.TempDir()))
+	c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("m")}})
+	cat := c.any().control.Catalog()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := writeCatalog(path, cat); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readCatalog(path)
+	if err != nil || got.Version != cat.Version || len(got.Groups("t")) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(whole); i += 7 {
+		b := append([]byte(nil), whole...)
+		b[i] ^= 1
+		for _, damaged := range [][]byte{b, whole[:i]} {
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readCatalog(path); !errors.Is(err, partition.ErrCorrupt) {
+				t.Fatalf("damage at %d of %d bytes: %v", i, len(whole), err)
+			}
+		}
+	}
+}
