@@ -41,7 +41,7 @@ type config struct {
 }
 
 // maxRetries bounds the repetitions of one measurement for quietness' sake.
-const maxRetries = 400
+const maxRetries = 3000
 
 func main() {
 	c := config{}
@@ -50,7 +50,7 @@ func main() {
 	flag.StringVar(&c.dir, "dir", "", "directory on the disk to measure (default: the system's for temporary files)")
 	flag.StringVar(&c.only, "only", "", "measure only the logs whose names contain this")
 	flag.Float64Var(&c.quiet, "quiet", 0, "repeat a measurement while others used more than this share of the processors (0: never)")
-	flag.DurationVar(&c.wait, "wait", 200*time.Millisecond, "pause before such a repetition")
+	flag.DurationVar(&c.wait, "wait", 200*time.Millisecond, "how long it must have been quiet before")
 	flag.DurationVar(&c.gather, "gather", 50*time.Microsecond, "how long the common front waits for writers to come back (0: never)")
 	writers := flag.String("writers", "1,4,16,64,256", "numbers of writers")
 	sizes := flag.String("sizes", "128,1024", "payload sizes in bytes")
@@ -128,19 +128,27 @@ func processor() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// quietly measures until nobody else disturbs, if that is asked for.
+// quietly measures while nobody else disturbs, if that is asked for: it waits
+// for a quiet moment, and measures again if that did not last.
 func quietly(c *config, x contestant, size, n int) (rate, cpu float64, err error) {
 	for range maxRetries {
-		busy, own, start := machine(), processor(), time.Now()
-		rate, cpu, err = measure(c, x, size, n)
-		others := (machine() - busy) - (processor() - own)
-		share := others.Seconds() / time.Since(start).Seconds() / float64(runtime.NumCPU())
+		if c.quiet > 0 && others(func() { time.Sleep(c.wait) }) > c.quiet {
+			continue
+		}
+		share := others(func() { rate, cpu, err = measure(c, x, size, n) })
 		if err != nil || c.quiet == 0 || share <= c.quiet {
 			return rate, cpu, err
 		}
-		time.Sleep(c.wait)
 	}
 	return 0, 0, fmt.Errorf("others used more than %.0f %% of the processors, %d times in a row", c.quiet*100, maxRetries)
+}
+
+// others returns the share of the processors that other processes used during f.
+func others(f func()) float64 {
+	busy, own, start := machine(), processor(), time.Now()
+	f()
+	used := (machine() - busy) - (processor() - own)
+	return used.Seconds() / time.Since(start).Seconds() / float64(runtime.NumCPU())
 }
 
 // machine is the processor time that all processes have used; 0 where that is
