@@ -39,16 +39,17 @@ type Node struct {
 	logger *slog.Logger
 	start  time.Time
 
-	identity *cluster.Identity
-	log      *wal.Log
-	engine   *store.Engine
-	system   *actor.ActorSystem
-	leases   *lease.Table
-	secure   link.TLS // nil: plaintext, on loopback only
-	links    *link.Links
-	gossip   *cluster.Gossip
-	control  *control.Control
-	local    *client.Client
+	identity   *cluster.Identity
+	log        *wal.Log
+	engine     *store.Engine
+	system     *actor.ActorSystem
+	leases     *lease.Table
+	neighbours *neighbours // the leases as the replicas see them
+	secure     link.TLS    // nil: plaintext, on loopback only
+	links      *link.Links
+	gossip     *cluster.Gossip
+	control    *control.Control
+	local      *client.Client
 
 	recalled  *control.Catalog // as this node knew it before it was stopped; may be old
 	cells     cells
@@ -160,6 +161,7 @@ func (n *Node) openNetwork() error {
 		return slog.New(demoted{n.logger.Handler()})
 	}))
 	n.leases = lease.New(lease.Config{Self: n.ID(), Boot: n.identity.Boot, Now: n.now, Lease: n.cfg.Lease})
+	n.neighbours = newNeighbours(n.ID(), n.leases)
 	if err := n.openLeases(); err != nil {
 		return err
 	}

@@ -265,10 +265,14 @@ func (a *replicaActor) take(item any) {
 			a.event(replica.Truncated{First: sum.First})
 		}
 	case *neighbour:
-		if m.up {
-			a.event(replica.NodeUp{Node: m.node})
-		} else {
+		// Hints may overtake each other on the way: the last one must agree with
+		// what is so now.
+		up := a.node.neighbours.Reachable(m.node)
+		if !m.up || !up {
 			a.event(replica.NodeDown{Node: m.node})
+		}
+		if up {
+			a.event(replica.NodeUp{Node: m.node})
 		}
 	}
 }
@@ -365,7 +369,7 @@ func (a *replicaActor) open(m *opened) {
 	l := m.loaded
 	l.restored.Restarted = !a.cell.fresh.Swap(false)
 	machine, err := replica.New(replica.Config{
-		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.leases,
+		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.neighbours,
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		Lease: a.node.cfg.Lease, Trace: a.node.trace,
 	}, l.restored)
