@@ -142,25 +142,29 @@ func (c *cli) certNode() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "node", Short: "Make the certificate of a node", Args: cobra.NoArgs,
 		Long: "Makes a certificate that names the node whose data directory is given. If the node\n" +
-			"never ran, its id is minted into the directory. Start it with --tls-dir then.",
-		Example: "  pando cert node --dir d1 --out d1-tls\n  pando node --dir d1 --tls-dir d1-tls",
+			"never ran, its id is minted into the directory. Start it with --tls-dir then. With\n" +
+			"--id alone no directory is looked at, as for the next certificate of a running node.",
+		Example: "  pando cert node --dir d1 --out d1-tls\n  pando node --dir d1 --tls-dir d1-tls\n" +
+			"  pando cert node --id n-3npr3erf1j --out d1-tls",
 		RunE: func(*cobra.Command, []string) error {
-			if dir == "" {
-				return &usageError{errors.New("no data directory is given: --dir")}
+			if dir == "" && id == "" {
+				return &usageError{errors.New("neither a data directory nor an id is given: --dir or --id")}
 			}
 			a, err := openAuthority(i.ca)
 			if err != nil {
 				return err
 			}
-			node, err := actors.MintIdentity(dir, a.Cluster(), partition.NodeID(id))
-			if err != nil {
-				return err
+			node := partition.NodeID(id)
+			if dir != "" {
+				if node, err = actors.MintIdentity(dir, a.Cluster(), node); err != nil {
+					return err
+				}
 			}
 			return c.issue(i, a, string(node), cert.Node)
 		},
 	}
 	i.flags(cmd)
-	cmd.Flags().StringVar(&dir, "dir", "", "data directory of the node (required)")
+	cmd.Flags().StringVar(&dir, "dir", "", "data directory of the node")
 	cmd.Flags().StringVar(&id, "id", "", "node id, if there is none in the directory, instead of a minted one")
 	return cmd
 }
