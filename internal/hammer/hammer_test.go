@@ -21,7 +21,7 @@ import (
 func TestKillMaster(t *testing.T) {
 	var out bytes.Buffer
 	code := execute(t.Context(), []string{
-		"kill-master", "--kills=3", "--clients=16", "--calm=1s", "--compare=2s", "--failovers=100", "--median=5s", "--p99=10s", "--limit=60s", "--dir=" + t.TempDir(), "-v",
+		"kill-master", "--kills=2", "--clients=16", "--calm=1s", "--compare=1s", "--failovers=100", "--median=5s", "--p99=10s", "--limit=60s", "--dir=" + t.TempDir(), "-v",
 	}, &out)
 	t.Log("\n" + out.String())
 	if code != 0 {
