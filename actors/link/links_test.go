@@ -356,7 +356,7 @@ func TestConfigIsChecked(t *testing.T) {
 	n := startNode(t, newBook(), "a", 1, nil)
 	c := n.c
 	c.Listen = n.Addr()
-	if _, err := Start(c); !errors.Is(err, partition.ErrInvalid) {
+	if _, err := Start(c); !errors.Is(err, partition.ErrRefused) {
 		t.Errorf("a port in use: %v", err)
 	}
 	c.Boot = 2
