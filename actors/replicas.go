@@ -133,7 +133,7 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 		a.create(g)
 	}
 	a.node.cells.each(func(c *cell) {
-		if v := c.resigned.Load(); v != nil && c.broken.Load() != nil {
+		if v := c.resigned.Load(); v != nil && c.view.Load() == nil {
 			a.node.resign(v) // the first time may have got lost
 		}
 		if _, ok := cat.Group(c.group); !ok && whole {
