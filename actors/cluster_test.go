@@ -12,7 +12,7 @@ import (
 )
 
 // patience bounds every wait of these tests; only a broken cluster reaches it.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // testCluster is a cluster of real nodes in this process: real sockets on
 // loopback, real files, everything but processes of their own.

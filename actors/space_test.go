@@ -55,16 +55,18 @@ func TestLogFull(t *testing.T) {
 // store may hold in memory, are divided and waited for; no replica fails.
 func TestBurst(t *testing.T) {
 	t.Parallel()
-	c := newClusterWith(t, 3, func(cfg *Config) { cfg.MemoryBytes = 1 << 20 })
+	c := newClusterWith(t, 3, func(cfg *Config) { cfg.MemoryBytes = 512 << 10 })
 	c.table(TableSpec{Name: "t"})
 	n := c.nodes[c.master("t")]
 	const puts = 60
 	value := make([]byte, 100<<10)
 	errs := make(chan error, puts)
+	ctx, cancel := contextWithin(t, patience)
+	defer cancel()
 	kv := n.Client().KV("t")
 	for i := range puts {
 		go func() {
-			_, err := kv.Put(t.Context(), fmt.Appendf(nil, "k%02d", i), value)
+			_, err := kv.Put(ctx, fmt.Appendf(nil, "k%02d", i), value)
 			errs <- err
 		}()
 	}

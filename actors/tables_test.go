@@ -105,7 +105,6 @@ func TestTableIsRefused(t *testing.T) {
 // TestManyGroups: 200 groups on three nodes all get masters, are listed, and cost
 // nothing while idle: no timer and no message, however many there are.
 func TestManyGroups(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3)
 	var splits [][]byte
 	for i := range 199 {
