@@ -15,11 +15,28 @@ import (
 )
 
 func main() {
-	// SIGPIPE, too: whoever reads the output may go away, and the nodes must not
-	// outlive this process.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(execute(ctx, os.Args[1:], os.Stdout))
+	// Whoever reads the output may go away. The nodes must not outlive this
+	// process, so that ends it in order, and not by a signal.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := context.WithCancelCause(ctx)
+	os.Exit(execute(ctx, os.Args[1:], &reader{os.Stdout, cancel}))
+}
+
+// reader is somebody who reads the output. When they are gone, the work ends.
+type reader struct {
+	to   io.Writer
+	gone context.CancelCauseFunc
+}
+
+// Write implements io.Writer.
+func (r *reader) Write(b []byte) (int, error) {
+	n, err := r.to.Write(b)
+	if err != nil {
+		r.gone(fmt.Errorf("nobody reads the output: %w", err))
+	}
+	return n, err
 }
 
 // scenario is one way to harm a cluster.
