@@ -1,8 +1,11 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 
@@ -19,7 +22,7 @@ import (
 func bare(t *testing.T) *Node {
 	t.Helper()
 	cfg := single(t, t.TempDir()).withDefaults()
-	log, _, err := wal.Open(wal.OS{}, t.TempDir(), wal.Options{Node: "n", SegmentBytes: 1 << 20, Manual: true})
+	log, _, err := wal.Open(wal.OS{}, filepath.Join(cfg.Dir, "wal"), wal.Options{Node: "n", SegmentBytes: 1 << 20, Manual: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,5 +116,47 @@ func TestNoBranchIsSent(t *testing.T) {
 	m = &replica.Append{Epoch: partition.NewEpoch(5, 1), Prev: rec.Position(), Through: 2}
 	if err := a.fill(m); err == nil {
 		t.Errorf("records %v of a branch that is to be snipped", m.Records)
+	}
+}
+
+// TestRotBelowState: a damaged record that the state has already is no longer in
+// the log, and costs the replica nothing; its machine is told where the log begins
+// now, so that a peer which needs the record counts as behind. One that the state
+// needs is damage.
+func TestRotBelowState(t *testing.T) {
+	for _, flushed := range []partition.Index{2, 1} {
+		n := bare(t)
+		rec := genesis(t, n, 7)
+		e := partition.NewEpoch(4, 1)
+		payload := []byte("found by the test in the file")
+		for i := partition.Index(2); i < 4; i++ {
+			rec = partition.NewRecord(partition.Header{Group: 7, Index: i, Epoch: e, Prev: rec.Checksum(), Kind: partition.KindCommand}, payload)
+			if err := n.log.Append(wal.Write{Group: 7, Promise: e, Records: []partition.Record{rec}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n.log.Turn() {
+		}
+		n.log.SetFlushed(7, flushed, 0)
+		files, err := filepath.Glob(filepath.Join(n.cfg.Dir, "wal", "*.wal"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("segments %v, %v", files, err)
+		}
+		b, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[bytes.Index(b, payload)] ^= 1
+		if err := os.WriteFile(files[0], b, 0); err != nil {
+			t.Fatal(err)
+		}
+		a := &replicaActor{node: n, cell: &cell{group: 7}}
+		err = a.send(&replica.Send{To: 2, Message: &replica.Append{Epoch: e, Prev: partition.Position{Index: 1}, Through: 3}})
+		if (err != nil) != (flushed < 2) {
+			t.Errorf("state at %d: %v", flushed, err)
+		}
+		if flushed == 2 && (len(a.driver.events) != 1 || a.driver.events[0].Input != replica.Truncated{First: 3}) {
+			t.Errorf("the machine is told %+v", a.driver.events)
+		}
 	}
 }

@@ -38,11 +38,7 @@ func (n *Node) maxCommandBytes() int {
 // link loses it; the protocol sends again. The error is damage of the log.
 func (a *replicaActor) send(w *replica.Send) error {
 	if err := a.fill(w.Message); err != nil {
-		if errors.Is(err, partition.ErrCorrupt) {
-			return err
-		}
-		a.node.logger.Debug("records to send are not in the log", "group", a.cell.group, "to", w.Node, "err", err)
-		return nil
+		return a.unread(w, err)
 	}
 	f := link.Frame{Group: a.cell.group, From: a.replica, To: w.To}
 	link.EncodeReplica(&f, w.Message)
@@ -50,6 +46,19 @@ func (a *replicaActor) send(w *replica.Send) error {
 	if err := a.node.links.Send(w.Node, f); err != nil {
 		a.node.counters.sendRefused.Add(1)
 	}
+	return nil
+}
+
+// unread loses a message whose records cannot be read. If the log has let them
+// go, or found them damaged that the state has already, it begins later now: the
+// machine learns it, so that the peer counts as behind.
+func (a *replicaActor) unread(w *replica.Send, err error) error {
+	sum, ok := a.node.log.Summary(a.cell.group)
+	if !ok || sum.Damage != nil {
+		return err
+	}
+	a.node.logger.Debug("records to send are not in the log", "group", a.cell.group, "to", w.Node, "err", err)
+	a.event(replica.Truncated{First: sum.First})
 	return nil
 }
 
