@@ -17,12 +17,13 @@ import (
 )
 
 const (
-	// diskBytes is the size of the small disk, ballastBytes what lies on it
-	// until space is to come back, and fillBytes the most that is written to
-	// fill the rest.
-	diskBytes    = 160 << 20
+	// smallBytes is what a node has that is to fill up, ballastBytes of it lie
+	// on the disk until space is to come back. largeBytes is enough for
+	// fillBytes, the most that is written to fill the rest.
+	smallBytes   = 160 << 20
 	ballastBytes = 48 << 20
-	fillBytes    = 256 << 20
+	largeBytes   = 640 << 20
+	fillBytes    = 128 << 20
 	// fillValueBytes is the size of each value.
 	fillValueBytes = 64 << 10
 )
@@ -44,18 +45,18 @@ func diskFull(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// mountSmall mounts a small disk on a directory.
-func mountSmall(ctx context.Context, dir string) (unmount func() error, err error) {
+// mountDisk mounts a disk of that size on a directory.
+func mountDisk(ctx context.Context, dir string, size int) (unmount func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if msg, err := exec.CommandContext(ctx, "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", diskBytes), "tmpfs", dir).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("mount a small disk: %w: %s", err, strings.TrimSpace(string(msg)))
+	if msg, err := exec.CommandContext(ctx, "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "tmpfs", dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("mount a disk: %w: %s", err, strings.TrimSpace(string(msg)))
 	}
 	return func() error {
 		msg, err := exec.Command("umount", dir).CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("unmount the small disk: %w: %s", err, strings.TrimSpace(string(msg)))
+			return fmt.Errorf("unmount a disk: %w: %s", err, strings.TrimSpace(string(msg)))
 		}
 		return nil
 	}, nil
@@ -66,9 +67,13 @@ func (t *trial) diskFullOnce(ctx context.Context, full int) (err error) {
 	if err != nil {
 		return err
 	}
-	var ballasts []string
-	for _, n := range c.nodes[:full] {
-		unmount, err := mountSmall(ctx, n.dir)
+	size := smallBytes
+	if full < len(c.nodes) {
+		size = largeBytes
+	}
+	for _, n := range c.nodes {
+		n.flags = append(n.flags, "--wal-segment-bytes", fmt.Sprint(4<<20), "--memory-bytes", fmt.Sprint(8<<20))
+		unmount, err := mountDisk(ctx, n.dir, size)
 		if err != nil {
 			return err
 		}
@@ -80,14 +85,6 @@ func (t *trial) diskFullOnce(ctx context.Context, full int) (err error) {
 				t.violate("%v", e)
 			}
 		}()
-		ballast := filepath.Join(n.dir, "ballast")
-		if err := os.WriteFile(ballast, make([]byte, ballastBytes), 0o600); err != nil {
-			return err
-		}
-		ballasts = append(ballasts, ballast)
-	}
-	for _, n := range c.nodes {
-		n.flags = append(n.flags, "--wal-segment-bytes", fmt.Sprint(4<<20), "--memory-bytes", fmt.Sprint(8<<20))
 	}
 	if err := c.up(ctx); err != nil {
 		return err
@@ -95,8 +92,21 @@ func (t *trial) diskFullOnce(ctx context.Context, full int) (err error) {
 	if err := c.createTable(ctx, tableName); err != nil {
 		return err
 	}
-	if err := c.makeMaster(ctx, c.nodes[0]); err != nil {
-		return err
+	victims := c.nodes
+	if full < len(c.nodes) {
+		n, _, err := c.master(ctx, tableName)
+		if err != nil {
+			return err
+		}
+		victims = []*node{n}
+	}
+	var ballasts []string
+	for _, n := range victims {
+		ballast := filepath.Join(n.dir, "ballast")
+		if err := os.WriteFile(ballast, make([]byte, size-smallBytes+ballastBytes), 0o600); err != nil {
+			return err
+		}
+		ballasts = append(ballasts, ballast)
 	}
 	s, err := c.open(ctx)
 	if err != nil {
@@ -104,20 +114,6 @@ func (t *trial) diskFullOnce(ctx context.Context, full int) (err error) {
 	}
 	defer s.close()
 	return t.fillDisk(ctx, c, s, full, ballasts)
-}
-
-// makeMaster kills whoever else is master until the node is.
-func (c *cluster) makeMaster(ctx context.Context, want *node) error {
-	for range 10 {
-		n, _, err := c.master(ctx, tableName)
-		if err != nil || n == want {
-			return err
-		}
-		if err := c.restart(ctx, n); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("%s does not become master", want.name)
 }
 
 // fillDisk writes until it is refused, or to the end if most nodes have space.
