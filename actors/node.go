@@ -51,14 +51,15 @@ type Node struct {
 	control    *control.Control
 	local      *client.Client
 
-	recalled  *control.Catalog // as this node knew it before it was stopped; may be old
-	cells     cells
-	routing   routeCache
-	locker    *locker
-	announcer *announcer
-	counters  counters
-	loading   chan struct{}
-	linkDown  chan struct{} // a link broke; see watchNeighbours
+	recalled     *control.Catalog // as this node knew it before it was stopped; may be old
+	cells        cells
+	routing      routeCache
+	locker       *locker
+	announcer    *announcer
+	counters     counters
+	loading      chan struct{}
+	controlGroup uint64        // which the replicas here were made by; 0: not known
+	linkDown     chan struct{} // a link broke; see watchNeighbours
 
 	supervisor *actor.PID
 

@@ -27,21 +27,25 @@ const (
 // they could not take part in their groups. A kind never changes, and where a
 // group is does little harm if it is old, so the file may be old, or lost.
 //
-//	magic | checksum u32 of what follows | pages: each length u32, bytes
+// It also names the control group that the catalog is of. If all its seats were
+// wiped and founded anew, the new catalog would be empty and every replica here
+// superfluous: a node drops nothing at the word of another control group.
+//
+//	magic | checksum u32 of what follows | control group u64 | pages: each length u32, bytes
 
 // rememberCatalog writes the catalog down when it has changed, until the node
 // stops.
 func (n *Node) rememberCatalog() {
 	var written uint64
 	n.onChange(n.control.Changed, func() {
-		if !n.control.Synced() {
+		if !n.control.Synced() || n.foreign() {
 			return
 		}
 		cat := n.control.Catalog()
 		if cat.Version == written {
 			return
 		}
-		if err := writeCatalog(filepath.Join(n.cfg.Dir, catalogFile), cat); err != nil {
+		if err := writeCatalog(filepath.Join(n.cfg.Dir, catalogFile), n.control.Status().Group, cat); err != nil {
 			n.logger.Warn("catalog not written down", "err", err)
 			return
 		}
@@ -55,8 +59,9 @@ func (n *Node) rememberCatalog() {
 
 // recallCatalog reads what was written down; without it the catalog is empty.
 func (n *Node) recallCatalog() *control.Catalog {
-	cat, err := readCatalog(filepath.Join(n.cfg.Dir, catalogFile))
+	group, cat, err := readCatalog(filepath.Join(n.cfg.Dir, catalogFile))
 	if err == nil {
+		n.controlGroup = group
 		return cat
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +70,13 @@ func (n *Node) recallCatalog() *control.Catalog {
 	return &control.Catalog{}
 }
 
-func writeCatalog(path string, cat *control.Catalog) error {
+// foreign reports whether the control group that answers is not the one that
+// this node's replicas were made by.
+func (n *Node) foreign() bool {
+	return n.controlGroup != 0 && n.control.Status().Group != n.controlGroup
+}
+
+func writeCatalog(path string, group uint64, cat *control.Catalog) error {
 	pages, err := control.EncodeCatalog(cat)
 	if err != nil {
 		return fmt.Errorf("encode the catalog: %w", err)
@@ -73,6 +84,7 @@ func writeCatalog(path string, cat *control.Catalog) error {
 	le := binary.LittleEndian
 	b := le.AppendUint32([]byte(catalogMagic), 0)
 	body := len(b)
+	b = le.AppendUint64(b, group)
 	for _, p := range pages {
 		b = append(le.AppendUint32(b, uint32(len(p))), p...)
 	}
@@ -89,24 +101,26 @@ func writeCatalog(path string, cat *control.Catalog) error {
 	return os.Rename(tmp, path)
 }
 
-func readCatalog(path string) (*control.Catalog, error) {
+func readCatalog(path string) (group uint64, cat *control.Catalog, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	le := binary.LittleEndian
 	head := len(catalogMagic) + 4
-	if len(b) < head || string(b[:len(catalogMagic)]) != catalogMagic || le.Uint32(b[len(catalogMagic):]) != partition.Checksum(b[head:]) {
-		return nil, partition.Errorf(partition.CodeCorrupt, "%s is damaged", path)
+	if len(b) < head+8 || string(b[:len(catalogMagic)]) != catalogMagic || le.Uint32(b[len(catalogMagic):]) != partition.Checksum(b[head:]) {
+		return 0, nil, partition.Errorf(partition.CodeCorrupt, "%s is damaged", path)
 	}
 	var pages [][]byte
-	for b = b[head:]; len(b) > 0; {
+	group = le.Uint64(b[head:])
+	for b = b[head+8:]; len(b) > 0; {
 		if len(b) < 4 || uint64(len(b)-4) < uint64(le.Uint32(b)) {
-			return nil, partition.Errorf(partition.CodeCorrupt, "%s has a page without an end", path)
+			return 0, nil, partition.Errorf(partition.CodeCorrupt, "%s has a page without an end", path)
 		}
 		end := 4 + int(le.Uint32(b))
 		pages = append(pages, b[4:end])
 		b = b[end:]
 	}
-	return control.DecodeCatalog(pages)
+	cat, err = control.DecodeCatalog(pages)
+	return group, cat, err
 }

@@ -26,7 +26,7 @@ func TestRestartWithoutControlGroup(t *testing.T) {
 		peer = 2
 	}
 	eventually(t, "the catalog written down", func() error {
-		cat, err := readCatalog(filepath.Join(c.cfgs[peer].Dir, catalogFile))
+		_, cat, err := readCatalog(filepath.Join(c.cfgs[peer].Dir, catalogFile))
 		if err == nil && cat.Version < c.nodes[0].control.Catalog().Version {
 			err = fmt.Errorf("version %d", cat.Version)
 		}
@@ -50,6 +50,40 @@ func TestRestartWithoutControlGroup(t *testing.T) {
 	}
 }
 
+// TestForeignControlGroup: a control group that was wiped and founded anew knows
+// no table. A node drops nothing at its word.
+func TestForeignControlGroup(t *testing.T) {
+	t.Parallel()
+	cfg := single(t, t.TempDir())
+	c := startSingle(t, cfg)
+	c.table(TableSpec{Name: "t"})
+	eventually(t, "the catalog written down", func() error {
+		_, cat, err := readCatalog(filepath.Join(cfg.Dir, catalogFile))
+		if err == nil && len(cat.AllGroups()) == 0 {
+			err = errors.New("no group yet")
+		}
+		return err
+	})
+	c.stop(0)
+	if err := os.RemoveAll(filepath.Join(cfg.Dir, "control")); err != nil {
+		t.Fatal(err)
+	}
+	n := c.start(0)
+	eventually(t, "the new control group refused", func() error {
+		if err := n.Ready(); !errors.Is(err, partition.ErrRefused) {
+			return fmt.Errorf("ready: %v", err)
+		}
+		return nil
+	})
+	if len(groupsOf(n)) != 1 {
+		t.Error("the replica was dropped")
+	}
+	for range n.log.Groups() {
+		return
+	}
+	t.Error("the log has lost the replica")
+}
+
 // TestCatalogFile: what was written down comes back, and what is damaged does not.
 func TestCatalogFile(t *testing.T) {
 	t.Parallel()
@@ -57,11 +91,11 @@ func TestCatalogFile(t *testing.T) {
 	c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("m")}})
 	cat := c.any().control.Catalog()
 	path := filepath.Join(t.TempDir(), "file")
-	if err := writeCatalog(path, cat); err != nil {
+	if err := writeCatalog(path, 7, cat); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readCatalog(path)
-	if err != nil || got.Version != cat.Version || len(got.Groups("t")) != 2 {
+	group, got, err := readCatalog(path)
+	if err != nil || group != 7 || got.Version != cat.Version || len(got.Groups("t")) != 2 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	whole, err := os.ReadFile(path)
@@ -75,7 +109,7 @@ func TestCatalogFile(t *testing.T) {
 			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := readCatalog(path); !errors.Is(err, partition.ErrCorrupt) {
+			if _, _, err := readCatalog(path); !errors.Is(err, partition.ErrCorrupt) {
 				t.Fatalf("damage at %d of %d bytes: %v", i, len(whole), err)
 			}
 		}

@@ -120,7 +120,7 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 // reconcile makes what runs here agree with the catalog.
 func (a *replicasActor) reconcile(ctx actor.Context) {
 	// Asked before the catalog is taken: an older one may lack what is here.
-	whole := a.catalog.Synced()
+	whole := a.catalog.Synced() && !a.node.foreign()
 	cat := a.catalog.Catalog()
 	for _, g := range cat.AllGroups() {
 		if _, here := g.Membership.OnNode(a.node.ID()); !here {

@@ -84,6 +84,13 @@ func (n *Node) Ready() error {
 	if !n.control.Synced() {
 		return partition.Errorf(partition.CodeUnavailable, "the catalog is not here yet: control group %s %s", st.State, st.Why)
 	}
+	if n.foreign() {
+		return &partition.Error{
+			Code: partition.CodeRefused,
+			Why:  fmt.Sprintf("the replicas here were made by control group %x, the one that answers is %x", n.controlGroup, st.Group),
+			Next: "bring the old control group back; this node drops nothing at the word of another",
+		}
+	}
 	var err error
 	n.cells.each(func(c *cell) {
 		if c.route.Load() != nil && c.view.Load() == nil && c.broken.Load() == nil {
