@@ -45,8 +45,8 @@ type Options struct {
 	// DiskFree returns the free and total bytes of the log's disk. Default: the
 	// FS if it can tell, otherwise space is taken to be unlimited.
 	DiskFree func() (free, total int64, err error)
-	// MinFreeBytes: below it, records are refused with ErrNoSpace (default 5 %
-	// of the disk).
+	// MinFreeBytes: below it the log is Full, and below half of it records are
+	// refused with ErrNoSpace (default 5 % of the disk).
 	MinFreeBytes int64
 	// SpacePoll is how often DiskFree is asked (default 1 s).
 	SpacePoll time.Duration

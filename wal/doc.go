@@ -75,8 +75,9 @@
 // A Write fits into one segment beside the state table; the state table takes
 // at most a quarter of a segment (about 40,000 replicas with 64 MiB); what waits
 // for the disk is bounded by Options.QueueBytes, beyond which Append answers
-// [ErrBusy]. Below Options.MinFreeBytes records are refused with [ErrNoSpace]
-// before anything is written; reads go on, and it ends by itself.
+// [ErrBusy]. Below Options.MinFreeBytes the log says that it is Full, and below
+// half of that records are refused with [ErrNoSpace] before anything is written;
+// reads go on, and it ends by itself.
 //
 // DESIGN.md says why the format is as it is, and what was measured.
 package wal

@@ -109,8 +109,9 @@ func TestFailedSyncIsBelievedFromDiskOnly(t *testing.T) {
 	}
 }
 
-// TestNoSpace: records are refused before anything is written, promises and
-// reads go on, and it ends by itself.
+// TestNoSpace: a host is told first that the disk is full, and records are
+// refused later, before anything is written. Promises and reads go on, and it
+// ends by itself.
 func TestNoSpace(t *testing.T) {
 	fs := memfs.New(1)
 	fs.SetSpace(2<<20, 0)
@@ -119,6 +120,13 @@ func TestNoSpace(t *testing.T) {
 	mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 3, 100)})
 	turns(l)
 	fs.SetSpace(2<<20, 2<<20-200<<10)
+	turns(l)
+	if !l.Full() {
+		t.Fatal("the log does not tell that its disk is nearly full")
+	}
+	mustAppend(t, l, wal.Write{Group: 1, Records: c.make(1<<16, 1, 100)})
+	turns(l)
+	fs.SetSpace(2<<20, 2<<20-140<<10)
 	turns(l)
 	before := *c
 	err := l.Append(wal.Write{Group: 1, Records: c.make(1<<16, 1, 100)}, nil)

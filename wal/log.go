@@ -25,7 +25,8 @@ type Log struct {
 	// What every append changes stands first, so that few cache lines wander.
 	mu      sync.Mutex
 	asleep  bool // the committer waits for a token
-	noSpace bool // too little of the disk is free
+	low     bool // too little of the disk is free for new work
+	noSpace bool // and for records that others have taken already
 	stuck   bool // there was no space for the next segment
 	closing bool
 	closed  bool
@@ -362,12 +363,14 @@ func (l *Log) Groups() iter.Seq2[partition.GroupID, HardState] {
 	}
 }
 
-// Full reports whether records would be refused with ErrNoSpace now. A host asks
-// before it takes on what it could only wait for.
+// Full reports whether the disk is too full for new work. A host asks before it
+// takes on what it could only wait for. Records are refused with ErrNoSpace only
+// when half of Options.MinFreeBytes is left: what a master has taken before it
+// heard of its full disk must still find room on the disks of its peers.
 func (l *Log) Full() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.noSpace || l.stuck
+	return l.low || l.noSpace || l.stuck
 }
 
 // Stats returns the log's counters.

@@ -181,9 +181,9 @@ func (l *Log) pollSpace() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	full := free < limit
-	if full != l.noSpace {
-		l.noSpace = full
-		l.o.Logger.Warn("disk space of the log", "no_space", full, "free_bytes", free, "limit_bytes", limit)
+	low, full := free < limit, free < limit/2
+	if low != l.low || full != l.noSpace {
+		l.low, l.noSpace = low, full
+		l.o.Logger.Warn("disk space of the log", "low", low, "no_space", full, "free_bytes", free, "limit_bytes", limit)
 	}
 }
