@@ -115,3 +115,32 @@ func TestCatalogFile(t *testing.T) {
 		}
 	}
 }
+
+// TestWipedNode: a node that lost its disk and comes back under the same id has
+// forgotten what it promised. The others know a later boot of it, so it gets no
+// replica to promise with.
+func TestWipedNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t"})
+	c.stop(2)
+	if err := os.RemoveAll(c.cfgs[2].Dir); err != nil {
+		t.Fatal(err)
+	}
+	n := c.start(2)
+	eventually(t, "its session refused and the catalog seen", func() error {
+		if n.control.Synced() {
+			t.Fatal("the control group takes the wiped node for the one it was")
+		}
+		if len(n.control.Catalog().AllGroups()) == 0 {
+			return errors.New("no catalog yet")
+		}
+		return nil
+	})
+	if err := put(t.Context(), c.nodes[0], "k", "v"); err != nil {
+		t.Error(err)
+	}
+	for g := range n.log.Groups() {
+		t.Errorf("it made a replica of %s anew", g)
+	}
+}

@@ -130,7 +130,9 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 			a.adopt(c, cat, g)
 			continue
 		}
-		a.create(g)
+		if whole { // and so the control group knows this incarnation of the node
+			a.create(g)
+		}
 	}
 	a.node.cells.each(func(c *cell) {
 		if v := c.resigned.Load(); v != nil && c.view.Load() == nil {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"pando.dev/pando/cluster/internal/stamp"
 	"pando.dev/pando/partition"
@@ -45,8 +46,9 @@ type IdentityOptions struct {
 type Identity struct {
 	Node    partition.NodeID
 	Cluster string
-	// Boot counts the starts of this node. It is on disk before anything else
-	// happens, so no two incarnations of a node ever share one.
+	// Boot grows with each start of this node; see bootsBefore for the first. It
+	// is on disk before anything else happens, so no two incarnations of a node
+	// ever share one.
 	Boot uint64
 
 	dir  string
@@ -152,7 +154,7 @@ func (id *Identity) load(o IdentityOptions) error {
 		if id.Node = o.Node; id.Node == "" {
 			id.Node = mintNode()
 		}
-		id.Cluster = o.Cluster
+		id.Cluster, id.Boot = o.Cluster, bootsBefore(time.Now())
 	case err != nil:
 		return err
 	default:
@@ -191,6 +193,19 @@ func (id *Identity) matches(o IdentityOptions) error {
 		}
 	}
 	return nil
+}
+
+// bootsBefore is the boot number below those of an identity that is made now. The
+// later an identity is made, the lower its numbers: a node that lost its disk
+// and comes back under the same id has a lower boot than the one it was, and
+// everybody who knew that one refuses it. It has forgotten what it promised.
+//
+//	(2^36 - tenths of a second since 1970) * 2^16
+//
+// stays below 2^53, so that JSON can show it, for two centuries and 65,536
+// starts.
+func bootsBefore(now time.Time) uint64 {
+	return (1<<36 - uint64(now.UnixMilli()/100)) << 16
 }
 
 // mintNode returns an id that no other node has: 50 random bits. Crockford's

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"pando.dev/pando/cluster/internal/stamp"
 	"pando.dev/pando/partition"
@@ -34,10 +35,10 @@ func TestIdentityIsMintedOnceAndBootsCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !regexp.MustCompile(`^n-[0-9a-z]{10}$`).MatchString(string(first.Node)) || first.Boot != 1 || ValidateNodeID(first.Node) != nil {
+	if !regexp.MustCompile(`^n-[0-9a-z]{10}$`).MatchString(string(first.Node)) || first.Boot == 0 || ValidateNodeID(first.Node) != nil {
 		t.Fatalf("%+v", first)
 	}
-	for boot := uint64(2); boot < 5; boot++ {
+	for boot := first.Boot + 1; boot < first.Boot+4; boot++ {
 		again, err := opened(t, dir, o)
 		if err != nil || again.Node != first.Node || again.Boot != boot {
 			t.Fatalf("%+v, %v", again, err)
@@ -55,13 +56,14 @@ func TestIdentityIsMintedOnceAndBootsCount(t *testing.T) {
 
 func TestFixedIdentity(t *testing.T) {
 	dir := t.TempDir()
-	if id, err := opened(t, dir, IdentityOptions{Cluster: "c", Node: "node.1-a"}); err != nil || id.Node != "node.1-a" {
+	first, err := opened(t, dir, IdentityOptions{Cluster: "c", Node: "node.1-a"})
+	if err != nil || first.Node != "node.1-a" {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if id, err := opened(t, dir, IdentityOptions{Cluster: "c"}); err != nil || id.Node != "node.1-a" || id.Boot != first.Boot+1 {
 		t.Fatalf("%+v, %v", id, err)
 	}
-	if id, err := opened(t, dir, IdentityOptions{Cluster: "c"}); err != nil || id.Node != "node.1-a" || id.Boot != 2 {
-		t.Fatalf("%+v, %v", id, err)
-	}
-	_, err := opened(t, dir, IdentityOptions{Cluster: "c", Node: "node.2"})
+	_, err = opened(t, dir, IdentityOptions{Cluster: "c", Node: "node.2"})
 	if !errors.Is(err, partition.ErrRefused) || !strings.Contains(err.Error(), "data directory of another node") {
 		t.Fatal(err)
 	}
@@ -69,8 +71,17 @@ func TestFixedIdentity(t *testing.T) {
 	if !errors.Is(err, partition.ErrRefused) || !strings.Contains(err.Error(), `cluster "c"`) {
 		t.Fatal(err)
 	}
-	if id, err := opened(t, dir, IdentityOptions{Cluster: "c"}); err != nil || id.Boot != 3 {
+	if id, err := opened(t, dir, IdentityOptions{Cluster: "c"}); err != nil || id.Boot != first.Boot+2 {
 		t.Fatalf("a refused start counted: %+v, %v", id, err)
+	}
+}
+
+// A node that lost its disk and comes back under the same id has a lower boot
+// than all that others may have seen of it.
+func TestLaterIdentityHasLowerBoots(t *testing.T) {
+	now := time.Now()
+	if old, lost := bootsBefore(now), bootsBefore(now.Add(100*time.Millisecond)); lost+1<<16 > old || old >= 1<<53 {
+		t.Errorf("first boots: %d, then %d", old, lost)
 	}
 }
 
@@ -78,13 +89,13 @@ func TestFixedIdentity(t *testing.T) {
 func TestMintOnly(t *testing.T) {
 	dir := t.TempDir()
 	minted, err := opened(t, dir, IdentityOptions{MintOnly: true})
-	if err != nil || minted.Node == "" || minted.Boot != 0 || minted.Cluster != "" {
+	if err != nil || minted.Node == "" || minted.Cluster != "" {
 		t.Fatalf("%+v, %v", minted, err)
 	}
 	if again, err := opened(t, dir, IdentityOptions{MintOnly: true}); err != nil || again != minted {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	if id, err := opened(t, dir, IdentityOptions{Cluster: "c"}); err != nil || id.Node != minted.Node || id.Boot != 1 || id.Cluster != "c" {
+	if id, err := opened(t, dir, IdentityOptions{Cluster: "c"}); err != nil || id.Node != minted.Node || id.Boot != minted.Boot+1 || id.Cluster != "c" {
 		t.Fatalf("%+v, %v", id, err)
 	}
 	if _, err := opened(t, dir, IdentityOptions{Cluster: "d"}); !errors.Is(err, partition.ErrRefused) {
@@ -131,7 +142,8 @@ func TestBadIdentityOptions(t *testing.T) {
 func TestDamagedNodeFile(t *testing.T) {
 	dir := t.TempDir()
 	o := IdentityOptions{Cluster: "c", Node: "a"}
-	if _, err := opened(t, dir, o); err != nil {
+	first, err := opened(t, dir, o)
+	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, nodeFile)
@@ -149,7 +161,7 @@ func TestDamagedNodeFile(t *testing.T) {
 		b := bytes.Clone(good)
 		b[i] ^= 0x20
 		write(b)
-		if id, err := opened(t, dir, o); err != nil || id.Node != "a" || id.Boot != 2 {
+		if id, err := opened(t, dir, o); err != nil || id.Node != "a" || id.Boot != first.Boot+1 {
 			t.Fatalf("byte %d damaged: %+v, %v", i, id, err)
 		}
 	}

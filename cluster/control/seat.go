@@ -134,7 +134,8 @@ func (s *seat) renew(node partition.NodeID, boot uint64) (open bool, err *partit
 	s.fsm.look(func(st *state) {
 		x, ok := st.sessions[node]
 		if ok && x.boot > boot {
-			err = partition.Errorf(partition.CodeSessionExpired, "node %s has started again: boot %d, this is boot %d", node, x.boot, boot)
+			err = partition.Errorf(partition.CodeSessionExpired, "node %s was seen in boot %d, later than this boot %d", node, x.boot, boot)
+			err.Next = "if its disk was lost or put back from a copy, start it in an empty directory under another id; otherwise another process uses its id"
 		}
 		open = !ok || x.boot < boot || x.expired
 	})
