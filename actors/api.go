@@ -57,7 +57,7 @@ type ReplicaInfo struct {
 	Zone     string              `json:"zone"`
 	Kind     string              `json:"kind"`
 	Eligible bool                `json:"eligible"`
-	Role     string              `json:"role"` // master, peer, candidate, recovering, unreachable, missing
+	Role     string              `json:"role"` // master, peer, a phase of an attempt, opening, broken, behind, unreachable, missing
 	Applied  partition.Index     `json:"applied"`
 	Last     partition.Index     `json:"last"`
 	Why      string              `json:"why,omitempty"` // why it does not serve, if it does not
@@ -68,7 +68,7 @@ type MemberInfo struct {
 	Node    partition.NodeID `json:"node"`
 	Boot    uint64           `json:"boot"`
 	Zone    string           `json:"zone"`
-	Status  string           `json:"status"` // alive, failed, left
+	Status  string           `json:"status"` // alive, unreachable (gossip hears it, the links do not), failed, left
 	Link    string           `json:"link"`   // address of the links
 	HTTP    string           `json:"http"`
 	Gossip  string           `json:"gossip"`

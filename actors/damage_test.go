@@ -121,7 +121,7 @@ func TestReports(t *testing.T) {
 	}
 	g.Membership = &m
 	reports := map[reportKey]report{
-		{g.ID, "n1"}: {Group: g.ID, Role: "master", Serving: true, Epoch: partition.NewEpoch(9, 1), Commit: 8},
+		{g.ID, "n1"}: {Group: g.ID, Role: "master", Serving: true, Epoch: partition.NewEpoch(9, 1), Commit: 8, Behind: []partition.ReplicaID{2}},
 		{g.ID, "n2"}: {Group: g.ID, Role: "master", Serving: true, Epoch: partition.NewEpoch(5, 2), Commit: 4},
 	}
 	var p PartitionInfo
@@ -131,5 +131,8 @@ func TestReports(t *testing.T) {
 	}
 	if a, b := p.Replicas[2].Role, p.Replicas[3].Role; a != "unreachable" || b != "missing" {
 		t.Errorf("roles %s and %s, want unreachable and missing", a, b)
+	}
+	if b := p.Replicas[1]; b.Role != "behind" || b.Why == "" || p.CanLose != -1 {
+		t.Errorf("a replica that needs a copy: %+v, can lose %d", b, p.CanLose)
 	}
 }

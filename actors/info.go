@@ -32,6 +32,8 @@ type report struct {
 	Commit  partition.Index   `json:"commit"`
 	Applied partition.Index   `json:"applied"`
 	Why     string            `json:"why"`
+	// Behind are the members whose next record the master's log no longer has.
+	Behind []partition.ReplicaID `json:"behind,omitempty"`
 }
 
 // reports describes this node's replicas of the given groups.
@@ -46,7 +48,7 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 		if st := c.status.Load(); st != nil && c.view.Load() != nil {
 			r = report{
 				Group: g, Role: st.Role, Serving: st.Serving, Epoch: st.Epoch,
-				Last: st.Last.Index, Commit: st.Commit, Applied: st.Applied, Why: st.Why,
+				Last: st.Last.Index, Commit: st.Commit, Applied: st.Applied, Why: st.Why, Behind: st.Behind,
 			}
 		}
 		if s := c.stalled.Load(); s != nil {
@@ -187,6 +189,7 @@ func (n *Node) describe(ctx context.Context, cat *control.Catalog, groups []*con
 func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]report, silent map[partition.NodeID]bool) {
 	up := make(map[partition.ReplicaID]bool)
 	var epoch partition.Epoch
+	var behind []partition.ReplicaID
 	for _, m := range g.Membership.Members {
 		r, ok := reports[reportKey{g.ID, m.Node}]
 		info := ReplicaInfo{
@@ -203,9 +206,15 @@ func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]repo
 		}
 		if r.Serving && r.Epoch >= epoch {
 			epoch = r.Epoch
-			p.Master, p.Epoch, p.Commit = m.Node, r.Epoch.String(), r.Commit
+			p.Master, p.Epoch, p.Commit, behind = m.Node, r.Epoch.String(), r.Commit, r.Behind
 		}
 		p.Replicas = append(p.Replicas, info)
+	}
+	for i, r := range p.Replicas {
+		if slices.Contains(behind, r.Replica) {
+			p.Replicas[i].Role, p.Replicas[i].Why = "behind", "its next record is no longer in the master's log: only a copy brings it back"
+			up[r.Replica] = false
+		}
 	}
 	p.CanLose = -1
 	if p.Master != "" {

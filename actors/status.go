@@ -42,7 +42,7 @@ func limits(p PartitionInfo) string {
 		return "it has no master"
 	}
 	for _, r := range p.Replicas {
-		if r.Role == "unreachable" || r.Role == "missing" || r.Role == "broken" {
+		if r.Role == "unreachable" || r.Role == "missing" || r.Role == "broken" || r.Role == "behind" {
 			return fmt.Sprintf("its replica on node %s is %s", r.Node, r.Role)
 		}
 	}
@@ -82,7 +82,11 @@ func (n *Node) Ready() error {
 	}
 	st := n.control.Status()
 	if !n.control.Synced() {
-		return partition.Errorf(partition.CodeUnavailable, "the catalog is not here yet: control group %s %s", st.State, st.Why)
+		e := partition.Errorf(partition.CodeUnavailable, "the catalog is not here yet: control group: %s: %s", st.State, st.Why)
+		if g := n.gossip.Status(); g.Err != nil && !g.Joined {
+			e.Why += fmt.Sprintf("; joining by gossip fails: %v", g.Err)
+		}
+		return e
 	}
 	if n.foreign() {
 		return &partition.Error{

@@ -178,8 +178,12 @@ func (n *Node) controlPeers() []control.PeerInfo {
 func (n *Node) Members() []MemberInfo {
 	var out []MemberInfo
 	for _, m := range n.gossip.Members() {
+		status := string(m.Status)
+		if m.Status == cluster.Alive && !n.leases.Reachable(m.ID) {
+			status = "unreachable" // gossip learns of a death seconds later
+		}
 		out = append(out, MemberInfo{
-			Node: m.ID, Boot: m.Boot, Zone: m.Zone, Status: string(m.Status), Link: m.Link, HTTP: m.HTTP,
+			Node: m.ID, Boot: m.Boot, Zone: m.Zone, Status: status, Link: m.Link, HTTP: m.HTTP,
 			Gossip: m.Gossip, Version: m.Version, Seat: m.Seat,
 		})
 	}
