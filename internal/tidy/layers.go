@@ -60,13 +60,12 @@ func layers() []layer {
 		{Dir: "internal/history", Modules: []string{porcupine}, Reason: "the history checker judges from outside and knows no part of the cluster"},
 		{Dir: "internal/hammer", Own: append(shared, "actors/...", "cluster/...", "partition/...", "sim/..."), Modules: []string{hdr, goX}, Reason: "the hammer acts like a client and an operator"},
 		{Dir: "internal/tidy", Reason: "the rules read source and need nothing of it"},
-		{Dir: "internal/deps", Modules: []string{"..."}, Reason: "it pins modules"},
 		{Dir: "internal", Own: append(shared, "partition"), Modules: []string{goX}, Reason: "a shared piece is small and stands on the shared words at most"},
 	}
 }
 
 // testOnly are the packages that no product may link.
-var testOnly = []string{"internal/history", "internal/hammer", "internal/tidy", "internal/deps"}
+var testOnly = []string{"internal/history", "internal/hammer", "internal/tidy"}
 
 // checkLayers finds imports that the layer table does not allow. Tests may
 // import more.
@@ -137,7 +136,7 @@ func libraries() []library {
 func checkLibraries(t *Tree) []Finding {
 	var found []Finding
 	for _, f := range t.Files {
-		if f.Foreign || f.Dir == "internal/deps" {
+		if f.Foreign {
 			continue
 		}
 		for _, s := range f.AST.Imports {
