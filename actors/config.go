@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -128,6 +129,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// unspecified reports whether a host stands for all addresses of the machine.
+func unspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
 func (c Config) validate() error {
 	switch {
 	case c.Dir == "":
@@ -141,6 +148,12 @@ func (c Config) validate() error {
 		return partition.Errorf(partition.CodeTooLarge, "a zone name of %d bytes, limit %d", len(c.Zone), partition.MaxZoneBytes)
 	case c.Lease < 50*time.Millisecond || c.Lease > time.Minute:
 		return partition.Errorf(partition.CodeInvalid, "a lease of %v, allowed are 50ms to 1m", c.Lease)
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); c.TLSDir != "" && c.Advertise == "" && err == nil && unspecified(host) {
+		return &partition.Error{
+			Code: partition.CodeInvalid, Why: fmt.Sprintf("others cannot dial %s", c.Listen),
+			Next: "set Advertise (--advertise) to the address of this node",
+		}
 	}
 	for name := range c.Kinds {
 		if name == "" || c.Kinds[name] == nil {

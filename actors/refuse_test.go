@@ -52,6 +52,7 @@ func TestConfigIsRefused(t *testing.T) {
 		{"no directory", func(c *Config) { c.Dir = "" }, partition.CodeInvalid, "directory"},
 		{"four seats", func(c *Config) { c.Expect = 4 }, partition.CodeInvalid, "4 seats"},
 		{"beyond loopback without certificates", func(c *Config) { c.Listen = "0.0.0.0:0" }, partition.CodeRefused, "0.0.0.0"},
+		{"beyond loopback without an address for others", func(c *Config) { c.Listen, c.TLSDir = "0.0.0.0:0", "x" }, partition.CodeInvalid, "0.0.0.0"},
 		{"beyond loopback without a gossip key", func(c *Config) { c.Gossip = "0.0.0.0:0" }, partition.CodeRefused, "0.0.0.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

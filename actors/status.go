@@ -42,7 +42,8 @@ func limits(p PartitionInfo) string {
 		return "it has no master"
 	}
 	for _, r := range p.Replicas {
-		if r.Role == "unreachable" || r.Role == "missing" || r.Role == "broken" || r.Role == "behind" {
+		switch r.Role {
+		case "unreachable", "missing", "broken", "behind", "opening":
 			return fmt.Sprintf("its replica on node %s is %s", r.Node, r.Role)
 		}
 	}
