@@ -57,7 +57,7 @@ func open(t *testing.T, dir string, now *time.Time) *Files {
 }
 
 // shake does a TLS handshake and returns both sides' errors.
-func shake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error, at tls.ConnectionState) {
+func shake(t *testing.T, client, server *tls.Config) (at tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +95,7 @@ func shake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error
 	}
 	c.Close()
 	serverErr = <-done
-	return clientErr, serverErr, sc.ConnectionState()
+	return sc.ConnectionState(), clientErr, serverErr
 }
 
 func TestBothSidesProveTheirIdentity(t *testing.T) {
@@ -109,7 +109,7 @@ func TestBothSidesProveTheirIdentity(t *testing.T) {
 		to    partition.NodeID
 		role  Role
 	}{{n1, "n2", Node}, {n1, "", Node}, {client, "n2", Client}, {admin, "", Admin}} {
-		cerr, serr, at := shake(t, c.files.Client(c.to), n2.Server())
+		at, cerr, serr := shake(t, c.files.Client(c.to), n2.Server())
 		if cerr != nil || serr != nil {
 			t.Fatalf("%s: %v, %v", c.role, cerr, serr)
 		}
@@ -156,7 +156,7 @@ func TestRefused(t *testing.T) {
 			defer func() { now = start }()
 			client, server := open(t, c.client(), &now), open(t, c.server(), &now)
 			now = now.Add(2 * time.Hour)
-			cerr, serr, _ := shake(t, client.Client(c.to), server.Server())
+			_, cerr, serr := shake(t, client.Client(c.to), server.Server())
 			if cerr == nil || serr == nil {
 				t.Errorf("client %v, server %v", cerr, serr)
 			}
@@ -186,12 +186,12 @@ func TestNoCertificateAndOldVersions(t *testing.T) {
 	n := open(t, issue(t, a, "n", Node, 0), &now)
 	bare := n.Client("n")
 	bare.Certificates = nil
-	if _, serr, _ := shake(t, bare, n.Server()); serr == nil {
+	if _, _, serr := shake(t, bare, n.Server()); serr == nil {
 		t.Error("a client without a certificate was let in")
 	}
 	old := n.Client("n")
 	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	if _, serr, _ := shake(t, old, n.Server()); serr == nil {
+	if _, _, serr := shake(t, old, n.Server()); serr == nil {
 		t.Error("TLS 1.2 was let in")
 	}
 }
@@ -206,7 +206,7 @@ func TestRotation(t *testing.T) {
 		t.Helper()
 		now = now.Add(2 * reloadEvery)
 		for _, pair := range [][2]*Files{{n1, n2}, {n2, n1}} {
-			if c, s, _ := shake(t, pair[0].Client(""), pair[1].Server()); c != nil || s != nil {
+			if _, c, s := shake(t, pair[0].Client(""), pair[1].Server()); c != nil || s != nil {
 				t.Fatalf("%s: %v, %v", what, c, s)
 			}
 		}
@@ -234,7 +234,7 @@ func TestRotation(t *testing.T) {
 	write(t, dir2, fresh, "n2", Node, 0)
 	step("the old one is no longer trusted")
 	stranger := open(t, trusting(t, issue(t, old, "n3", Node, 0), fresh), &now)
-	if c, s, _ := shake(t, stranger.Client(""), n1.Server()); c == nil || s == nil {
+	if _, c, s := shake(t, stranger.Client(""), n1.Server()); c == nil || s == nil {
 		t.Error("a certificate of the old authority was let in")
 	}
 	if s := n1.Stats(); s.Reloads != 3 || s.WrongAuthority != 1 {
@@ -258,7 +258,7 @@ func TestBadReloadKeepsTheOld(t *testing.T) {
 	} {
 		change()
 		now = now.Add(2 * reloadEvery)
-		if c, s, _ := shake(t, n.Client("n1"), n.Server()); c != nil || s != nil || n.Name() != "n1" {
+		if _, c, s := shake(t, n.Client("n1"), n.Server()); c != nil || s != nil || n.Name() != "n1" {
 			t.Errorf("change %d: %v, %v, %s", i, c, s, n.Name())
 		}
 	}

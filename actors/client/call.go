@@ -57,7 +57,6 @@ type call struct {
 	first   uint64 // number of the refresh that was newest at the begin
 	at      *group // the one asked last
 	session *session
-	from    *group // whose session it is
 	// maybe: the command may have been executed under session and seq. From
 	// then on it is never sent under any other.
 	maybe bool

@@ -25,8 +25,7 @@ type checker struct {
 	refused      map[uint64]string // operations that were said not to be executed
 	nextID       uint64
 	sessionLimit int
-	truncated    bool                       // some log does not begin with the genesis record
-	states       map[partition.Index]string // session table and operations at an index
+	truncated    bool // some log does not begin with the genesis record
 
 	acked, unknown, leaseReads, quorumReads, elections, snips, retries int
 }

@@ -13,7 +13,6 @@ import (
 type client struct {
 	s       *schedule
 	session partition.SessionID
-	opening bool
 	seq     uint64
 	busy    bool
 }

@@ -35,16 +35,16 @@ type world struct {
 
 // knobs are everything about a world that a schedule may choose.
 type knobs struct {
-	cfg                  Config
-	netMin, netMax       partition.Time
-	diskMin, diskMax     partition.Time
-	applyMax             partition.Time
-	loss, repeat, stray  float64 // share of messages lost, sent twice, very late
-	drift                float64 // clocks run at 1±drift
-	flush                float64 // share of applies after which the state is flushed
-	badLock              bool
-	hintMax              partition.Time
-	partialReads, shorts bool
+	cfg                 Config
+	netMin, netMax      partition.Time
+	diskMin, diskMax    partition.Time
+	applyMax            partition.Time
+	loss, repeat, stray float64 // share of messages lost, sent twice, very late
+	drift               float64 // clocks run at 1±drift
+	flush               float64 // share of applies after which the state is flushed
+	badLock             bool
+	hintMax             partition.Time
+	partialReads        bool
 }
 
 func calm() knobs {
