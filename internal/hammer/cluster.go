@@ -170,8 +170,13 @@ func await(ctx context.Context, limit time.Duration, what string, check func(con
 	defer cancel()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var last error
 	for {
 		err := check(ctx)
+		if ctx.Err() != nil && last != nil {
+			err = last // this one was only cut short
+		}
+		last = err
 		var ended *endedError
 		if err == nil || errors.As(err, &ended) {
 			return err
