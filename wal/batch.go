@@ -58,10 +58,18 @@ type amount struct {
 	config  bool  // with a configuration
 }
 
+// tail is the end of a group's log as a write changes it.
+type tail struct {
+	hard   *HardState
+	before partition.Index
+	end    partition.Position
+	sum    uint32
+}
+
 // check refuses a write that does not fit to the group, which may be nil, and
 // says what room it takes.
 func check(g *group, w *Write, c *cut) (n amount, err error) {
-	var have group
+	var have tail
 	if g != nil {
 		if g.damage != nil {
 			return n, &partition.Error{
@@ -69,11 +77,13 @@ func check(g *group, w *Write, c *cut) (n amount, err error) {
 				Next: "replace this replica by a new one",
 			}
 		}
-		have.hard, have.before, have.end, have.endSum = g.hard, g.before, g.end, g.endSum
+		have = tail{hard: &g.hard, before: g.before.Index, end: g.end, sum: g.endSum}
 	} else if w.Replica == 0 {
 		return n, invalid("the first write of %s names no replica", w.Group)
+	} else {
+		have.hard = &HardState{}
 	}
-	if err := checkHard(&have.hard, w); err != nil {
+	if err := checkHard(have.hard, w); err != nil {
 		return n, err
 	}
 	if n.state = g == nil || w.Promise > have.hard.Promise || have.hard.Replica == 0; n.state {
@@ -85,7 +95,7 @@ func check(g *group, w *Write, c *cut) (n amount, err error) {
 		}
 		n.bytes += itemHead + installBytes + len(w.Install.Configuration)
 		n.config = true
-		have.end, have.endSum = w.Install.Base, w.Install.BaseSum
+		have.end, have.sum = w.Install.Base, w.Install.BaseSum
 	}
 	if w.Snip {
 		if err := checkSnip(&have, w); err != nil {
@@ -96,7 +106,7 @@ func check(g *group, w *Write, c *cut) (n amount, err error) {
 		}
 		if c != nil {
 			n.bytes += itemHead
-			have.end, have.endSum = c.end, c.sum
+			have.end, have.sum = c.end, c.sum
 		}
 	}
 	if err := checkRecords(&have, w, &n); err != nil {
@@ -118,7 +128,7 @@ func checkHard(have *HardState, w *Write) error {
 	return nil
 }
 
-func checkInstall(have *group, w *Write) error {
+func checkInstall(have *tail, w *Write) error {
 	n := w.Install
 	switch {
 	case w.Snip:
@@ -131,13 +141,13 @@ func checkInstall(have *group, w *Write) error {
 	return nil
 }
 
-func checkSnip(have *group, w *Write) error {
+func checkSnip(have *tail, w *Write) error {
 	switch {
 	case w.After > have.end.Index:
 		return invalid("%s: snip behind %d, the log ends at %d", w.Group, w.After, have.end.Index)
-	case w.After < have.hard.Commit || w.After < have.hard.Flushed || w.After < have.before.Index:
+	case w.After < have.hard.Commit || w.After < have.hard.Flushed || w.After < have.before:
 		return invalid("%s: snip behind %d would remove committed records, known to %d", w.Group, w.After,
-			max(have.hard.Commit, have.hard.Flushed, have.before.Index))
+			max(have.hard.Commit, have.hard.Flushed, have.before))
 	}
 	return nil
 }
@@ -145,8 +155,8 @@ func checkSnip(have *group, w *Write) error {
 // checkRecords keeps the log gap-free, its epochs from going back, and its
 // chain of checksums whole. It does not compute the records' own checksums:
 // they were checked where they came from, and will be where they are read.
-func checkRecords(have *group, w *Write, n *amount) error {
-	end, sum := have.end, have.endSum
+func checkRecords(have *tail, w *Write, n *amount) error {
+	end, sum := have.end, have.sum
 	for i, r := range w.Records {
 		if len(r) < itemHead || len(r) > itemHead+partition.MaxPayloadBytes || int(le.Uint32(r[4:])) != len(r)-itemHead {
 			return invalid("%s: a record of %d bytes has a wrong length", w.Group, len(r))
@@ -175,7 +185,7 @@ func checkRecords(have *group, w *Write, n *amount) error {
 	}
 	n.bytes += n.records
 	n.extra += sectionBytes + entryBytes*int64(n.records/spanBytes)
-	have.end, have.endSum = end, sum
+	have.end, have.sum = end, sum
 	return nil
 }
 

@@ -13,6 +13,9 @@ import (
 // spaceRetry is the wait between two attempts to make a segment on a full disk.
 const spaceRetry = 100 * time.Millisecond
 
+// lockTries bounds the tries of lockSoon, of a few ns each.
+const lockTries = 1000
+
 // gatherYields bounds how often gather gives way.
 const gatherYields = 4096
 
@@ -26,7 +29,7 @@ func (l *Log) run() {
 	var progress time.Time // when the moved indexes are due to be written
 	for {
 		now := time.Now()
-		l.mu.Lock()
+		l.lockSoon()
 		if len(l.dirty) == 0 || progress.IsZero() {
 			progress = now.Add(l.o.Idle)
 		} else if now.After(progress) {
@@ -63,6 +66,18 @@ func (l *Log) run() {
 			<-l.work
 		}
 	}
+}
+
+// lockSoon takes l.mu for the committer. It is held for some 100 ns at a time,
+// but with hundreds of runnable writers a sync.Mutex parks at once, and it would
+// be long before the committer ran again.
+func (l *Log) lockSoon() {
+	for range lockTries {
+		if l.mu.TryLock() {
+			return
+		}
+	}
+	l.mu.Lock()
 }
 
 // wake gives the committer its token.
@@ -142,7 +157,7 @@ func (l *Log) commit(b *batch) (writes, waiting int, ok bool) {
 		done[i] = nil
 	}
 	writes, waiting = b.writes, int(l.writes.Load())
-	l.mu.Lock()
+	l.lockSoon()
 	l.recycle(b)
 	l.mu.Unlock()
 	return writes, max(0, waiting), true
@@ -157,7 +172,7 @@ func writeSync(f File, b []byte, off int64) error {
 
 // durable takes the batch off the queue; from now on it is read from its file.
 func (l *Log) durable(b *batch, image []byte, took time.Duration) []func(error) {
-	l.mu.Lock()
+	l.lockSoon()
 	defer l.mu.Unlock()
 	b.buf = image
 	l.queue = slices.Delete(l.queue, 0, 1)
