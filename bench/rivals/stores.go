@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -87,10 +88,13 @@ func openPando(dir string) (*wal.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	for l.Stats().Spares < 2 { // the first start is not what is measured
+	for range 10_000 { // the first start is not what is measured
+		if l.Stats().Spares >= 2 {
+			return l, nil
+		}
 		time.Sleep(time.Millisecond)
 	}
-	return l, nil
+	return nil, errors.New("the log's spare segments are not ready after 10 s")
 }
 
 // replica makes the records of one group in a buffer of its own.
