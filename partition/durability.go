@@ -1,6 +1,10 @@
 package partition
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Rule is how a Policy counts.
 type Rule uint8
@@ -32,6 +36,34 @@ func (p Policy) String() string {
 		return "all-in-sync"
 	}
 	return fmt.Sprintf("rule(%d)", uint8(p.Rule))
+}
+
+// ParsePolicy reads what String returns. The number of zones must be one that
+// some group can have; whether a table's groups can is checked against them.
+func ParsePolicy(s string) (Policy, error) {
+	switch s {
+	case "majority":
+		return Policy{Rule: Majority}, nil
+	case "all-in-sync":
+		return Policy{Rule: AllInSync}, nil
+	}
+	bad := func(format string, args ...any) (Policy, error) {
+		e := Errorf(CodeInvalid, format, args...)
+		e.Next = "policies are majority, zones:K and all-in-sync"
+		return Policy{}, e
+	}
+	count, ok := strings.CutPrefix(s, "zones:")
+	if !ok {
+		return bad("%.40q is not a durability policy", s)
+	}
+	k, err := strconv.Atoi(count)
+	if err != nil || strconv.Itoa(k) != count {
+		return bad("%.40q: %.20q is not a number of zones", s, count)
+	}
+	if k < 1 || k > MaxMembers {
+		return bad("%s: a write must be in 1 to %d zones", s, MaxMembers)
+	}
+	return Policy{Rule: Zones, Zones: uint8(k)}, nil
 }
 
 func (p Policy) validate() error {
