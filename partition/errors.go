@@ -53,6 +53,9 @@ const (
 	CodeTimeout Code = 19
 	// CodeNotFound: no such group, node or task.
 	CodeNotFound Code = 20
+	// CodeBehind: this replica's state is older than the read allows, or nobody
+	// tells how old it is; ask another replica, or wait.
+	CodeBehind Code = 21
 )
 
 var codeNames = map[Code]string{
@@ -62,6 +65,7 @@ var codeNames = map[Code]string{
 	CodeNoSpace: "no_space", CodeInvalid: "invalid", CodeClosed: "closed", CodeRefused: "refused",
 	CodeExists: "exists", CodeUnauthorized: "unauthorized", CodeNewerFormat: "newer_format",
 	CodeNewerEpoch: "newer_epoch", CodeCorrupt: "corrupt", CodeTimeout: "timeout", CodeNotFound: "not_found",
+	CodeBehind: "behind",
 }
 
 // String returns the code's name as APIs and exit messages show it.
@@ -140,6 +144,7 @@ var (
 	ErrCorrupt        = &Error{Code: CodeCorrupt}
 	ErrTimeout        = &Error{Code: CodeTimeout}
 	ErrNotFound       = &Error{Code: CodeNotFound}
+	ErrBehind         = &Error{Code: CodeBehind}
 )
 
 // Errors of ParseRecord. Both are corruption for a caller that expected a whole
