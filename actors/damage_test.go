@@ -91,13 +91,13 @@ func TestQuarantine(t *testing.T) {
 	}
 	groups := n.control.Catalog().Groups("t")
 	eventually(t, "the revocation", func() error {
-		if c.nodes[0].leases.Granted(groups[0].ID, math.MaxUint64-1, n.ID()) != 0 {
+		if c.nodes[0].leases.Granted(groups[0].ID, math.MaxUint64-1, n.ID(), supporterOn(n, groups[0])) != 0 {
 			return fmt.Errorf("a grant of the damaged replica counts")
 		}
 		return nil
 	})
 	eventually(t, "grants for the other group", func() error {
-		if c.nodes[0].leases.Granted(groups[1].ID, math.MaxUint64, n.ID()) == 0 {
+		if c.nodes[0].leases.Granted(groups[1].ID, math.MaxUint64, n.ID(), supporterOn(n, groups[1])) == 0 {
 			return fmt.Errorf("none")
 		}
 		return nil

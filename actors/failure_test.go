@@ -204,10 +204,10 @@ func TestMasterGivenUp(t *testing.T) {
 		return err
 	})
 	// What it may have promised is not known any more: its grants do not count.
-	group := c.nodes[m].control.Catalog().Groups("t")[0].ID
+	group := c.nodes[m].control.Catalog().Groups("t")[0]
 	other := c.nodes[(m+1)%3]
 	eventually(t, "the revocation", func() error {
-		if until := other.leases.Granted(group, math.MaxUint64-1, c.nodes[m].ID()); until != 0 {
+		if until := other.leases.Granted(group.ID, math.MaxUint64-1, c.nodes[m].ID(), supporterOn(c.nodes[m], group)); until != 0 {
 			return fmt.Errorf("its grant counts until %v", until)
 		}
 		return nil

@@ -21,44 +21,54 @@ const lookEvery = 25 * time.Millisecond
 type neighbours struct {
 	*lease.Table
 	self partition.NodeID
-	told atomic.Pointer[map[partition.NodeID]bool] // those reachable; never changed
+	// told are those reachable, and the incarnation that was; never changed.
+	told atomic.Pointer[map[partition.NodeID]uint64]
 }
 
 var _ replica.Neighbours = (*neighbours)(nil)
 
 func newNeighbours(self partition.NodeID, t *lease.Table) *neighbours {
 	n := &neighbours{Table: t, self: self}
-	n.told.Store(&map[partition.NodeID]bool{})
+	n.told.Store(&map[partition.NodeID]uint64{})
 	return n
 }
 
 // Reachable implements replica.Neighbours.
 func (n *neighbours) Reachable(id partition.NodeID) bool {
-	return id == n.self || (*n.told.Load())[id]
+	return id == n.self || (*n.told.Load())[id] != 0
+}
+
+// change is a node that has come, gone, or come back as another incarnation
+// before anybody saw that it was gone.
+type change struct {
+	node partition.NodeID
+	up   bool
+	anew bool // it is up and was before, in another incarnation
 }
 
 // look compares who is reachable with who was, and returns the changes, which
 // Reachable shows from now on. A node that was is looked at though it is no
 // member any more. One goroutine calls it.
-func (n *neighbours) look(members []cluster.Node) (changed []partition.NodeID) {
+func (n *neighbours) look(members []cluster.Node) (changed []change) {
 	before := *n.told.Load()
-	now := make(map[partition.NodeID]bool, len(members))
-	for _, m := range members {
-		if m.ID != n.self && n.Table.Reachable(m.ID) {
-			now[m.ID] = true
+	now := make(map[partition.NodeID]uint64, len(members))
+	note := func(id partition.NodeID) {
+		if boot, ok := n.Table.Alive(id); ok && id != n.self {
+			now[id] = boot
 		}
+	}
+	for _, m := range members {
+		note(m.ID)
 	}
 	for id := range before { // in no order: each is told on its own
-		if n.Table.Reachable(id) {
-			now[id] = true
-		}
-		if !now[id] {
-			changed = append(changed, id)
+		note(id)
+		if now[id] == 0 {
+			changed = append(changed, change{node: id})
 		}
 	}
-	for id := range now { // as above
-		if !before[id] {
-			changed = append(changed, id)
+	for id, boot := range now { // as above
+		if was := before[id]; was != boot {
+			changed = append(changed, change{node: id, up: true, anew: was != 0})
 		}
 	}
 	if len(changed) > 0 {
@@ -85,8 +95,9 @@ func (n *Node) watchNeighbours() {
 		if members == nil {
 			continue
 		}
-		for _, id := range n.neighbours.look(*members) {
-			n.tellNeighbour(id, n.neighbours.Reachable(id))
+		for _, c := range n.neighbours.look(*members) {
+			// A replica that is told down looks for itself and finds it up again.
+			n.tellNeighbour(c.node, c.up && !c.anew)
 		}
 	}
 }

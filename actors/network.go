@@ -70,7 +70,7 @@ func (n *Node) onFrame(from partition.NodeID, f link.Frame) {
 		n.logger.Warn("message refused", "from", from, "group", f.Group, "err", err)
 		return
 	}
-	if !c.box.TryPost(&received{from: f.From, node: from, msg: msg}, len(f.Body)) {
+	if !c.box.TryPost(&received{from: f.From, node: from, boot: f.Boot, msg: msg}, len(f.Body)) {
 		n.counters.busy.Add(1)
 	}
 }

@@ -231,7 +231,7 @@ func (n *Node) openLeases() error {
 			return err
 		}
 		for _, node := range nodes {
-			n.leases.Revoke(g, hard.Promise, node)
+			n.leases.Revoke(g, sum.Replica, hard.Promise, node)
 		}
 	}
 	n.leases.Open()

@@ -30,6 +30,7 @@ type (
 	received struct {
 		from partition.ReplicaID
 		node partition.NodeID
+		boot uint64 // incarnation of the node
 		msg  replica.Message
 	}
 	// completion is an answer to work that the actor's incarnation asked for;
@@ -245,7 +246,7 @@ func (a *replicaActor) take(item any) {
 		a.event(replica.ReadIndex{ID: a.remember(call(*m))})
 	case *received:
 		if a.genuine(m) {
-			a.event(replica.Received{From: m.from, Node: m.node, Message: m.msg})
+			a.event(replica.Received{From: m.from, Node: m.node, Boot: m.boot, Message: m.msg})
 		}
 	case *completion:
 		if m.incarnation != a.incarnation {

@@ -318,7 +318,7 @@ func (n *Node) distrust(g partition.GroupID) bool {
 	sum, _ := n.log.Summary(g)
 	nodes, err := membersOf(sum)
 	for _, node := range nodes {
-		n.leases.Revoke(g, math.MaxUint64, node)
+		n.leases.Revoke(g, sum.Replica, math.MaxUint64, node)
 	}
 	return err == nil && len(nodes) > 0
 }

@@ -32,11 +32,13 @@ type Answer struct {
 	More     bool
 }
 
-// Revocation says that the sender has promised Epoch for the group: its grants
-// count for nothing older.
+// Revocation says that the sender's replica of the group has promised Epoch: the
+// sender's grants count for nothing older, and for no replica of the group that
+// it held before this one.
 type Revocation struct {
-	Group partition.GroupID
-	Epoch partition.Epoch
+	Group   partition.GroupID
+	Replica partition.ReplicaID
+	Epoch   partition.Epoch
 }
 
 // Renewal is what an answer did.
@@ -114,7 +116,7 @@ func (t *Table) OnAnswer(now partition.Time, n partition.NodeID, a Answer) Renew
 	if a.Lease > 0 {
 		length := min(a.Lease, t.c.Lease)
 		length -= length*time.Duration(t.c.DriftPPM)/1_000_000 + 1
-		p.held.Store(max(p.held.Load(), int64(sent.at+length)))
+		p.hold(sent.at + length)
 	}
 	p.answered.Store(max(1, int64(now)))
 	return r

@@ -19,11 +19,11 @@ type peer struct {
 	refused uint64
 
 	// As a grantor to us. The atomics are written under mu and read without.
-	held     atomic.Int64 // until when its grant counts; 0: none
-	answered atomic.Int64 // when its last answer came in; 0: unreachable
-	distrust atomic.Bool  // it revoked more groups than we keep: nothing of it counts
-	floors   floors       // per group the epoch below which its grant counts for nothing
-	applied  uint64       // its revision that we have acted on
+	held     atomic.Pointer[held] // nil: none
+	answered atomic.Int64         // when its last answer came in; 0: unreachable
+	distrust atomic.Bool          // it revoked more groups than we keep: nothing of it counts
+	floors   floors               // per group the epoch below which its grant counts for nothing
+	applied  uint64               // its revision that we have acted on
 	seq      uint64
 	sent     [beatWindow]sentBeat
 
@@ -37,14 +37,34 @@ type peer struct {
 	order   []revision
 }
 
+// held is a grant to us and the incarnation that gave it. It does not change.
+type held struct {
+	boot  uint64
+	until partition.Time
+}
+
 type sentBeat struct {
 	seq uint64
 	at  partition.Time
 }
 
 type revoked struct {
-	epoch    partition.Epoch
+	floor    floor
 	revision uint64
+}
+
+// floor is where the grants for a group begin to count: for this replica of the
+// grantor's in this epoch. Replica ids are never reused and a node holds one
+// replica of a group at a time, so a newer one means that the older are gone, and
+// with them everything that was granted in their name.
+type floor struct {
+	replica partition.ReplicaID
+	epoch   partition.Epoch
+}
+
+// below reports whether what f stands for begins before o.
+func (f floor) below(o floor) bool {
+	return f.replica < o.replica || f.replica == o.replica && f.epoch < o.epoch
 }
 
 type revision struct {
@@ -61,24 +81,31 @@ func (p *peer) learn(boot uint64) {
 		return
 	}
 	p.boot = boot
-	p.held.Store(0)
+	p.held.Store(nil)
 	p.answered.Store(0)
 	p.applied = 0
 	p.granted = 0
 }
 
+// hold takes a grant of the present incarnation. mu is held.
+func (p *peer) hold(until partition.Time) {
+	if h := p.held.Load(); h == nil || h.until < until {
+		p.held.Store(&held{boot: p.boot, until: until})
+	}
+}
+
 // revoke adds a revocation and returns the end of what is granted.
-func (p *peer) revoke(g partition.GroupID, epoch partition.Epoch, limit int) partition.Time {
+func (p *peer) revoke(g partition.GroupID, f floor, limit int) partition.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old, known := p.revoked[g]
 	switch {
-	case known && old.epoch >= epoch:
+	case known && !old.floor.below(f):
 	case !known && len(p.revoked) >= limit:
 		p.withheld = true
 	default:
 		p.revision++
-		p.revoked[g] = revoked{epoch: epoch, revision: p.revision}
+		p.revoked[g] = revoked{floor: f, revision: p.revision}
 		p.order = append(p.order, revision{p.revision, g})
 		p.compact()
 	}
@@ -125,7 +152,7 @@ func (p *peer) unacknowledged() (list []Revocation, upTo uint64, more bool) {
 		if len(list) == MaxRevokedPerAnswer {
 			return list, upTo, true
 		}
-		list = append(list, Revocation{Group: r.group, Epoch: x.epoch})
+		list = append(list, Revocation{Group: r.group, Replica: x.floor.replica, Epoch: x.floor.epoch})
 		upTo = r.number
 	}
 	return list, p.revision, false
@@ -134,33 +161,33 @@ func (p *peer) unacknowledged() (list []Revocation, upTo uint64, more bool) {
 // floorShards divides the floors, so that a change copies only a part.
 const floorShards = 64
 
-// floors are, per group, the newest epoch that a peer has promised. Reading
+// floors are, per group, the newest that a peer has revoked up to. Reading
 // takes no lock; a change copies the part it is in and is made under peer.mu.
 type floors struct {
 	count  atomic.Int64
-	shards [floorShards]atomic.Pointer[map[partition.GroupID]partition.Epoch]
+	shards [floorShards]atomic.Pointer[map[partition.GroupID]floor]
 }
 
-func (f *floors) get(g partition.GroupID) partition.Epoch {
+func (f *floors) get(g partition.GroupID) floor {
 	if f.count.Load() == 0 {
-		return 0
+		return floor{}
 	}
 	if m := f.shards[g%floorShards].Load(); m != nil {
 		return (*m)[g]
 	}
-	return 0
+	return floor{}
 }
 
 func (f *floors) len() int { return int(f.count.Load()) }
 
 // raise takes the revocations in; false if that would be more than limit.
 func (f *floors) raise(list []Revocation, limit int) bool {
-	var fresh [floorShards]map[partition.GroupID]partition.Epoch
+	var fresh [floorShards]map[partition.GroupID]floor
 	n := f.count.Load()
 	for _, r := range list {
 		s := r.Group % floorShards
 		if fresh[s] == nil {
-			fresh[s] = make(map[partition.GroupID]partition.Epoch)
+			fresh[s] = make(map[partition.GroupID]floor)
 			if old := f.shards[s].Load(); old != nil {
 				maps.Copy(fresh[s], *old)
 			}
@@ -169,7 +196,11 @@ func (f *floors) raise(list []Revocation, limit int) bool {
 		if !known {
 			n++
 		}
-		fresh[s][r.Group] = max(old, r.Epoch)
+		if f := (floor{r.Replica, r.Epoch}); old.below(f) {
+			fresh[s][r.Group] = f
+		} else {
+			fresh[s][r.Group] = old
+		}
 	}
 	if n > int64(limit) {
 		return false

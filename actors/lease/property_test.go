@@ -77,7 +77,7 @@ func (w *world) startGrantor(rt *rapid.T) {
 	w.g = New(Config{Self: "g", Boot: w.gb, Now: func() partition.Time { return gc.at(w.real) }})
 	for g := range partition.GroupID(3) {
 		if e := w.promised[g]; e > 0 {
-			w.g.Revoke(g, e, "h")
+			w.g.Revoke(g, 1, e, "h")
 		}
 	}
 	w.g.Open()
@@ -99,7 +99,7 @@ func drawClock(rt *rapid.T) clock {
 // node or another as its master.
 func (w *world) promise(g partition.GroupID, toHolder bool) {
 	e := w.promised[g] + 1
-	end := max(w.g.Revoke(g, e, "h"), w.reported)
+	end := max(w.g.Revoke(g, 1, e, "h"), w.reported)
 	w.ends = append(w.ends, ending{g, e, max(w.real, w.gc.when(end))})
 	w.promised[g] = e
 	if toHolder {
@@ -112,7 +112,7 @@ func (w *world) promise(g partition.GroupID, toHolder bool) {
 func (w *world) check(rt *rapid.T) {
 	for g, epochs := range w.masters {
 		for _, e := range epochs {
-			until := w.h.Granted(g, e, "g")
+			until := w.h.Granted(g, e, "g", by(w.gb))
 			if until > w.hc.at(w.real) {
 				w.everCounts++
 			}

@@ -52,7 +52,7 @@ type Table struct {
 	peers atomic.Pointer[map[partition.NodeID]*peer]
 	// everybody are the groups revoked for all nodes, also for those that are met
 	// later; with tooMany, which MaxRevoked sets, those get no grants at all.
-	everybody map[partition.GroupID]partition.Epoch
+	everybody map[partition.GroupID]floor
 	tooMany   bool
 }
 
@@ -71,7 +71,7 @@ func New(c Config) *Table {
 	if c.MaxRevoked <= 0 {
 		c.MaxRevoked = DefaultMaxRevoked
 	}
-	t := &Table{c: c, everybody: make(map[partition.GroupID]partition.Epoch)}
+	t := &Table{c: c, everybody: make(map[partition.GroupID]floor)}
 	t.peers.Store(&map[partition.NodeID]*peer{})
 	return t
 }
@@ -106,8 +106,8 @@ func (t *Table) peer(n partition.NodeID) *peer {
 	}
 	p := newPeer()
 	p.withheld = t.tooMany
-	for g, epoch := range t.everybody {
-		p.revoke(g, epoch, t.c.MaxRevoked)
+	for g, f := range t.everybody {
+		p.revoke(g, f, t.c.MaxRevoked)
 	}
 	grown[n] = p
 	t.peers.Store(&grown)
@@ -128,51 +128,68 @@ func (t *Table) Reachable(n partition.NodeID) bool {
 	return at != 0 && t.c.Now() <= partition.Time(at)+t.c.Lease
 }
 
+// Alive returns the incarnation in which the node is Reachable.
+func (t *Table) Alive(n partition.NodeID) (boot uint64, ok bool) {
+	p := (*t.peers.Load())[n]
+	if p == nil || !t.Reachable(n) {
+		return 0, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Another incarnation may have become known since: it has not answered yet.
+	return p.boot, p.answered.Load() != 0
+}
+
 // Granted returns until when the grant of node by counts for this node as
 // master of the group in epoch; see replica.Neighbours. It does not check that
-// by has promised the epoch: the read view names only members that have.
-func (t *Table) Granted(g partition.GroupID, epoch partition.Epoch, by partition.NodeID) partition.Time {
+// s has promised the epoch: the read view names only members that have.
+func (t *Table) Granted(g partition.GroupID, epoch partition.Epoch, by partition.NodeID, s replica.Supporter) partition.Time {
 	p := (*t.peers.Load())[by]
 	if p == nil {
 		return 0
 	}
 	// The end first and the floor second: OnAnswer stores them the other way
 	// round, so an end that came with a revocation is never seen without it.
-	until := p.held.Load()
-	if until == 0 || p.distrust.Load() || epoch < p.floors.get(g) {
+	h := p.held.Load()
+	if h == nil || s.Boot == 0 || h.boot != s.Boot || p.distrust.Load() || (floor{s.Replica, epoch}).below(p.floors.get(g)) {
 		return 0
 	}
-	return partition.Time(until)
+	return h.until
 }
 
 // Revoke excludes the group from every further grant to holder in an epoch
-// older than the given one, and returns until when the grants made so far run;
-// see replica.Neighbours. An empty holder stands for every node.
-func (t *Table) Revoke(g partition.GroupID, epoch partition.Epoch, holder partition.NodeID) partition.Time {
+// older than the given one, or in the name of a replica that this node held
+// before, and returns until when the grants made so far run; see
+// replica.Neighbours. An empty holder stands for every node. What is revoked
+// stands, whatever becomes of the replica, until the holder has acknowledged it:
+// the last word about a replica that is dropped or damaged is the greatest epoch.
+// A replica that takes its place on this node has a greater id and grants anew.
+func (t *Table) Revoke(g partition.GroupID, r partition.ReplicaID, epoch partition.Epoch, holder partition.NodeID) partition.Time {
 	switch holder {
 	case t.c.Self:
 		return 0
 	case "":
-		return t.revokeAll(g, epoch)
+		return t.revokeAll(g, floor{r, epoch})
 	}
 	p := t.peer(holder)
 	if p == nil {
 		return 0 // a node without an entry never gets a grant
 	}
-	return p.revoke(g, epoch, t.c.MaxRevoked)
+	return p.revoke(g, floor{r, epoch}, t.c.MaxRevoked)
 }
 
 // revokeAll is Revoke for every node.
-func (t *Table) revokeAll(g partition.GroupID, epoch partition.Epoch) (until partition.Time) {
+func (t *Table) revokeAll(g partition.GroupID, f floor) (until partition.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, known := t.everybody[g]; known || len(t.everybody) < t.c.MaxRevoked {
-		t.everybody[g] = max(t.everybody[g], epoch)
-	} else {
+	switch old, known := t.everybody[g]; {
+	case !known && len(t.everybody) >= t.c.MaxRevoked:
 		t.tooMany = true
+	case old.below(f):
+		t.everybody[g] = f
 	}
 	for _, p := range *t.peers.Load() {
-		until = max(until, p.revoke(g, epoch, t.c.MaxRevoked))
+		until = max(until, p.revoke(g, f, t.c.MaxRevoked))
 	}
 	return until
 }
@@ -230,8 +247,12 @@ func (t *Table) Stats(n partition.NodeID) (s PeerStats, ok bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var until partition.Time
+	if h := p.held.Load(); h != nil {
+		until = h.until
+	}
 	return PeerStats{
-		Boot: p.boot, Held: partition.Time(p.held.Load()), Granted: p.granted, Revoked: len(p.revoked),
+		Boot: p.boot, Held: until, Granted: p.granted, Revoked: len(p.revoked),
 		Floors: p.floors.len(), Refused: p.refused, Distrust: p.distrust.Load(), Withheld: p.withheld,
 		Reachable: t.Reachable(n),
 	}, true

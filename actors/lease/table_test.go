@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // TestMain makes the property test run deep by default; a flag given by hand
@@ -24,6 +25,9 @@ func TestMain(m *testing.M) {
 }
 
 const ms = time.Millisecond
+
+// by is replica 1 as a supporter in an incarnation of its node.
+func by(boot uint64) replica.Supporter { return replica.Supporter{Replica: 1, Boot: boot} }
 
 // pair is a holder h and a grantor g whose clocks are one.
 type pair struct {
@@ -65,14 +69,14 @@ func TestGrantCountsFromBeforeTheBeat(t *testing.T) {
 	if !r.OK || r.RTT != 10*ms || r.Again || r.Restarted {
 		t.Errorf("%+v", r)
 	}
-	held, granted := p.h.Granted(1, 5, "g"), p.g.Revoke(1, 6, "h")
+	held, granted := p.h.Granted(1, 5, "g", by(9)), p.g.Revoke(1, 1, 6, "h")
 	if want := start + 300*ms - 300*time.Microsecond - 1; held != want {
 		t.Errorf("held until %v, want %v", held-start, want-start)
 	}
 	if want := start + 305*ms; granted != want {
 		t.Errorf("granted until %v, want %v", granted-start, want-start)
 	}
-	if p.h.Granted(1, 5, "nobody") != 0 || p.g.Revoke(1, 6, "g") != 0 {
+	if p.h.Granted(1, 5, "nobody", by(9)) != 0 || p.g.Revoke(1, 1, 6, "g") != 0 {
 		t.Error("a grant of nobody or to oneself")
 	}
 }
@@ -82,18 +86,18 @@ func TestGrantCountsFromBeforeTheBeat(t *testing.T) {
 func TestRevocationTravelsWithTheRenewal(t *testing.T) {
 	p := newPair(Config{})
 	p.round(t, ms)
-	p.g.Revoke(1, 6, "h")
-	p.g.Revoke(1, 5, "h") // older: changes nothing
+	p.g.Revoke(1, 1, 6, "h")
+	p.g.Revoke(1, 1, 5, "h") // older: changes nothing
 	b, _ := p.h.Beat(p.now, "g")
 	lost, _ := p.g.OnBeat(p.now, "h", b)
-	if want := []Revocation{{1, 6}}; !slices.Equal(lost.Revoked, want) {
+	if want := []Revocation{{1, 1, 6}}; !slices.Equal(lost.Revoked, want) {
 		t.Fatalf("revoked %v", lost.Revoked)
 	}
 	a, _ := p.round(t, ms) // the answer before was lost; it comes again
-	if want := []Revocation{{1, 6}}; !slices.Equal(a.Revoked, want) || a.Lease == 0 {
+	if want := []Revocation{{1, 1, 6}}; !slices.Equal(a.Revoked, want) || a.Lease == 0 {
 		t.Fatalf("revoked %v, lease %v", a.Revoked, a.Lease)
 	}
-	if p.h.Granted(1, 5, "g") != 0 || p.h.Granted(1, 6, "g") == 0 || p.h.Granted(2, 5, "g") == 0 {
+	if p.h.Granted(1, 5, "g", by(9)) != 0 || p.h.Granted(1, 6, "g", by(9)) == 0 || p.h.Granted(2, 5, "g", by(9)) == 0 {
 		t.Error("the revocation is not of group 1 below epoch 6 alone")
 	}
 	if a, _ = p.round(t, ms); len(a.Revoked) != 0 {
@@ -107,7 +111,7 @@ func TestRevocationTravelsWithTheRenewal(t *testing.T) {
 	}
 	p.h.Forget(1)
 	p.h.Forget(99)
-	if s, _ := p.h.Stats("g"); s.Floors != 0 || p.h.Granted(1, 5, "g") == 0 {
+	if s, _ := p.h.Stats("g"); s.Floors != 0 || p.h.Granted(1, 5, "g", by(9)) == 0 {
 		t.Errorf("after Forget %+v", s)
 	}
 }
@@ -115,12 +119,12 @@ func TestRevocationTravelsWithTheRenewal(t *testing.T) {
 // TestLateAcknowledgement: what was revoked anew since is not acknowledged.
 func TestLateAcknowledgement(t *testing.T) {
 	p := newPair(Config{})
-	p.g.Revoke(1, 6, "h")
-	p.g.Revoke(2, 6, "h")
+	p.g.Revoke(1, 1, 6, "h")
+	p.g.Revoke(2, 1, 6, "h")
 	p.round(t, ms)
-	p.g.Revoke(1, 8, "h")
+	p.g.Revoke(1, 1, 8, "h")
 	a, _ := p.round(t, ms) // its beat acknowledges {1,6} and {2,6}
-	if want := []Revocation{{1, 8}}; !slices.Equal(a.Revoked, want) {
+	if want := []Revocation{{1, 1, 8}}; !slices.Equal(a.Revoked, want) {
 		t.Errorf("revoked %v", a.Revoked)
 	}
 }
@@ -129,11 +133,11 @@ func TestLateAcknowledgement(t *testing.T) {
 func TestIncompleteListRenewsNothing(t *testing.T) {
 	p := newPair(Config{})
 	for g := range partition.GroupID(2*MaxRevokedPerAnswer + 1) {
-		p.g.Revoke(g, 6, "h")
+		p.g.Revoke(g, 1, 6, "h")
 	}
 	for range 2 {
 		a, r := p.round(t, ms)
-		if len(a.Revoked) != MaxRevokedPerAnswer || a.Lease != 0 || !r.Again || p.h.Granted(1, 6, "g") != 0 {
+		if len(a.Revoked) != MaxRevokedPerAnswer || a.Lease != 0 || !r.Again || p.h.Granted(1, 6, "g", by(9)) != 0 {
 			t.Fatalf("%d revoked, lease %v, %+v", len(a.Revoked), a.Lease, r)
 		}
 		if !p.h.Reachable("g") {
@@ -141,11 +145,11 @@ func TestIncompleteListRenewsNothing(t *testing.T) {
 		}
 	}
 	a, r := p.round(t, ms)
-	if len(a.Revoked) != 1 || a.Lease == 0 || r.Again || p.h.Granted(1, 6, "g") == 0 {
+	if len(a.Revoked) != 1 || a.Lease == 0 || r.Again || p.h.Granted(1, 6, "g", by(9)) == 0 {
 		t.Errorf("%d revoked, lease %v, %+v", len(a.Revoked), a.Lease, r)
 	}
 	for g := range partition.GroupID(2*MaxRevokedPerAnswer + 1) {
-		if p.h.Granted(g, 5, "g") != 0 {
+		if p.h.Granted(g, 5, "g", by(9)) != 0 {
 			t.Fatalf("group %d is not excluded", g)
 		}
 	}
@@ -156,7 +160,7 @@ func TestGrowthIsBounded(t *testing.T) {
 	t.Run("grantor", func(t *testing.T) {
 		p := newPair(Config{MaxRevoked: 10})
 		for g := range partition.GroupID(1000) {
-			p.g.Revoke(g, 6, "h")
+			p.g.Revoke(g, 1, 6, "h")
 		}
 		p.round(t, ms)
 		a, _ := p.round(t, ms)
@@ -168,17 +172,17 @@ func TestGrowthIsBounded(t *testing.T) {
 		p := newPair(Config{})
 		p.h.c.MaxRevoked = 10
 		for g := range partition.GroupID(11) {
-			p.g.Revoke(g, 6, "h")
+			p.g.Revoke(g, 1, 6, "h")
 		}
 		p.round(t, ms)
-		if s, _ := p.h.Stats("g"); !s.Distrust || s.Floors > 10 || p.h.Granted(50, 6, "g") != 0 {
+		if s, _ := p.h.Stats("g"); !s.Distrust || s.Floors > 10 || p.h.Granted(50, 6, "g", by(9)) != 0 {
 			t.Errorf("%+v", s)
 		}
 	})
 	t.Run("same group", func(t *testing.T) {
 		p := newPair(Config{})
 		for e := range partition.Epoch(100_000) {
-			p.g.Revoke(1, e+1, "h")
+			p.g.Revoke(1, 1, e+1, "h")
 		}
 		if n := len((*p.g.peers.Load())["h"].order); n > 128 {
 			t.Errorf("%d entries for one group", n)
@@ -187,7 +191,7 @@ func TestGrowthIsBounded(t *testing.T) {
 	t.Run("peers", func(t *testing.T) {
 		p := newPair(Config{MaxPeers: 3})
 		for i := range 10 {
-			p.g.Revoke(1, 6, partition.NodeID(fmt.Sprint("n", i)))
+			p.g.Revoke(1, 1, 6, partition.NodeID(fmt.Sprint("n", i)))
 		}
 		if _, ok := p.g.OnBeat(p.now, "h", Beat{Seq: 1, Boot: 7}); ok {
 			t.Error("a full table answered")
@@ -208,12 +212,12 @@ func TestRestartVoidsBothDirections(t *testing.T) {
 	p.round(t, ms)
 	old := *p
 	p.g = New(Config{Self: "g", Boot: 10, Now: func() partition.Time { return p.now }})
-	p.g.Revoke(1, 6, "h") // from its disk
+	p.g.Revoke(1, 1, 6, "h") // from its disk
 	a, r := p.round(t, ms)
-	if a.Lease != 0 || !r.Restarted || p.h.Granted(2, 5, "g") != 0 {
-		t.Errorf("before Open: lease %v, %+v, granted %v", a.Lease, r, p.h.Granted(2, 5, "g"))
+	if a.Lease != 0 || !r.Restarted || p.h.Granted(2, 5, "g", by(10)) != 0 {
+		t.Errorf("before Open: lease %v, %+v, granted %v", a.Lease, r, p.h.Granted(2, 5, "g", by(10)))
 	}
-	if p.h.Granted(1, 5, "g") != 0 {
+	if p.h.Granted(1, 5, "g", by(10)) != 0 {
 		t.Error("the revocation of the new incarnation was not taken")
 	}
 	b, _ := p.h.Beat(p.now, "g")
@@ -223,20 +227,20 @@ func TestRestartVoidsBothDirections(t *testing.T) {
 	}
 	p.g.Open()
 	p.round(t, ms)
-	if p.h.Granted(2, 5, "g") == 0 || p.h.Granted(1, 5, "g") != 0 {
+	if p.h.Granted(2, 5, "g", by(10)) == 0 || p.h.Granted(1, 5, "g", by(10)) != 0 {
 		t.Error("after Open")
 	}
 
 	p.h = New(Config{Self: "h", Boot: 8, Now: func() partition.Time { return p.now }})
 	p.g.Up("h", 8)
-	if end := p.g.Revoke(3, 9, "h"); end != 0 {
+	if end := p.g.Revoke(3, 1, 9, "h"); end != 0 {
 		t.Errorf("the dead holder's grant runs until %v", end)
 	}
 	if _, ok := p.g.OnBeat(p.now, "h", Beat{Seq: 1, Boot: 7}); ok {
 		t.Error("a beat of the dead holder was answered")
 	}
 	a, _ = p.round(t, ms)
-	if want := []Revocation{{1, 6}, {3, 9}}; !slices.Equal(a.Revoked, want[1:]) && !slices.Equal(a.Revoked, want) {
+	if want := []Revocation{{1, 1, 6}, {3, 1, 9}}; !slices.Equal(a.Revoked, want[1:]) && !slices.Equal(a.Revoked, want) {
 		t.Errorf("revoked %v", a.Revoked)
 	}
 }
@@ -244,7 +248,7 @@ func TestRestartVoidsBothDirections(t *testing.T) {
 // TestAcknowledgementOfAnotherIncarnation must not drop revocations.
 func TestAcknowledgementOfAnotherIncarnation(t *testing.T) {
 	p := newPair(Config{})
-	p.g.Revoke(1, 6, "h")
+	p.g.Revoke(1, 1, 6, "h")
 	if a, _ := p.g.OnBeat(p.now, "h", Beat{Seq: 1, Boot: 7, PeerBoot: 8, Acked: 100}); len(a.Revoked) != 1 {
 		t.Errorf("revoked %v", a.Revoked)
 	}
@@ -302,7 +306,7 @@ func TestReachable(t *testing.T) {
 	if p.h.Reachable("g") {
 		t.Error("reachable after Down")
 	}
-	if p.h.Granted(1, 5, "g") == 0 {
+	if p.h.Granted(1, 5, "g", by(9)) == 0 {
 		t.Error("a broken connection ended a grant")
 	}
 }
@@ -325,8 +329,8 @@ func TestConcurrentUse(t *testing.T) {
 	for w := range 2 {
 		wg.Go(func() {
 			for i := range partition.GroupID(2000) {
-				p.g.Revoke(i%100, partition.Epoch(i+1), "h")
-				p.h.Granted(i%100, partition.Epoch(w), "g")
+				p.g.Revoke(i%100, 1, partition.Epoch(i+1), "h")
+				p.h.Granted(i%100, partition.Epoch(w), "g", by(9))
 				p.h.Reachable("g")
 				p.g.Stats("h")
 				p.h.Down("g", 9)
@@ -342,7 +346,7 @@ func BenchmarkGranted(b *testing.B) {
 		b.Run(fmt.Sprintf("floors-%d", floors), func(b *testing.B) {
 			p := newPair(Config{})
 			for g := range partition.GroupID(floors) {
-				p.g.Revoke(g, 6, "h")
+				p.g.Revoke(g, 1, 6, "h")
 			}
 			for range 10 {
 				m, _ := p.h.Beat(p.now, "g")
@@ -351,7 +355,7 @@ func BenchmarkGranted(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if p.h.Granted(77, 6, "g") == 0 {
+				if p.h.Granted(77, 6, "g", by(9)) == 0 {
 					b.Fatal("not granted")
 				}
 			}
@@ -365,29 +369,29 @@ func BenchmarkGranted(b *testing.B) {
 func TestRevokeForEverybody(t *testing.T) {
 	p := newPair(Config{})
 	p.round(t, 0)
-	if p.h.Granted(1, 5, "g") == 0 {
+	if p.h.Granted(1, 5, "g", by(9)) == 0 {
 		t.Fatal("no grant")
 	}
 	before := p.now + DefaultLease
-	if until := p.g.Revoke(1, 6, ""); until != before {
+	if until := p.g.Revoke(1, 1, 6, ""); until != before {
 		t.Errorf("the grants so far end at %v, want %v", until, before)
 	}
 	p.now += ms
 	p.round(t, 0)
-	if until := p.h.Granted(1, 5, "g"); until != 0 {
+	if until := p.h.Granted(1, 5, "g", by(9)); until != 0 {
 		t.Errorf("a grant for an older epoch until %v", until)
 	}
-	if p.h.Granted(1, 6, "g") == 0 || p.h.Granted(2, 5, "g") == 0 {
+	if p.h.Granted(1, 6, "g", by(9)) == 0 || p.h.Granted(2, 5, "g", by(9)) == 0 {
 		t.Error("the newer epoch or another group lost its grant")
 	}
 	late := New(Config{Self: "i", Boot: 3, Now: func() partition.Time { return p.now }})
 	b, _ := late.Beat(p.now, "g")
 	a, _ := p.g.OnBeat(p.now, "i", b)
 	late.OnAnswer(p.now, "g", a)
-	if until := late.Granted(1, 5, "g"); until != 0 {
+	if until := late.Granted(1, 5, "g", by(9)); until != 0 {
 		t.Errorf("a node met later has a grant for an older epoch until %v", until)
 	}
-	if late.Granted(1, 6, "g") == 0 {
+	if late.Granted(1, 6, "g", by(9)) == 0 {
 		t.Error("a node met later has no grant for the newer epoch")
 	}
 }

@@ -237,7 +237,7 @@ func FuzzHandshake(f *testing.F) {
 
 // FuzzControlBodies: what control frames carry.
 func FuzzControlBodies(f *testing.F) {
-	answer, _ := encodeAnswer(lease.Answer{Seq: 1, Boot: 2, Lease: time.Second, Revoked: []lease.Revocation{{Group: 1, Epoch: 2}}})
+	answer, _ := encodeAnswer(lease.Answer{Seq: 1, Boot: 2, Lease: time.Second, Revoked: []lease.Revocation{{Group: 1, Replica: 3, Epoch: 2}}})
 	f.Add(uint8(0), answer)
 	f.Add(uint8(1), body(uint32(1), uint32(3), []byte("abc")))
 	registry, err := newRegistry([]Type{{1, func() any { return new(ping) }}})

@@ -20,7 +20,9 @@ type Frame struct {
 	Group partition.GroupID
 	From  partition.ReplicaID
 	To    partition.ReplicaID
-	Body  []byte
+	// Boot is the incarnation of the node that a received frame came from.
+	Boot uint64
+	Body []byte
 	// Records go behind Body on the wire. They are for sending only: a received
 	// frame has everything in Body.
 	Records []partition.Record

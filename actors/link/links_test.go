@@ -205,10 +205,10 @@ func TestRestartOfThePeer(t *testing.T) {
 func TestHeartbeatsCarryLeases(t *testing.T) {
 	a, b := linked(t, nil)
 	eventually(t, "leases", func() bool {
-		return a.leases.Reachable("b") && b.leases.Reachable("a") && a.leases.Granted(1, 5, "b") > 0 && b.leases.Granted(1, 5, "a") > 0
+		return a.leases.Reachable("b") && b.leases.Reachable("a") && a.granted(1, 5, b) > 0 && b.granted(1, 5, a) > 0
 	})
-	b.leases.Revoke(1, 6, "a")
-	eventually(t, "the revocation arrives", func() bool { return a.leases.Granted(1, 5, "b") == 0 })
+	b.leases.Revoke(1, 1, 6, "a")
+	eventually(t, "the revocation arrives", func() bool { return a.granted(1, 5, b) == 0 })
 	eventually(t, "it is acknowledged", func() bool { s, _ := b.leases.Stats("a"); return s.Revoked == 0 })
 	if p := a.Peers(); len(p) != 1 || !p[0].Up || p[0].Boot != 2 || p[0].RTT <= 0 || p[0].Node != "b" {
 		t.Errorf("%+v", p)

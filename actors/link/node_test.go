@@ -16,6 +16,7 @@ import (
 
 	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // verbose shows the logs of the nodes in tests.
@@ -111,6 +112,11 @@ func startNode(t testing.TB, b *book, id partition.NodeID, boot uint64, change f
 	b.set(id, l.Addr(), boot)
 	t.Cleanup(n.stop)
 	return n
+}
+
+// granted is until when another node's grant for its replica 1 counts here.
+func (n *node) granted(g partition.GroupID, e partition.Epoch, by *node) partition.Time {
+	return n.leases.Granted(g, e, by.c.Node, replica.Supporter{Replica: 1, Boot: by.c.Boot})
 }
 
 func (n *node) stop() {

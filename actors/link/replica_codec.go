@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -231,6 +232,16 @@ func (d *decoder) short() {
 }
 
 func (d *decoder) epoch() partition.Epoch { return partition.Epoch(d.u64()) }
+
+// replica reads the id of a replica, which the wire gives four bytes.
+func (d *decoder) replica() partition.ReplicaID {
+	x := d.u32()
+	if x > math.MaxUint16 && d.err == nil {
+		d.err = corrupt("replica %d", x)
+	}
+	return partition.ReplicaID(x)
+}
+
 func (d *decoder) index() partition.Index { return partition.Index(d.u64()) }
 func (d *decoder) position() partition.Position {
 	return partition.Position{Epoch: d.epoch(), Index: d.index()}

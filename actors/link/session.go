@@ -125,6 +125,7 @@ func (s *session) read(c *conn) (err error) {
 		s.link.framesIn.Add(1)
 		if c.class == classData {
 			if f.Kind != kindPing && l.c.OnFrame != nil {
+				f.Boot = s.boot
 				l.c.OnFrame(s.link.node, f)
 			}
 			continue
@@ -224,7 +225,9 @@ func (k *link) smooth(rtt time.Duration) {
 const (
 	beatBytes  = 32
 	answerHead = 44
-	flagMore   = 1 << 0
+	// revocationBytes is the size of one revocation behind it.
+	revocationBytes = 20
+	flagMore        = 1 << 0
 )
 
 func encodeBeat(b lease.Beat) []byte {
@@ -239,10 +242,10 @@ func decodeBeat(body []byte) (lease.Beat, error) {
 }
 
 func encodeAnswer(a lease.Answer) (body []byte, flags uint8) {
-	e := encoder{b: make([]byte, 0, answerHead+16*len(a.Revoked))}
+	e := encoder{b: make([]byte, 0, answerHead+revocationBytes*len(a.Revoked))}
 	e.u64(a.Seq).u64(a.Boot).u64(a.HolderBoot).u64(uint64(a.Lease)).u64(a.Revision).u32(uint32(len(a.Revoked)))
 	for _, r := range a.Revoked {
-		e.u64(uint64(r.Group)).u64(uint64(r.Epoch))
+		e.u64(uint64(r.Group)).u64(uint64(r.Epoch)).u32(uint32(r.Replica))
 	}
 	return e.b, bit(a.More, flagMore)
 }
@@ -251,13 +254,13 @@ func decodeAnswer(f Frame) (lease.Answer, error) {
 	d := decoder{b: f.Body}
 	a := lease.Answer{Seq: d.u64(), Boot: d.u64(), HolderBoot: d.u64(), Lease: time.Duration(d.u64()), Revision: d.u64(), More: f.Flags&flagMore != 0}
 	n := d.u32()
-	if d.err == nil && (n > lease.MaxRevokedPerAnswer || int(n)*16 != len(d.b)) {
+	if d.err == nil && (n > lease.MaxRevokedPerAnswer || int(n)*revocationBytes != len(d.b)) {
 		return a, corrupt("%d revocations in %d bytes", n, len(d.b))
 	}
 	if n > 0 && d.err == nil {
 		a.Revoked = make([]lease.Revocation, 0, n)
 		for range n {
-			a.Revoked = append(a.Revoked, lease.Revocation{Group: partition.GroupID(d.u64()), Epoch: d.epoch()})
+			a.Revoked = append(a.Revoked, lease.Revocation{Group: partition.GroupID(d.u64()), Epoch: d.epoch(), Replica: d.replica()})
 		}
 	}
 	return a, d.end()

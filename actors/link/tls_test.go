@@ -83,7 +83,7 @@ func TestSecuredLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	eventually(t, "leases", func() bool { return x.leases.Granted(1, 1, "y") > 0 && y.leases.Granted(1, 1, "x") > 0 })
+	eventually(t, "leases", func() bool { return x.granted(1, 1, y) > 0 && y.granted(1, 1, x) > 0 })
 	c, err := DialClient(t.Context(), y.Addr(), ClientConfig{Cluster: "c", TLS: files(t, ca, "app", cert.Client)})
 	if err != nil {
 		t.Fatal(err)

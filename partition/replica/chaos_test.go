@@ -447,6 +447,9 @@ func (s *schedule) idle() {
 	if m == nil || m != w.master() {
 		w.check.violated("the master changed without a fault")
 	}
+	if _, ok := m.leaseRead(); !ok {
+		w.check.violated("an idle group has no lease: supporters %v", m.view.Supporters)
+	}
 	for _, n := range w.nodes {
 		if _, ok := m.rep.active.Member(n.id); !ok {
 			return // a replica that does not know of its removal goes on asking

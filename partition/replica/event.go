@@ -21,7 +21,10 @@ type Received struct {
 	From partition.ReplicaID
 	// Node is where From lives and answers go. Empty: where the active
 	// configurations say.
-	Node    partition.NodeID
+	Node partition.NodeID
+	// Boot is the incarnation of the sender's node, as the link proved it. With 0
+	// the message says nothing of grants: see Neighbours.Granted.
+	Boot    uint64
 	Message Message
 }
 
@@ -52,6 +55,19 @@ type Proposal struct {
 // Reply whose Index the state must have reached before it is read.
 type ReadIndex struct{ ID uint64 }
 
+// Transfer asks the master to hand its mastership to another member, and is
+// answered by one Reply: without an error when the other one leads, else with
+// why not. To 0 stands for whoever is best: caught up, and then the least id.
+type Transfer struct {
+	ID uint64
+	To partition.ReplicaID
+}
+
+// Resign tells a master that it shall not go on: its node stops, or has no disk
+// any more. It hands over if somebody can take it and else just steps down. To
+// any other replica it says nothing.
+type Resign struct{ Why string }
+
 // Locked answers AcquireLock: the lock is held and its number is Number.
 type Locked struct{ Number uint64 }
 
@@ -74,6 +90,8 @@ func (Applied) input()     {}
 func (Truncated) input()   {}
 func (Propose) input()     {}
 func (ReadIndex) input()   {}
+func (Transfer) input()    {}
+func (Resign) input()      {}
 func (Locked) input()      {}
 func (LockRefused) input() {}
 func (NodeDown) input()    {}

@@ -169,7 +169,7 @@ func (r *Replica) startProbe() {
 	r.phase, r.deadline = probing, r.now+r.cfg.AnswerWait
 	r.attempt = attempt{tries: r.attempt.tries + 1}
 	for m := range r.members() {
-		r.send(peerRef{m.Replica, m.Node}, &Probe{
+		r.send(peerRef{id: m.Replica, node: m.Node}, &Probe{
 			Epoch: r.promised, End: r.log.end(), Elect: !r.electable() && r.mayMaster(m.Replica),
 		})
 	}
@@ -374,7 +374,7 @@ func (r *Replica) onLockRefused() {
 func (r *Replica) startGather() {
 	r.phase, r.deadline = gathering, r.now+r.patience()
 	r.trace("gathers")
-	r.support(supporter{peerRef: peerRef{r.cfg.Self, r.cfg.Node}, end: r.log.end(), commit: r.commit, leaseUntil: r.leaseUntil})
+	r.support(supporter{peerRef: peerRef{id: r.cfg.Self, node: r.cfg.Node}, end: r.log.end(), commit: r.commit, leaseUntil: r.leaseUntil})
 }
 
 func (r *Replica) onGatherAnswer(from peerRef, m *GatherAnswer) {
@@ -392,7 +392,7 @@ func (r *Replica) onGatherAnswer(from peerRef, m *GatherAnswer) {
 		return
 	}
 	if p := r.peer(from.id); p != nil {
-		r.noteSupport(p)
+		r.noteSupport(p, from.boot)
 		return
 	}
 	if r.phase != gathering && r.phase != fetching {
@@ -484,7 +484,7 @@ func (r *Replica) gatherMore() {
 	}
 	for m := range r.members() {
 		if m.Kind != partition.Learner {
-			ask(peerRef{m.Replica, m.Node})
+			ask(peerRef{id: m.Replica, node: m.Node})
 		}
 	}
 	if s := r.attempt.sponsor; s.id != 0 {

@@ -33,13 +33,16 @@ type node struct {
 	crashing       bool
 
 	unreachable map[partition.NodeID]bool
+	met         map[partition.NodeID]int            // incarnations
 	given       map[partition.NodeID]partition.Time // grants, on the own clock
 	floor       partition.Epoch                     // grants count from this epoch on
 	held        map[partition.NodeID][]heldGrant
 }
 
-// heldGrant is a grant of another node that counts in epochs from floor on.
+// heldGrant is a grant of an incarnation of another node that counts in epochs
+// from floor on.
 type heldGrant struct {
+	boot  int
 	floor partition.Epoch
 	until partition.Time
 }
@@ -60,6 +63,7 @@ func (n *node) boots() {
 	n.up, n.paused, n.crashing, n.stalled = true, false, false, false
 	n.inbox, n.view = nil, nil
 	n.results = map[uint64]Result{}
+	n.met = map[partition.NodeID]int{}
 	n.unreachable, n.given, n.held = map[partition.NodeID]bool{}, map[partition.NodeID]partition.Time{}, map[partition.NodeID][]heldGrant{}
 	n.disk.pending = nil
 	n.disk.seen = n.disk.synced.clone()
@@ -392,6 +396,13 @@ func (n *node) hint(o *node) {
 		return
 	}
 	down := !n.w.linked(n, o)
+	if was := n.met[o.name]; !down && was != o.boot {
+		n.met[o.name] = o.boot
+		if was != 0 && !n.unreachable[o.name] {
+			n.unreachable[o.name] = true
+			n.take(NodeDown{o.name}) // it was away for a moment
+		}
+	}
 	if n.unreachable[o.name] == down {
 		return
 	}
@@ -407,16 +418,16 @@ func (n *node) hint(o *node) {
 func (n *node) Reachable(o partition.NodeID) bool { return o == n.name || !n.unreachable[o] }
 
 // Revoke implements Neighbours.
-func (n *node) Revoke(_ partition.GroupID, e partition.Epoch, holder partition.NodeID) partition.Time {
+func (n *node) Revoke(_ partition.GroupID, _ partition.ReplicaID, e partition.Epoch, holder partition.NodeID) partition.Time {
 	n.floor = e
 	return n.given[holder]
 }
 
 // Granted implements Neighbours.
-func (n *node) Granted(_ partition.GroupID, e partition.Epoch, by partition.NodeID) partition.Time {
+func (n *node) Granted(_ partition.GroupID, e partition.Epoch, by partition.NodeID, s Supporter) partition.Time {
 	var until partition.Time
 	for _, g := range n.held[by] {
-		if g.floor <= e {
+		if g.floor <= e && uint64(g.boot) == s.Boot {
 			until = max(until, g.until)
 		}
 	}
@@ -460,8 +471,8 @@ func (n *node) heartbeat(boot int, o *node) {
 		link(o, n, func() {
 			if n.boot == boot && o.boot == from {
 				h := n.held[o.name]
-				if len(h) == 0 || h[len(h)-1].floor != floor {
-					h = append(h, heldGrant{floor: floor})
+				if len(h) == 0 || h[len(h)-1].floor != floor || h[len(h)-1].boot != from {
+					h = append(h, heldGrant{boot: from, floor: floor})
 				}
 				h[len(h)-1].until = max(h[len(h)-1].until, sent+lease-margin)
 				n.held[o.name] = h

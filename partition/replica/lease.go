@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"slices"
 
 	"pando.dev/pando/partition"
@@ -22,7 +23,7 @@ func (r *Replica) promise(e partition.Epoch, node partition.NodeID) {
 	assert(e > r.promised || r.mut.has(sharedPromise), "promise of %s after %s", e, r.promised)
 	holder := r.promised.Replica()
 	if holder != 0 && holder != r.cfg.Self && !r.mut.has(grantOutlives) {
-		until := r.cfg.Neighbours.Revoke(r.cfg.Group, e, r.promisedNode)
+		until := r.cfg.Neighbours.Revoke(r.cfg.Group, r.cfg.Self, e, r.promisedNode)
 		if r.promisedNode == "" {
 			until = r.now + r.cfg.Lease // who holds it is not known: assume the worst
 		}
@@ -53,15 +54,16 @@ func (r *Replica) publish() {
 }
 
 // supporting lists the members that have promised the epoch of this master.
-func (r *Replica) supporting() []partition.ReplicaID {
+func (r *Replica) supporting() []Supporter {
 	if !r.isMaster() {
 		return nil
 	}
-	ids := []partition.ReplicaID{r.cfg.Self}
+	list := []Supporter{{Replica: r.cfg.Self}}
 	for _, p := range r.mastery.peers {
 		if p.supports {
-			ids = append(ids, p.id)
+			list = append(list, Supporter{Replica: p.id, Boot: p.boot})
 		}
 	}
-	return ids
+	slices.SortFunc(list, func(a, b Supporter) int { return cmp.Compare(a.Replica, b.Replica) })
+	return list
 }

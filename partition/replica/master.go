@@ -55,7 +55,7 @@ func (r *Replica) becomeMaster() {
 	r.refreshPeers()
 	for _, s := range r.attempt.supporters {
 		if p := r.peer(s.id); p != nil {
-			p.supports = true
+			p.supports, p.boot = true, s.boot
 			p.next = r.log.common(s.end) + 1
 		}
 	}
@@ -154,14 +154,16 @@ func (r *Replica) onAppendAck(from peerRef, m *AppendAck) error {
 	if m.Match > r.log.last {
 		return partition.Errorf(partition.CodeInvalid, "replica %d acknowledges %d, the log ends at %d", from.id, m.Match, r.log.last)
 	}
-	r.noteSupport(p)
+	r.noteSupport(p, from.boot)
 	p.acknowledge(r, m)
 	return nil
 }
 
-func (r *Replica) noteSupport(p *peer) {
-	if !p.supports {
-		p.supports, r.mastery.newSupport = true, true
+// noteSupport notes that a peer has confirmed this epoch, and from which
+// incarnation of its node. A late message of an older one changes nothing.
+func (r *Replica) noteSupport(p *peer, boot uint64) {
+	if !p.supports || boot > p.boot {
+		p.supports, p.boot, r.mastery.newSupport = true, boot, true
 	}
 }
 

@@ -20,6 +20,7 @@ type peer struct {
 	left    partition.Index // a leaving one is forgotten when it knows this to be committed
 
 	supports bool            // it has promised this epoch
+	boot     uint64          // the newest incarnation of its node that said so
 	match    partition.Index // it has the log up to here on disk
 	next     partition.Index // the next record to send
 	sure     bool            // its log is known to agree up to next

@@ -130,6 +130,10 @@ func (r *Replica) Step(e Event) error {
 		r.onPropose(in.Proposals)
 	case ReadIndex:
 		r.onReadIndex(in.ID)
+	case Transfer:
+		r.onTransfer(in)
+	case Resign:
+		r.onResign(in.Why)
 	case Locked:
 		r.onLocked(in.Number)
 	case LockRefused:
@@ -163,7 +167,7 @@ func (r *Replica) tell(now partition.Time) {
 }
 
 func (r *Replica) onMessage(in Received) error {
-	from := peerRef{id: in.From, node: in.Node}
+	from := peerRef{id: in.From, node: in.Node, boot: in.Boot}
 	if in.From == 0 || in.From == r.cfg.Self {
 		return partition.Errorf(partition.CodeInvalid, "a message from replica %d", in.From)
 	}
@@ -231,6 +235,7 @@ func (r *Replica) Ready() iter.Seq[Work] {
 type peerRef struct {
 	id   partition.ReplicaID
 	node partition.NodeID
+	boot uint64 // incarnation of the node; 0: not known
 }
 
 // send queues a message that depends on nothing still on the way to the disk.

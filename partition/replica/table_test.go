@@ -21,10 +21,10 @@ type lone struct {
 }
 
 func (l *lone) Reachable(n partition.NodeID) bool { return !l.down[n] }
-func (l *lone) Revoke(partition.GroupID, partition.Epoch, partition.NodeID) partition.Time {
+func (l *lone) Revoke(partition.GroupID, partition.ReplicaID, partition.Epoch, partition.NodeID) partition.Time {
 	return l.until
 }
-func (l *lone) Granted(partition.GroupID, partition.Epoch, partition.NodeID) partition.Time {
+func (l *lone) Granted(partition.GroupID, partition.Epoch, partition.NodeID, Supporter) partition.Time {
 	return l.until
 }
 

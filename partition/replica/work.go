@@ -98,9 +98,18 @@ type View struct {
 	// Serving: this replica is master, has committed and applied a record of
 	// its own epoch, and has waited out the leases of its predecessors.
 	Serving bool
-	// Supporters are the members that have promised Epoch.
-	Supporters     []partition.ReplicaID
+	// Supporters are the members that have promised Epoch, ordered by id.
+	Supporters     []Supporter
 	Configurations partition.Configurations
+}
+
+// Supporter is a member that has promised a master's epoch, and the incarnation
+// of its node that has last confirmed it. A later incarnation may hold no such
+// replica any more and know nothing of what was promised since, so its grants do
+// not count before the replica has confirmed the epoch anew.
+type Supporter struct {
+	Replica partition.ReplicaID
+	Boot    uint64
 }
 
 // Neighbours is what the replica's node knows of the nodes around it. Liveness
@@ -111,25 +120,30 @@ type View struct {
 // heartbeat, and A counts it from before it sent that heartbeat, less a margin.
 // The clocks' difference in speed enters twice, between A and B and between B and
 // the next master, so the margin is at least twice the greatest relative drift.
-// For a group B's grants count only in the epoch that B's replica has promised.
-// What B knows of that is lost in a restart, so before its first grant after one
-// B reads the promises of its replicas, and A drops nothing: grants made before
-// the restart run out by themselves.
+// For a group B's grants count only in the epoch that B's replica has promised,
+// and only those of the incarnation of B that the promise was last heard from:
+// what B knows of promises is lost in a restart. Before its first grant after one
+// B reads the promises of its replicas again, and A drops nothing: grants made
+// before the restart run out by themselves.
 type Neighbours interface {
 	// Reachable reports whether the node has answered heartbeats lately. Every
-	// change is followed by a NodeUp or NodeDown event.
+	// change is followed by a NodeUp or NodeDown event, and so is a new
+	// incarnation: NodeDown and NodeUp, however short it was away. A master then
+	// asks its replica to confirm the epoch, without which its grants count no more.
 	Reachable(partition.NodeID) bool
 	// Revoke tells that this node's replica of the group is about to promise
 	// epoch: from now on no grant to holder is extended for the group in an
-	// older epoch. It returns until when the grants made so far run, on the
-	// clock of the events; 0 if there are none. An empty holder means that the
-	// replica does not know where the master of the older epoch lives: then no
-	// grant to any node is extended.
-	Revoke(g partition.GroupID, epoch partition.Epoch, holder partition.NodeID) partition.Time
+	// older epoch, nor for an earlier replica of the group on this node. It
+	// returns until when the grants made so far run, on the clock of the events;
+	// 0 if there are none. An empty holder means that the replica does not know
+	// where the master of the older epoch lives: then no grant to any node is
+	// extended.
+	Revoke(g partition.GroupID, replica partition.ReplicaID, epoch partition.Epoch, holder partition.NodeID) partition.Time
 	// Granted returns until when, on the clock of the events and with the drift
 	// margin taken off, the grant of node by counts for this node as master of
-	// the group in epoch; 0 if it does not.
-	Granted(g partition.GroupID, epoch partition.Epoch, by partition.NodeID) partition.Time
+	// the group in epoch, if what supports it there is s; 0 if it does not. No
+	// grant of the incarnation 0 counts.
+	Granted(g partition.GroupID, epoch partition.Epoch, by partition.NodeID, s Supporter) partition.Time
 }
 
 // LeaseEnd returns until when the view's replica may answer linearizable reads
@@ -145,9 +159,9 @@ func (v *View) LeaseEnd(n Neighbours) partition.Time {
 			return 1<<63 - 1
 		}
 		for _, s := range v.Supporters {
-			if s == r {
+			if s.Replica == r {
 				m, _ := v.Configurations.Member(r)
-				return uint64(max(0, n.Granted(v.Group, v.Epoch, m.Node)))
+				return uint64(max(0, n.Granted(v.Group, v.Epoch, m.Node, s)))
 			}
 		}
 		return 0

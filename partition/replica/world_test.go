@@ -171,13 +171,14 @@ func (w *world) deliver(from, to *node, m Message) {
 		if w.chance(w.knobs.stray) {
 			d += w.between(0, time.Second)
 		}
+		boot := from.boot
 		w.after(d, func() {
 			if w.cut[[2]partition.ReplicaID{from.id, to.id}] || !to.up {
 				w.message("%d -> %d: lost: %s", from.id, to.id, describe(m))
 				return
 			}
 			w.message("%d -> %d: %s", from.id, to.id, describe(m))
-			to.take(Received{From: from.id, Node: from.name, Message: m})
+			to.take(Received{From: from.id, Node: from.name, Boot: uint64(boot), Message: m})
 		})
 	}
 }
