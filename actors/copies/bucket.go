@@ -1,0 +1,92 @@
+package copies
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pando.dev/pando/partition"
+)
+
+// bucket bounds a rate. Whoever takes from it reserves the next time that is
+// free, so all who wait come in the order in which they asked.
+type bucket struct {
+	mu   sync.Mutex
+	rate float64   // bytes per second; 0 or less: no bound
+	paid time.Time // until when the bytes taken so far last at the rate
+}
+
+// take waits until n more bytes may go.
+func (b *bucket) take(ctx context.Context, n int) error {
+	now := time.Now()
+	b.mu.Lock()
+	if b.rate <= 0 {
+		b.mu.Unlock()
+		return ctx.Err()
+	}
+	if earliest := now.Add(-seconds(bursts)); b.paid.Before(earliest) {
+		b.paid = earliest
+	}
+	b.paid = b.paid.Add(seconds(float64(n) / b.rate))
+	wait := b.paid.Sub(now)
+	b.mu.Unlock()
+	return sleep(ctx, wait)
+}
+
+func (b *bucket) set(bytesPerSecond int64) {
+	b.mu.Lock()
+	b.rate = float64(bytesPerSecond)
+	b.paid = time.Time{} // what waits at an old rate is not waited for at the new
+	b.mu.Unlock()
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// sleep waits, unless ctx ends before.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// turns lets a few at a time work, and a bounded number wait, in the order in
+// which they came.
+type turns struct {
+	slots   chan struct{}
+	waiting atomic.Int32
+	limit   int
+}
+
+func newTurns(slots, limit int) *turns {
+	return &turns{slots: make(chan struct{}, slots), limit: limit}
+}
+
+// take waits for a turn; done gives it back.
+func (t *turns) take(ctx context.Context) error {
+	select {
+	case t.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	defer t.waiting.Add(-1)
+	if t.waiting.Add(1) > int32(t.limit) {
+		return partition.Errorf(partition.CodeBusy, "%d copies are under way and %d wait", cap(t.slots), t.limit)
+	}
+	select {
+	case t.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t *turns) done() { <-t.slots }
