@@ -62,6 +62,12 @@ type Membership struct {
 	// Next is the ReplicaID that the next new member gets. It only grows, so
 	// ids are never reused.
 	Next ReplicaID
+	// Alone, if not 0, is the number under which the control group permitted this
+	// configuration to take effect alone, without the one before it: a member of a
+	// pair goes on by itself, or an operator recovers a group. It is not joint, and
+	// the control group's promise not to permit another one is what makes it safe.
+	// A successor has 0 again.
+	Alone uint64
 }
 
 // Member returns the member with the given id.
@@ -122,17 +128,31 @@ func (m *Membership) Validate() error {
 	return nil
 }
 
-// membershipFormat is the first byte of an encoded Membership.
-const membershipFormat = 1
+// The first byte of an encoded Membership. One that takes effect alone says so in
+// a format of its own, so that a program that does not know the rule refuses it.
+const (
+	membershipFormat = 1
+	aloneFormat      = 2
+)
+
+// MaxMembershipBytes bounds an encoded Membership.
+const MaxMembershipBytes = 22 + MaxMembers*(7+MaxNodeIDBytes+MaxZoneBytes)
 
 // AppendBinary encodes the configuration as the payload of a KindMember or
 // KindMode record. The encoding is canonical: equal configurations give equal
 // bytes.
 func (m *Membership) AppendBinary(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
-	b = append(b, membershipFormat, byte(m.Policy.Rule), m.Policy.Zones, byte(len(m.Members)))
+	format := byte(membershipFormat)
+	if m.Alone != 0 {
+		format = aloneFormat
+	}
+	b = append(b, format, byte(m.Policy.Rule), m.Policy.Zones, byte(len(m.Members)))
 	b = le.AppendUint64(b, uint64(m.Version))
 	b = le.AppendUint16(b, uint16(m.Next))
+	if m.Alone != 0 {
+		b = le.AppendUint64(b, m.Alone)
+	}
 	for _, x := range m.Members {
 		eligible := byte(0)
 		if x.Eligible {
@@ -148,10 +168,10 @@ func (m *Membership) AppendBinary(b []byte) ([]byte, error) {
 // UnmarshalBinary decodes and validates a configuration from untrusted bytes.
 func (m *Membership) UnmarshalBinary(b []byte) error {
 	const head, member = 14, 7
-	if len(b) > 0 && b[0] > membershipFormat {
-		return Errorf(CodeNewerFormat, "membership format %d, this program knows %d", b[0], membershipFormat)
+	if len(b) > 0 && b[0] > aloneFormat {
+		return Errorf(CodeNewerFormat, "membership format %d, this program knows %d", b[0], aloneFormat)
 	}
-	if len(b) < head || b[0] != membershipFormat || b[3] > MaxMembers {
+	if len(b) < head || b[0] < membershipFormat || b[3] > MaxMembers {
 		return Errorf(CodeCorrupt, "membership of %d bytes has no valid head", len(b))
 	}
 	le := binary.LittleEndian
@@ -161,8 +181,14 @@ func (m *Membership) UnmarshalBinary(b []byte) error {
 		Next:    ReplicaID(le.Uint16(b[12:])),
 		Members: make([]Member, 0, b[3]),
 	}
-	count := int(b[3])
+	count, alone := int(b[3]), b[0] == aloneFormat
 	b = b[head:]
+	if alone {
+		if len(b) < 8 || le.Uint64(b) == 0 {
+			return Errorf(CodeCorrupt, "membership that takes effect alone without a number")
+		}
+		d.Alone, b = le.Uint64(b), b[8:]
+	}
 	for range count {
 		if len(b) < member || len(b) < member+int(b[5])+int(b[6]) || b[3] > 1 {
 			return Errorf(CodeCorrupt, "membership is cut short or has an invalid member")

@@ -49,7 +49,9 @@ func TestMembershipRefusesBytes(t *testing.T) {
 		want error
 	}{
 		{"nothing", nil, ErrCorrupt},
-		{"a newer format", with(0, 2), ErrNewerFormat},
+		{"a newer format", with(0, 3), ErrNewerFormat},
+		{"alone without a number", append(with(0, 2)[:14:14], make([]byte, 8)...), ErrCorrupt},
+		{"alone, cut short", with(0, 2)[:17], ErrCorrupt},
 		{"format 0", with(0, 0), ErrCorrupt},
 		{"too many members", with(3, 17), ErrCorrupt},
 		{"one member more than there is", with(3, 4), ErrCorrupt},

@@ -41,13 +41,13 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 	flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
 	switch rapid.IntRange(0, 9).Draw(t, "type") {
 	case 0:
-		return &replica.Append{Epoch: epoch, Prev: prev, PrevSum: sum, Commit: partition.Index(u("commit")), Records: records()}
+		return &replica.Append{Epoch: epoch, Prev: prev, PrevSum: sum, Commit: partition.Index(u("commit")), Everywhere: partition.Index(u("everywhere")), Records: records()}
 	case 1:
-		return &replica.AppendAck{Epoch: epoch, Match: partition.Index(u("match")), Want: partition.Index(u("want")), Commit: partition.Index(u("commit"))}
+		return &replica.AppendAck{Epoch: epoch, Match: partition.Index(u("match")), Want: partition.Index(u("want")), Commit: partition.Index(u("commit")), State: flag("state")}
 	case 2:
 		return &replica.Gather{Epoch: epoch}
 	case 3:
-		return &replica.GatherAnswer{Epoch: epoch, End: position(), EndSum: sum, Commit: partition.Index(u("commit")),
+		return &replica.GatherAnswer{Epoch: epoch, End: position(), EndSum: sum, Commit: position(),
 			LeaseRemaining: time.Duration(rapid.Int64Range(0, int64(maxLeaseRemaining)).Draw(t, "lease")), Membership: partition.MembershipVersion(u("membership"))}
 	case 4:
 		return &replica.Fetch{Epoch: epoch, After: partition.Index(u("after"))}
@@ -56,11 +56,27 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 	case 6:
 		return &replica.Probe{Epoch: epoch, Elect: flag("elect"), End: position()}
 	case 7:
-		return &replica.ProbeAnswer{Promised: epoch, Reachable: flag("reachable"), Master: flag("master"), End: position()}
+		return &replica.ProbeAnswer{Promised: epoch, Reachable: flag("reachable"), Master: flag("master"), End: position(), Commit: position(),
+			Settled: partition.MembershipVersion(u("settled")), Without: drawMembership(t)}
 	case 8:
 		return &replica.ReadCheck{Epoch: epoch, Seq: u("seq")}
 	}
 	return &replica.ReadConfirm{Epoch: epoch, Seq: u("seq"), Waiting: flag("waiting")}
+}
+
+// drawMembership draws a configuration, or none.
+func drawMembership(t *rapid.T) *partition.Membership {
+	n := rapid.IntRange(0, 5).Draw(t, "members")
+	if n == 0 {
+		return nil
+	}
+	m := &partition.Membership{Policy: partition.Policy{Rule: partition.Majority}, Next: 1,
+		Version: partition.MembershipVersion(rapid.Uint64().Draw(t, "version")), Alone: rapid.Uint64Max(3).Draw(t, "alone")}
+	for i := range n {
+		m.Add(partition.Member{Node: partition.NodeID("n" + string(rune('0'+i))), Zone: rapid.StringN(0, 9, partition.MaxZoneBytes).Draw(t, "zone"),
+			Kind: partition.Full, Eligible: true, Weight: rapid.Uint8().Draw(t, "weight")})
+	}
+	return m
 }
 
 // TestReplicaMessagesComeBackEqual: what is encoded, sent through frames and
@@ -122,6 +138,9 @@ func fillFields(t *testing.T, v reflect.Value, next *int64) {
 			epoch := max(prev.Epoch, partition.Epoch(v.FieldByName("Epoch").Uint()))
 			v.FieldByName("Epoch").SetUint(uint64(epoch))
 			f.Set(reflect.ValueOf(chain(9, prev, uint32(v.FieldByName("PrevSum").Uint()), epoch, []byte("a"), nil)))
+		case f.Type() == reflect.TypeFor[*partition.Membership]():
+			f.Set(reflect.ValueOf(&partition.Membership{Version: 3, Policy: partition.Policy{Rule: partition.Majority}, Next: 6, Alone: 8,
+				Members: []partition.Member{{Replica: 5, Node: "n5", Kind: partition.Full, Eligible: true}}}))
 		case f.Kind() == reflect.Struct:
 			fillFields(t, f, next)
 		case f.Kind() == reflect.Bool:
@@ -150,6 +169,11 @@ func FuzzDecodeReplica(f *testing.F) {
 	add(&replica.AppendAck{Epoch: 5, Match: 7})
 	add(&replica.GatherAnswer{Epoch: 5, LeaseRemaining: time.Second})
 	add(&replica.ProbeAnswer{Promised: 5, Master: true})
+	pair := &partition.Membership{Version: 2, Policy: partition.Policy{Rule: partition.AllInSync}, Next: 1}
+	pair.Add(partition.Member{Node: "n1", Zone: "x", Kind: partition.Full, Eligible: true})
+	add(&replica.ProbeAnswer{Promised: 5, Settled: 2, Without: pair})
+	pair.Alone = 4
+	add(&replica.ProbeAnswer{Promised: 5, Settled: 2, Without: pair})
 	add(&replica.ReadConfirm{Epoch: 5, Waiting: true})
 	add(&replica.Gather{})
 	f.Fuzz(func(t *testing.T, kind, flags uint8, body []byte) {

@@ -18,8 +18,9 @@ const (
 	flagReachable = 1 << 0 // ProbeAnswer
 	flagMaster    = 1 << 1 // ProbeAnswer
 	flagWaiting   = 1 << 0 // ReadConfirm
+	flagState     = 1 << 0 // AppendAck
 
-	appendHead      = 40 // what comes before the records
+	appendHead      = 48 // what comes before the records
 	fetchAnswerHead = 56
 	// maxLeaseRemaining bounds GatherAnswer.LeaseRemaining: a wrong one must not
 	// hold up a failover for ever.
@@ -35,16 +36,16 @@ func EncodeReplica(f *Frame, m replica.Message) {
 	switch m := m.(type) {
 	case *replica.Append:
 		f.Kind, f.Records = KindAppend, m.Records
-		e.u64(uint64(m.Epoch)).position(m.Prev).u32(m.PrevSum).u32(uint32(len(m.Records))).u64(uint64(m.Commit))
+		e.u64(uint64(m.Epoch)).position(m.Prev).u32(m.PrevSum).u32(uint32(len(m.Records))).u64(uint64(m.Commit)).u64(uint64(m.Everywhere))
 	case *replica.AppendAck:
-		f.Kind = KindAppendAck
+		f.Kind, f.Flags = KindAppendAck, bit(m.State, flagState)
 		e.u64(uint64(m.Epoch)).u64(uint64(m.Match)).u64(uint64(m.Want)).u64(uint64(m.Commit))
 	case *replica.Gather:
 		f.Kind = KindGather
 		e.u64(uint64(m.Epoch))
 	case *replica.GatherAnswer:
 		f.Kind = KindGatherAnswer
-		e.u64(uint64(m.Epoch)).position(m.End).u32(m.EndSum).u64(uint64(m.Commit)).
+		e.u64(uint64(m.Epoch)).position(m.End).u32(m.EndSum).position(m.Commit).
 			u64(uint64(m.LeaseRemaining)).u64(uint64(m.Membership))
 	case *replica.Fetch:
 		f.Kind = KindFetch
@@ -57,7 +58,7 @@ func EncodeReplica(f *Frame, m replica.Message) {
 		e.u64(uint64(m.Epoch)).position(m.End)
 	case *replica.ProbeAnswer:
 		f.Kind, f.Flags = KindProbeAnswer, bit(m.Reachable, flagReachable)|bit(m.Master, flagMaster)
-		e.u64(uint64(m.Promised)).position(m.End)
+		e.u64(uint64(m.Promised)).position(m.End).position(m.Commit).u64(uint64(m.Settled)).membership(m.Without)
 	case *replica.ReadCheck:
 		f.Kind = KindReadCheck
 		e.u64(uint64(m.Epoch)).u64(m.Seq)
@@ -97,7 +98,7 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 	case KindAppend:
 		return d.append(f), 0
 	case KindAppendAck:
-		return &replica.AppendAck{Epoch: d.epoch(), Match: d.index(), Want: d.index(), Commit: d.index()}, 0
+		return &replica.AppendAck{Epoch: d.epoch(), Match: d.index(), Want: d.index(), Commit: d.index(), State: f.Flags&flagState != 0}, flagState
 	case KindGather:
 		return &replica.Gather{Epoch: d.epoch()}, 0
 	case KindGatherAnswer:
@@ -110,7 +111,8 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 		return &replica.Probe{Epoch: d.epoch(), Elect: f.Flags&flagElect != 0, End: d.position()}, flagElect
 	case KindProbeAnswer:
 		return &replica.ProbeAnswer{Promised: d.epoch(), Reachable: f.Flags&flagReachable != 0,
-			Master: f.Flags&flagMaster != 0, End: d.position()}, flagReachable | flagMaster
+			Master: f.Flags&flagMaster != 0, End: d.position(), Commit: d.position(),
+			Settled: partition.MembershipVersion(d.u64()), Without: d.membership()}, flagReachable | flagMaster
 	case KindReadCheck:
 		return &replica.ReadCheck{Epoch: d.epoch(), Seq: d.u64()}, 0
 	case KindReadConfirm:
@@ -122,7 +124,7 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 func (d *decoder) append(f Frame) replica.Message {
 	m := &replica.Append{Epoch: d.epoch(), Prev: d.position(), PrevSum: d.u32()}
 	count := d.u32()
-	m.Commit = d.index()
+	m.Commit, m.Everywhere = d.index(), d.index()
 	m.Records = d.records(f.Group, m.Epoch, m.Prev, m.PrevSum, count)
 	return m
 }
@@ -136,7 +138,7 @@ func (d *decoder) fetchAnswer(f Frame) replica.Message {
 }
 
 func (d *decoder) gatherAnswer() replica.Message {
-	m := &replica.GatherAnswer{Epoch: d.epoch(), End: d.position(), EndSum: d.u32(), Commit: d.index(),
+	m := &replica.GatherAnswer{Epoch: d.epoch(), End: d.position(), EndSum: d.u32(), Commit: d.position(),
 		LeaseRemaining: time.Duration(d.u64()), Membership: partition.MembershipVersion(d.u64())}
 	if d.err == nil && (m.LeaseRemaining < 0 || m.LeaseRemaining > maxLeaseRemaining) {
 		d.err = corrupt("gather answer with %v of lease remaining", m.LeaseRemaining)
@@ -191,6 +193,18 @@ func (e *encoder) position(p partition.Position) *encoder {
 	return e.u64(uint64(p.Epoch)).u64(uint64(p.Index))
 }
 
+// membership appends a configuration, or nothing.
+func (e *encoder) membership(m *partition.Membership) *encoder {
+	if m == nil {
+		return e
+	}
+	b, err := m.AppendBinary(e.b)
+	if err == nil { // a replica holds none that cannot be encoded
+		e.b = b
+	}
+	return e
+}
+
 func bit(set bool, b uint8) uint8 {
 	if set {
 		return b
@@ -229,6 +243,24 @@ func (d *decoder) short() {
 	if d.err == nil {
 		d.err = corrupt("body is cut short with %d bytes left", len(d.b))
 	}
+}
+
+// membership reads the configuration that is all the rest, or nil.
+func (d *decoder) membership() *partition.Membership {
+	if d.err != nil || len(d.b) == 0 {
+		return nil
+	}
+	if len(d.b) > partition.MaxMembershipBytes {
+		d.err = corrupt("a configuration of %d bytes, limit %d", len(d.b), partition.MaxMembershipBytes)
+		return nil
+	}
+	m := new(partition.Membership)
+	if err := m.UnmarshalBinary(d.b); err != nil {
+		d.err = corrupt("a configuration: %v", err)
+		return nil
+	}
+	d.b = nil
+	return m
 }
 
 func (d *decoder) epoch() partition.Epoch { return partition.Epoch(d.u64()) }

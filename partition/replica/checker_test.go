@@ -326,7 +326,7 @@ func describe(m Message) string {
 	case *Gather:
 		return fmt.Sprintf("gather epoch %s", m.Epoch)
 	case *GatherAnswer:
-		return fmt.Sprintf("gather answer epoch %s end %s commit %d lease %s", m.Epoch, m.End, m.Commit, m.LeaseRemaining.Round(1e6))
+		return fmt.Sprintf("gather answer epoch %s end %s commit %d lease %s", m.Epoch, m.End, m.Commit.Index, m.LeaseRemaining.Round(1e6))
 	case *Fetch:
 		return fmt.Sprintf("fetch epoch %s after %d", m.Epoch, m.After)
 	case *FetchAnswer:

@@ -18,6 +18,15 @@ type Config struct {
 	// Rand is the only source of chance; required.
 	Rand *rand.Rand
 
+	// LogOnly: this replica keeps no state. It is a log replica, or a learner that
+	// will be one.
+	LogOnly bool
+	// Solo: the lock service offers permits to go on alone. SoloAfter is how long
+	// the other voters of a group with policy all-in-sync must have been
+	// unreachable before the master asks for one (default 2 s, negative: never).
+	Solo      bool
+	SoloAfter time.Duration
+
 	// Lease is the length of a grant between two nodes (default 300 ms). A new
 	// master waits for as long as an old one may still hold: longer leases
 	// tolerate longer pauses, shorter ones shorten a failover.
@@ -109,6 +118,9 @@ func (c *Config) setDefaults() {
 	def(&c.RetryMax, time.Second)
 	def(&c.AnswerWait, 150*time.Millisecond)
 	def(&c.DurabilityWait, 5*time.Second)
+	if c.SoloAfter == 0 {
+		c.SoloAfter = 2 * time.Second
+	}
 	num := func(n *int, v int) {
 		if *n <= 0 {
 			*n = v

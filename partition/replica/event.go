@@ -68,13 +68,52 @@ type Transfer struct {
 // any other replica it says nothing.
 type Resign struct{ Why string }
 
-// Locked answers AcquireLock: the lock is held and its number is Number.
-type Locked struct{ Number uint64 }
+// Locked answers AcquireLock: the lock is held and its number is Number. Permit
+// is the number of the permit to go on alone that this replica holds, if the
+// lock service knows of one.
+type Locked struct {
+	Number uint64
+	Permit uint64
+}
 
 // LockRefused answers AcquireLock: somebody else holds the lock, or nobody could
 // be asked. To a candidate that was given the lock it says that the lock is lost;
 // a master does not care.
 type LockRefused struct{}
+
+// Configure asks the master to change the group: Membership follows the newest
+// configuration in its log, whose version it raises by one. It is answered by
+// one Reply when it is committed and applied; with CodeBusy, and nothing done,
+// while another change is under way or a member that is to count has not caught
+// up; with CodeRefused if too few of the members that would count then answer
+// now, which Force overrides.
+type Configure struct {
+	ID         uint64
+	Membership *partition.Membership
+	Force      bool
+}
+
+// Permitted answers the Permit with the same Seq: the control group lets this
+// replica go on alone under Number, and nobody else until that is released.
+type Permitted struct{ Seq, Number uint64 }
+
+// PermitRefused answers the Permit with the same Seq. Outdated tells that a
+// newer lock was handed out, so that a mastership of this epoch never gets one.
+type PermitRefused struct {
+	Seq      uint64
+	Why      string
+	Outdated bool
+}
+
+// Recover is an operator's decree: this replica shall become master of the
+// members named, whatever the configurations in its log ask for. Records that
+// only the other members have are lost. Membership.Alone is the number of the
+// control group's permit. It is answered by one Reply, when the configuration is
+// committed and applied or when nothing came of it.
+type Recover struct {
+	ID         uint64
+	Membership *partition.Membership
+}
 
 // NodeDown is a hint that a node cannot be reached. It starts questions, never
 // decides them.
@@ -83,16 +122,20 @@ type NodeDown struct{ Node partition.NodeID }
 // NodeUp is a hint that a node can be reached again.
 type NodeUp struct{ Node partition.NodeID }
 
-func (Tick) input()        {}
-func (Received) input()    {}
-func (Persisted) input()   {}
-func (Applied) input()     {}
-func (Truncated) input()   {}
-func (Propose) input()     {}
-func (ReadIndex) input()   {}
-func (Transfer) input()    {}
-func (Resign) input()      {}
-func (Locked) input()      {}
-func (LockRefused) input() {}
-func (NodeDown) input()    {}
-func (NodeUp) input()      {}
+func (Tick) input()          {}
+func (Received) input()      {}
+func (Persisted) input()     {}
+func (Applied) input()       {}
+func (Truncated) input()     {}
+func (Propose) input()       {}
+func (ReadIndex) input()     {}
+func (Transfer) input()      {}
+func (Resign) input()        {}
+func (Locked) input()        {}
+func (LockRefused) input()   {}
+func (Configure) input()     {}
+func (Permitted) input()     {}
+func (PermitRefused) input() {}
+func (Recover) input()       {}
+func (NodeDown) input()      {}
+func (NodeUp) input()        {}

@@ -36,7 +36,7 @@ type probed struct {
 type supporter struct {
 	peerRef
 	end        partition.Position
-	commit     partition.Index
+	commit     partition.Position
 	leaseUntil partition.Time
 	version    partition.MembershipVersion // proves nothing
 }
@@ -374,7 +374,7 @@ func (r *Replica) onLockRefused() {
 func (r *Replica) startGather() {
 	r.phase, r.deadline = gathering, r.now+r.patience()
 	r.trace("gathers")
-	r.support(supporter{peerRef: peerRef{id: r.cfg.Self, node: r.cfg.Node}, end: r.log.end(), commit: r.commit, leaseUntil: r.leaseUntil})
+	r.support(supporter{peerRef: peerRef{id: r.cfg.Self, node: r.cfg.Node}, end: r.log.end(), commit: r.commitPosition(), leaseUntil: r.leaseUntil})
 }
 
 func (r *Replica) onGatherAnswer(from peerRef, m *GatherAnswer) {
@@ -434,12 +434,7 @@ func (r *Replica) weigh() {
 		return
 	}
 	for _, s := range r.attempt.supporters {
-		// Only what is in this log too: a supporter may know that a record of an
-		// old epoch is committed, and its log may still be older than this one,
-		// which lacks that record.
-		if r.log.has(s.end) {
-			r.learnCommit(s.commit)
-		}
+		r.learnCommitted(s.commit)
 	}
 	if s := r.attempt.sponsor.id; !r.electable() && (s == 0 || r.supports(s)) {
 		r.abandon("not an eligible full member of the newest log")
@@ -450,6 +445,15 @@ func (r *Replica) weigh() {
 		return
 	}
 	r.gatherMore()
+}
+
+// learnCommitted learns that the record at this position, and all before it, is
+// committed, if this log has it: a supporter may know that of a record of an old
+// epoch, and its log may still be older than this one, which lacks that record.
+func (r *Replica) learnCommitted(p partition.Position) {
+	if r.log.has(p) {
+		r.learnCommit(p.Index)
+	}
 }
 
 // newer reports whether a log that ends at a is newer than one that ends at b.

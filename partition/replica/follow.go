@@ -12,7 +12,10 @@ type follow struct {
 	acked   partition.Index // the greatest Match it was told
 	owed    bool            // an AppendAck is to be sent
 	want    partition.Index // what it asks for, 0 if nothing
-	gather  peerRef         // the candidate whose Gather is to be answered
+	// unsettled: the acknowledgement said less of the commit index than is known,
+	// since that was not on disk.
+	unsettled bool
+	gather    peerRef // the candidate whose Gather is to be answered
 }
 
 // fit says how records of another log go onto this one.
@@ -147,7 +150,7 @@ func (r *Replica) snip(after partition.Index, sum uint32) {
 func (r *Replica) onAppend(from peerRef, m *Append) error {
 	if m.Epoch < r.promised {
 		if r.refuses(from) {
-			r.send(from, &AppendAck{Epoch: r.promised, Commit: r.commit})
+			r.send(from, &AppendAck{Epoch: r.promised, Commit: r.commitOnDisk(), State: !r.cfg.LogOnly})
 		}
 		return nil
 	}
@@ -173,6 +176,7 @@ func (r *Replica) onAppend(from peerRef, m *Append) error {
 		w.want = 0
 	}
 	r.learnCommit(min(m.Commit, w.matched))
+	r.everywhere = max(r.everywhere, min(m.Everywhere, r.commit))
 	// If records are on the way to the disk, their Persisted pays the answer.
 	w.owed = w.owed || w.matched <= r.durable || r.mut.has(ackUnsynced)
 	return nil
@@ -231,7 +235,7 @@ func (r *Replica) answerOwed() {
 	w := &r.follow
 	if w.gather.id != 0 {
 		r.send(w.gather, &GatherAnswer{
-			Epoch: r.promised, End: r.log.end(), EndSum: r.log.lastSum, Commit: r.commit,
+			Epoch: r.promised, End: r.log.end(), EndSum: r.log.lastSum, Commit: r.commitPosition(),
 			LeaseRemaining: max(0, r.leaseUntil-r.now),
 			Membership:     r.log.configs[len(r.log.configs)-1].Membership.Version,
 		})
@@ -242,9 +246,22 @@ func (r *Replica) answerOwed() {
 		if r.mut.has(ackUnsynced) {
 			match = w.matched
 		}
-		r.send(w.master, &AppendAck{Epoch: r.promised, Match: match, Want: w.want, Commit: r.commit})
+		w.unsettled = r.commitOnDisk() < r.commit
+		if !w.unsettled || match > w.acked || w.want != 0 { // else its Persisted pays the answer
+			r.send(w.master, &AppendAck{Epoch: r.promised, Match: match, Want: w.want, Commit: r.commitOnDisk(), State: !r.cfg.LogOnly})
+		}
 		w.acked, w.owed, w.want = max(w.acked, match), false, 0
 	}
+}
+
+// commitOnDisk is the commit index as it is acknowledged: that a configuration is
+// committed is told when it is on disk, so that what it has made superfluous may
+// be deleted.
+func (r *Replica) commitOnDisk() partition.Index {
+	if c := r.committed().Index; c > r.settled && c <= r.commit {
+		return c - 1
+	}
+	return r.commit
 }
 
 // onPersisted learns what is on disk now.
@@ -256,9 +273,13 @@ func (r *Replica) onPersisted(seq uint64) error {
 	for n < len(r.writing) && r.writing[n].seq <= seq {
 		r.durable = max(r.durable, r.writing[n].last)
 		r.synced = max(r.synced, r.writing[n].promise)
+		r.settled = max(r.settled, r.writing[n].commit)
 		n++
 	}
 	r.writing = append(r.writing[:0], r.writing[n:]...)
+	if r.follow.unsettled && r.committed().Index <= r.settled {
+		r.follow.unsettled, r.follow.owed = false, true
+	}
 	if min(r.follow.matched, r.durable) > r.follow.acked {
 		r.follow.owed = true
 	}

@@ -228,6 +228,9 @@ func (l *log) active(commit partition.Index) partition.Configurations {
 	return partition.Configurations{l.configs[n-1].Membership}
 }
 
+// newest is the configuration that takes effect last.
+func (l *log) newest() ConfigurationAt { return l.configs[len(l.configs)-1] }
+
 // forget drops the configurations that no snip can bring back.
 func (l *log) forget(commit partition.Index) {
 	n := 0

@@ -21,9 +21,11 @@ type mastery struct {
 	newSupport bool    // a supporter was added since the last view
 
 	proposed []Proposal // not yet in the log
-	pending  []pending  // in the log, not yet answered; ascending
-	marks    []mark
-	reads    reads
+	// configuring: a change of the group is among proposed.
+	configuring bool
+	pending     []pending // in the log, not yet answered; ascending
+	marks       []mark
+	reads       reads
 }
 
 // pending is a proposal in the log that waits for its answer.
@@ -196,9 +198,10 @@ func (r *Replica) lead() {
 		}
 		r.appendOwn(m.proposed)
 		clear(m.proposed)
-		m.proposed = m.proposed[:0]
+		m.proposed, m.configuring = m.proposed[:0], false
 	}
 	r.advanceCommit()
+	r.learnEverywhere()
 	n := 0
 	for n < len(m.marks) && m.marks[n].last <= r.commit {
 		n++

@@ -18,7 +18,10 @@ type Append struct {
 	Prev    partition.Position
 	PrevSum uint32 // checksum of the record at Prev; 0: not known
 	Commit  partition.Index
-	Records []partition.Record
+	// Everywhere: every eligible full voter has the log up to here on disk. A log
+	// replica keeps what comes after it.
+	Everywhere partition.Index
+	Records    []partition.Record
 	// Through is used between machine and host only: if it is above Prev.Index
 	// and Records is empty, the host reads the records up to Through, or fewer
 	// but at least one, from its log and puts them in, with Prev.Epoch and
@@ -38,8 +41,11 @@ type AppendAck struct {
 	// the log differs before it.
 	Want partition.Index
 	// Commit is what the sender knows to be committed, so that the master can
-	// tell who still has to be told.
+	// tell who still has to be told. A configuration counts in it only when the
+	// sender has on disk that it is committed.
 	Commit partition.Index
+	// State: the sender keeps the group's state, so it could be a full member.
+	State bool
 }
 
 // Gather asks a member to support an attempt to become master.
@@ -53,7 +59,8 @@ type GatherAnswer struct {
 	Epoch  partition.Epoch
 	End    partition.Position // of the sender's log
 	EndSum uint32
-	Commit partition.Index
+	// Commit is the last record that the sender knows to be committed.
+	Commit partition.Position
 	// LeaseRemaining is how long a read lease that the sender has granted to an
 	// earlier master may still run.
 	LeaseRemaining time.Duration
@@ -101,6 +108,14 @@ type ProbeAnswer struct {
 	// the replica that Promised names says that it has resigned.
 	Master bool
 	End    partition.Position
+	// Commit is the last record that the sender knows to be committed.
+	Commit partition.Position
+	// Settled is the version of the newest configuration of which the sender has
+	// on disk that it is committed.
+	Settled partition.MembershipVersion
+	// Without, if set, is a configuration that the sender knows to be committed
+	// and in which the receiver is no member any more.
+	Without *partition.Membership
 }
 
 // ReadCheck asks a member to confirm that it has promised nothing newer than

@@ -25,6 +25,9 @@ const (
 	executeTwice                        // a retry is executed again
 	replyUnapplied                      // a write is answered before it is applied and allowed
 	alwaysFailover                      // any supporters suffice
+	configureEarly                      // the group is changed before an own record is committed
+	twoInFlight                         // it is changed while another change is undecided
+	promoteUnready                      // whoever has not caught up counts
 )
 
 func (m mutant) has(x mutant) bool { return m&x != 0 }

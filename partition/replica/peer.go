@@ -27,6 +27,7 @@ type peer struct {
 	waiting  bool            // unsure, and a message is under way
 	ask      bool            // send something, even if there is nothing new
 	down     bool            // its node was reported down: do not send again
+	state    bool            // it keeps the group's state
 
 	sent     []sentRange // behind match, ascending
 	inFlight int         // bytes of sent
@@ -46,7 +47,7 @@ func (p *peer) ref() peerRef { return peerRef{id: p.id, node: p.node} }
 
 // acknowledge takes an answer in the master's epoch.
 func (p *peer) acknowledge(r *Replica, m *AppendAck) {
-	p.down = false
+	p.down, p.state = false, m.State
 	progress := m.Match > p.match || m.Commit > p.commitKnown
 	p.match = max(p.match, m.Match)
 	p.commitKnown = max(p.commitKnown, m.Commit)
@@ -179,7 +180,7 @@ func (p *peer) feed(r *Replica) {
 // append makes a message that continues at next.
 func (p *peer) append(r *Replica) *Append {
 	l := r.log
-	m := &Append{Epoch: r.promised, Commit: r.commit}
+	m := &Append{Epoch: r.promised, Commit: r.commit, Everywhere: r.everywhere}
 	e, _ := l.epochAt(p.next - 1)
 	m.Prev = partition.Position{Epoch: e, Index: p.next - 1}
 	m.PrevSum, _ = l.sumAt(p.next - 1)

@@ -45,7 +45,9 @@ func (r *Replica) settle() {
 // persist hands out what is not on disk and not on the way there.
 func (r *Replica) persist() {
 	l := r.log
-	sync := l.snip || l.handed < l.last || r.stored.promise != r.promised
+	c := r.committed().Index
+	settles := c > 1 && c <= r.commit && r.stored.commit < c // the genesis needs no word
+	sync := l.snip || l.handed < l.last || r.stored.promise != r.promised || settles
 	if !sync && r.stored.commit == r.commit {
 		return
 	}
@@ -57,7 +59,7 @@ func (r *Replica) persist() {
 	l.snip, l.snipAfter, l.handed = false, 0, l.last
 	r.stored = stored{promise: r.promised, commit: r.commit}
 	if sync {
-		r.writing = append(r.writing, written{seq: r.seq, last: l.last, promise: r.promised})
+		r.writing = append(r.writing, written{seq: r.seq, last: l.last, promise: r.promised, commit: r.commit})
 	}
 	r.out = append(r.out, p)
 }

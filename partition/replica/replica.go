@@ -53,7 +53,10 @@ type Replica struct {
 	commit  partition.Index // never falls
 	applied partition.Index // never falls, at most min(commit, durable)
 	asked   partition.Index // Last of the Apply under way, 0 if there is none
-	active  partition.Configurations
+	// everywhere: every eligible full voter has the log up to here on disk. settled
+	// is the commit index that is on the own disk. Neither falls.
+	everywhere, settled partition.Index
+	active              partition.Configurations
 
 	phase      phase
 	master     partition.ReplicaID // of promised, 0 if there is none or it is not known
@@ -80,6 +83,7 @@ type written struct {
 	seq     uint64
 	last    partition.Index // lowered by every later snip
 	promise partition.Epoch
+	commit  partition.Index
 }
 
 // stored is what the last Persist said.
@@ -103,6 +107,8 @@ func New(cfg Config, r Restored) (*Replica, error) {
 		restarted: r.Restarted, log: newLog(r, cfg.TailBytes),
 		durable: r.Last, commit: min(max(r.Commit, r.Applied), r.Last), applied: r.Applied,
 	}
+	p.commit = max(p.commit, r.BeforeFirst.Index) // only what is committed is let go of
+	p.settled = max(p.commit, 1)
 	p.stored = stored{promise: p.promised, commit: p.commit}
 	p.setActive()
 	if m, ok := p.active.Member(p.promised.Replica()); ok {
@@ -128,6 +134,8 @@ func (r *Replica) Step(e Event) error {
 		return r.onTruncated(in.First)
 	case Propose:
 		r.onPropose(in.Proposals)
+	case Configure:
+		r.onConfigure(in)
 	case ReadIndex:
 		r.onReadIndex(in.ID)
 	case Transfer:
@@ -324,6 +332,23 @@ func (r *Replica) learnCommit(c partition.Index) {
 	r.commit = c
 	r.setActive()
 	r.log.forget(c)
+}
+
+// committed is the newest configuration that is known to be committed.
+func (r *Replica) committed() ConfigurationAt {
+	c := r.log.configs[0]
+	for _, x := range r.log.configs[1:] {
+		if x.Index <= r.commit {
+			c = x
+		}
+	}
+	return c
+}
+
+// commitPosition is the last record that is known to be committed.
+func (r *Replica) commitPosition() partition.Position {
+	e, _ := r.log.epochAt(r.commit)
+	return partition.Position{Epoch: e, Index: r.commit}
 }
 
 // jitter returns a random time between half of d and d.

@@ -18,7 +18,29 @@ type Status struct {
 	// Behind are the members whose next record is no longer in this master's
 	// log: only a copy of the state brings them back.
 	Behind []partition.ReplicaID
-	Why    string // why it does not serve, if it does not
+	// Peers is what a master knows of the other members.
+	Peers []PeerStatus
+	// Version is that of the newest configuration in the log; InFlight tells that
+	// it is not known to be committed.
+	Version  partition.MembershipVersion
+	InFlight bool
+	// Everywhere: every eligible full voter has the log up to here on disk.
+	Everywhere partition.Index
+	// Removed: the group has gone on without this replica, which has stopped.
+	Removed bool
+	Why     string // why it does not serve, if it does not
+}
+
+// PeerStatus is what a master knows of another member.
+type PeerStatus struct {
+	Replica partition.ReplicaID
+	Node    partition.NodeID
+	Match   partition.Index // it has the log up to here on disk
+	// CaughtUp: it could count from the next configuration on.
+	CaughtUp bool
+	State    bool // it keeps the group's state
+	Behind   bool // what it needs next is no longer in this log: only a copy helps
+	Down     bool // it does not answer
 }
 
 // String returns the status in one line.
@@ -35,9 +57,19 @@ func (r *Replica) Status() Status {
 	s := Status{
 		Role: r.phase.String(), Epoch: r.promised, Master: r.master, Last: r.log.end(),
 		Commit: r.commit, Applied: r.applied, Serving: r.phase == serving,
+		Version: r.log.newest().Membership.Version, InFlight: r.log.newest().Index > r.commit,
+		Everywhere: r.everywhere,
 	}
 	for _, p := range r.mastery.peers {
-		if p.next < r.log.first {
+		if p.leaving {
+			continue
+		}
+		x := PeerStatus{
+			Replica: p.id, Node: p.node, Match: p.match, CaughtUp: r.caughtUp(p), State: p.state,
+			Behind: p.next < r.log.first, Down: p.down,
+		}
+		s.Peers = append(s.Peers, x)
+		if x.Behind {
 			s.Behind = append(s.Behind, p.id)
 		}
 	}

@@ -12,17 +12,17 @@ import (
 // nothing was written.
 func TestLockAnswers(t *testing.T) {
 	l := newLone(t)
-	l.ok(Locked{5})
+	l.ok(Locked{Number: 5})
 	if w := workOf[*ReleaseLock](l); len(w) != 1 || w[0].Number != 5 {
 		t.Error("a lock that nobody asked for is kept")
 	}
 	l.ok(LockRefused{}) // no matter
 	l = candidate(t)
-	l.ok(Locked{3})
+	l.ok(Locked{Number: 3})
 	if len(workOf[*ReleaseLock](l)) != 0 {
 		t.Error("a lock that is told twice is given back")
 	}
-	for _, in := range []Input{LockRefused{}, Locked{0}, Locked{1 << 50}} {
+	for _, in := range []Input{LockRefused{}, Locked{Number: 0}, Locked{Number: 1 << 50}} {
 		l = locking3(t)
 		l.ok(in)
 		if l.r.phase != following || len(workOf[*Persist](l)) != 0 || l.r.promised != 0 {
@@ -167,9 +167,9 @@ func TestElect(t *testing.T) {
 	l.from(2, &ProbeAnswer{Promised: e22, End: partition.Position{Epoch: e22, Index: 9}})
 	l.from(3, &ProbeAnswer{})
 	l.tick(time.Second) // 2 is better placed, as far as this one knows
-	l.ok(Locked{3})
+	l.ok(Locked{Number: 3})
 	l.synced()
-	l.from(2, &GatherAnswer{Epoch: e31, End: partition.Position{Epoch: e22, Index: 2}, Commit: 2})
+	l.from(2, &GatherAnswer{Epoch: e31, End: partition.Position{Epoch: e22, Index: 2}, Commit: partition.Position{Epoch: e22, Index: 2}})
 	if got := l.sent(); len(got) != 1 || got[0] != "fetch epoch 3.1 after 0" {
 		t.Fatalf("sent %v: %s", got, l.r.Status())
 	}
@@ -242,7 +242,7 @@ func TestFetching(t *testing.T) {
 	m.Version = 2
 	payload, _ := m.AppendBinary(nil)
 	x := partition.NewRecord(partition.Header{Group: 7, Index: 2, Epoch: e22, Prev: sum, Kind: partition.KindMember}, payload)
-	l.from(2, &GatherAnswer{Epoch: e31, End: x.Position(), Commit: 2})
+	l.from(2, &GatherAnswer{Epoch: e31, End: x.Position(), Commit: x.Position()})
 	l.from(2, &FetchAnswer{Epoch: e31, Prev: pos, PrevSum: sum, Records: []partition.Record{x}})
 	if l.r.phase != following || l.r.electable() || l.r.deadline != 0 {
 		t.Errorf("removed by the winning log: %s", l.r.Status())
@@ -257,9 +257,9 @@ func TestForeignCommit(t *testing.T) {
 	_ = recs
 	l.ok(NodeDown{"n2"})
 	l.from(3, &ProbeAnswer{})
-	l.ok(Locked{3})
+	l.ok(Locked{Number: 3})
 	l.synced()
-	l.from(3, &GatherAnswer{Epoch: e31, End: partition.Position{Epoch: e12, Index: 4}, Commit: 4})
+	l.from(3, &GatherAnswer{Epoch: e31, End: partition.Position{Epoch: e12, Index: 4}, Commit: partition.Position{Epoch: e12, Index: 4}})
 	if l.r.commit != 2 || l.r.phase != leveling {
 		t.Errorf("%s", l.r.Status())
 	}

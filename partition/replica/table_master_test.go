@@ -311,7 +311,7 @@ func TestBehind(t *testing.T) {
 	for _, id := range []partition.ReplicaID{2, 3} {
 		l.from(id, &ProbeAnswer{End: partition.Position{Epoch: e22, Index: 9}})
 	}
-	l.ok(Locked{3})
+	l.ok(Locked{Number: 3})
 	l.synced()
 	l.from(2, &GatherAnswer{Epoch: e31, End: partition.Position{Epoch: e22, Index: 9}})
 	l.from(3, &AppendAck{Epoch: e31, Want: 2})

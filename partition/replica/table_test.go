@@ -160,7 +160,7 @@ func elected(t *testing.T, change ...func(*Config, *Restored)) *lone {
 // candidate is a candidate whose promise of 3.1 is on disk.
 func candidate(t *testing.T, change ...func(*Config, *Restored)) *lone {
 	l := locking3(t, change...)
-	l.ok(Locked{3})
+	l.ok(Locked{Number: 3})
 	l.synced()
 	l.wantSent("gather epoch 3.1; gather epoch 3.1")
 	return l

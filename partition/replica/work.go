@@ -74,17 +74,39 @@ type AcquireLock struct {
 // ReleaseLock gives the lock back.
 type ReleaseLock struct{ Number uint64 }
 
+// Permit asks the control group to let this master go on alone, since no other
+// voter can be reached; Permitted or PermitRefused answers. The control group
+// grants it only if no lock of a greater number than Lock was handed out for the
+// group and nobody else holds a permit, under a number that it never gave out
+// before, also to the replica that holds one already. While the permit is held it
+// hands out the lock to this replica only.
+type Permit struct {
+	Seq  uint64
+	Lock uint64 // number of the lock that the mastership rests on
+}
+
+// ReleasePermit gives a permit back if it is the one of this number that is held,
+// else nothing is done. The host repeats it until the control group has answered.
+type ReleasePermit struct{ Number uint64 }
+
+// Retire says that this removed replica is no longer needed by anybody: the host
+// deletes it. It comes once.
+type Retire struct{}
+
 // Publish hands out a new read view. The host shares it with its readers.
 type Publish struct{ View *View }
 
-func (*Persist) work()     {}
-func (*Send) work()        {}
-func (*Apply) work()       {}
-func (*Reply) work()       {}
-func (*Alarm) work()       {}
-func (*AcquireLock) work() {}
-func (*ReleaseLock) work() {}
-func (*Publish) work()     {}
+func (*Persist) work()       {}
+func (*Send) work()          {}
+func (*Apply) work()         {}
+func (*Reply) work()         {}
+func (*Alarm) work()         {}
+func (*AcquireLock) work()   {}
+func (*ReleaseLock) work()   {}
+func (*Permit) work()        {}
+func (*ReleasePermit) work() {}
+func (*Retire) work()        {}
+func (*Publish) work()       {}
 
 // View is what a replica shows to readers that do not go through its events.
 // It is immutable; a newer one replaces it. Its applied index is not in it: a
