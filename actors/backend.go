@@ -62,6 +62,10 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 		reply(client.ErrorResponse(err))
 		return
 	}
+	if req.Level.Anywhere() {
+		b.readAnywhere(c, req, reply)
+		return
+	}
 	v, st := c.view.Load(), c.state.Load()
 	if v == nil || st == nil || !v.Serving {
 		reply(client.ErrorResponse(c.notMaster()))

@@ -59,6 +59,8 @@ type openState struct {
 	logger *slog.Logger
 	// damaged fails the actor's incarnation with an error, from any goroutine.
 	damaged func(error)
+	// held are the reads that wait for the state to reflect more.
+	held heldReads
 }
 
 // master returns the node that the replica takes for the group's master.

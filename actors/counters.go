@@ -4,16 +4,21 @@ import "sync/atomic"
 
 // counters are what a node counts of itself, beside what its parts count.
 type counters struct {
-	busy        atomic.Uint64
-	restarts    atomic.Uint64
-	sendRefused atomic.Uint64
-	strayFrames atomic.Uint64
-	badFrames   atomic.Uint64
-	leaseReads  atomic.Uint64
-	quorumReads atomic.Uint64
-	roomWaits   atomic.Uint64
-	sent        atomic.Uint64
-	alarms      atomic.Uint64 // timers set for replicas
+	busy         atomic.Uint64
+	restarts     atomic.Uint64
+	sendRefused  atomic.Uint64
+	strayFrames  atomic.Uint64
+	badFrames    atomic.Uint64
+	leaseReads   atomic.Uint64
+	quorumReads  atomic.Uint64
+	sessionReads atomic.Uint64
+	staleReads   atomic.Uint64
+	readsHeld    atomic.Uint64
+	readsBehind  atomic.Uint64
+	indexAsked   atomic.Uint64 // questions to masters, for reads with a greatest age
+	roomWaits    atomic.Uint64
+	sent         atomic.Uint64
+	alarms       atomic.Uint64 // timers set for replicas
 }
 
 // Counter is one figure for /metrics.
@@ -38,6 +43,11 @@ func (n *Node) Counters() []Counter {
 		count("bad_frames_total", "messages that failed their checks", n.counters.badFrames.Load()),
 		count("lease_reads_total", "reads answered under a lease", n.counters.leaseReads.Load()),
 		count("quorum_reads_total", "reads that asked the other members", n.counters.quorumReads.Load()),
+		count("session_reads_total", "reads of level session answered", n.counters.sessionReads.Load()),
+		count("stale_reads_total", "reads of level stale answered", n.counters.staleReads.Load()),
+		count("reads_held_total", "waits of session and stale reads for a newer state or the master's word", n.counters.readsHeld.Load()),
+		count("reads_behind_total", "session and stale reads refused because the state was too old", n.counters.readsBehind.Load()),
+		count("index_questions_total", "questions to masters how new a state must be", n.counters.indexAsked.Load()),
 		count("apply_waits_total", "times that a replica waited for room in its store", n.counters.roomWaits.Load()),
 		count("wal_appends_total", "writes taken by the log", w.Appends),
 		count("wal_records_total", "records taken by the log", w.Records),

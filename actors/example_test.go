@@ -63,7 +63,7 @@ func visit(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	res, err := node.Client().Read(ctx, "visits", home, home, client.Lease)
+	res, err := node.Client().Read(ctx, "visits", home, home, client.ReadOptions{})
 	if err != nil {
 		return err
 	}

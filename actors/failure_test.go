@@ -115,13 +115,13 @@ func TestReadPanics(t *testing.T) {
 	t.Parallel()
 	c, _ := fragileTable(t, 1)
 	n := c.any()
-	for _, level := range []client.Level{client.Lease, client.Quorum} {
-		_, err := n.Client().Read(t.Context(), "f", []byte("k"), []byte("panic"), level)
+	for level := client.Lease; level <= client.Stale; level++ {
+		_, err := n.Client().Read(t.Context(), "f", []byte("k"), []byte("panic"), client.ReadOptions{Level: level})
 		if partition.CodeOf(err) != partition.CodeInternal {
 			t.Errorf("level %s: %v, want internal", level, err)
 		}
 	}
-	res, err := n.Client().Read(t.Context(), "f", []byte("k"), []byte("spec"), client.Lease)
+	res, err := n.Client().Read(t.Context(), "f", []byte("k"), []byte("spec"), client.ReadOptions{})
 	if want := "f " + res.Group.String(); err != nil || string(res.Body) != want {
 		t.Errorf("the kind was made for %q, %v; want %q", res.Body, err, want)
 	}

@@ -17,6 +17,7 @@ import (
 const (
 	callControl = 1 // the control group
 	callReports = 2 // reports on replicas
+	callIndex   = 3 // the index that a master shows
 )
 
 // The first byte of the answer to a call.
@@ -87,6 +88,12 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return append([]byte{answerOK}, n.control.Serve(ctx, from, body[1:])...)
 	case callReports:
 		answer, err := n.serveReports(body[1:])
+		if err != nil {
+			return append([]byte{answerError}, err.Error()...)
+		}
+		return append([]byte{answerOK}, answer...)
+	case callIndex:
+		answer, err := n.serveIndex(ctx, body[1:])
 		if err != nil {
 			return append([]byte{answerError}, err.Error()...)
 		}

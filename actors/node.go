@@ -280,7 +280,7 @@ func (n *Node) openActors() error {
 	n.background.Go(n.tellSeat)
 	n.background.Go(n.rememberCatalog)
 	n.local, err = client.Open(n.ctx, client.Config{
-		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Logger: n.logger,
+		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Zone: n.cfg.Zone, Logger: n.logger,
 	})
 	return err
 }

@@ -109,7 +109,7 @@ func TestRequestsAreRefused(t *testing.T) {
 	_, noTable := n.Client().KV("u").Get(t.Context(), []byte("k"))
 	_, longKey := kv.Put(t.Context(), make([]byte, 1<<10+1), nil)
 	_, longValue := kv.Put(t.Context(), []byte("k"), make([]byte, 1<<20+1))
-	_, level := n.Client().Read(t.Context(), "t", []byte("k"), nil, client.Stale)
+	_, level := n.Client().Read(t.Context(), "t", []byte("k"), nil, client.ReadOptions{Level: client.Stale + 1})
 	_, noPartition := n.Partition(t.Context(), 4711)
 	for _, x := range []struct {
 		what string

@@ -194,6 +194,7 @@ func (a *replicaActor) stop(why *partition.Error) {
 		r.call.reply(client.ErrorResponse(partition.Errorf(partition.CodeUnavailable, "%s", why.Why)))
 	}
 	if a.state != nil {
+		a.state.held.close(partition.Errorf(partition.CodeUnavailable, "%s", why.Why))
 		a.state.store.Close()
 	}
 	a.reads, a.machine, a.state = nil, nil, nil

@@ -216,6 +216,7 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 		return fmt.Errorf("apply records %d to %d: %w", w.First, last, err)
 	}
 	a.applied = last
+	a.state.held.reached(last)
 	a.event(replica.Applied{Index: last})
 	a.serveReads()
 	return nil
@@ -267,6 +268,9 @@ func (s *openState) read(req *client.Request) (res *client.Response) {
 			res = client.ErrorResponse(partition.Errorf(partition.CodeInternal, "the partition kind failed in Read: %v", r))
 		}
 	}()
+	if req.Level == levelIndex {
+		return &client.Response{Index: s.held.index()}
+	}
 	body, index, err := s.query(req.Body)
 	if err == nil {
 		return &client.Response{Body: body, Index: index}

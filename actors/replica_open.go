@@ -134,7 +134,14 @@ func (n *Node) openStore(c *cell, generation uint32, newKind func() (partition.P
 	if err != nil {
 		return nil, fmt.Errorf("read the sessions of %s: %w", g, err)
 	}
-	return &openState{store: s, exec: exec, logger: n.logger}, nil
+	applied, err := v.Applied()
+	if err != nil {
+		return nil, fmt.Errorf("read the state of %s: %w", g, err)
+	}
+	return &openState{
+		store: s, exec: exec, logger: n.logger,
+		held: heldReads{now: n.now, spawn: n.background.Go, applied: applied},
+	}, nil
 }
 
 // restore puts together what the protocol continues from.

@@ -31,7 +31,9 @@ const bootBits = 24
 func (r *routeCache) update(nodes []cluster.Node) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	same := func(a, b cluster.Node) bool { return a.ID == b.ID && a.Link == b.Link && a.Boot == b.Boot }
+	same := func(a, b cluster.Node) bool {
+		return a.ID == b.ID && a.Link == b.Link && a.Boot == b.Boot && a.Zone == b.Zone
+	}
 	if !slices.EqualFunc(r.nodes, nodes, same) {
 		r.nodes, r.routes = nodes, nil
 	}
@@ -60,7 +62,7 @@ func makeRoutes(c *control.Catalog, nodes []cluster.Node) *client.Routes {
 	for _, n := range nodes {
 		if n.Link != "" && !known[n.ID] {
 			known[n.ID] = true
-			out.Nodes = append(out.Nodes, client.Node{ID: n.ID, Addr: n.Link})
+			out.Nodes = append(out.Nodes, client.Node{ID: n.ID, Addr: n.Link, Zone: n.Zone})
 		}
 	}
 	for _, t := range c.Tables() {
@@ -78,8 +80,12 @@ func makeRoutes(c *control.Catalog, nodes []cluster.Node) *client.Routes {
 func makePartition(g *control.Group, known map[partition.NodeID]bool) client.Partition {
 	p := client.Partition{Group: g.ID, Lo: g.Range.Lo, Hi: g.Range.Hi, RangeVersion: g.RangeVersion}
 	for _, m := range g.Membership.Members {
-		if m.Kind == partition.Full && known[m.Node] {
+		switch {
+		case m.Kind != partition.Full || !known[m.Node]:
+		case m.Eligible:
 			p.Members = append(p.Members, m.Node)
+		default:
+			p.Resting = append(p.Resting, m.Node)
 		}
 	}
 	if known[g.Master] {

@@ -102,7 +102,7 @@ func BenchmarkPropose256(b *testing.B) {
 func BenchmarkRead256(b *testing.B) {
 	c, key := loopback(b), []byte("key")
 	pipelined(b, func(done func(Result, error)) {
-		c.GoRead(context.Background(), "t", key, benchCommand, Lease, done)
+		c.GoRead(context.Background(), "t", key, benchCommand, ReadOptions{}, done)
 	})
 }
 

@@ -16,6 +16,10 @@ type Result struct {
 	Body  []byte            // the caller's to keep
 	Index partition.Index   // of the command's record, or what the read reflects
 	Group partition.GroupID // that answered
+	// Age is, if AgeKnown, how old the state at most is that a read shows: no
+	// write acknowledged longer ago is missing. 0 if the read is linearizable.
+	Age      time.Duration
+	AgeKnown bool
 }
 
 // call is one operation from its begin to its end, over all attempts:
@@ -39,6 +43,7 @@ type call struct {
 	group *group
 	// span, if set, must be in one partition as a whole.
 	span     *partition.KeyRange
+	opts     ReadOptions // of a read; a command uses Seen
 	deadline time.Time
 	size     int // counted into the client's bytes in flight
 	// done is called once, from any goroutine, with no lock held; or ended gets
@@ -68,6 +73,7 @@ type call struct {
 	tries     int              // back-offs
 	timeouts  int              // attempts that were not answered in time
 	searching bool             // in at.searching
+	round     round            // of a read that any replica may answer
 	last      error            // of the last attempt
 
 	todo todo
@@ -100,6 +106,9 @@ func (k *call) unlock() {
 			k.stop()
 		}
 		k.leave()
+		if t.err == nil {
+			k.opts.note(t.result)
+		}
 		if k.ended != nil {
 			k.ended <- outcome{t.result, t.err}
 		} else {
@@ -258,7 +267,7 @@ func (k *call) seated() bool {
 
 // transmit sends the request to a member of the group.
 func (k *call) transmit(rt *route, now time.Time) {
-	m := k.at.choose(k.routing, rt.members, now)
+	m := k.choose(rt, now)
 	if m == nil {
 		if len(rt.members) == 0 {
 			k.last = partition.Errorf(partition.CodeUnavailable, "partition %s has no member with an address", k.at.id)
@@ -316,8 +325,10 @@ func (k *call) answered(n uint32, r *Response) {
 }
 
 func (k *call) succeed(r *Response) {
-	k.todo.wake = append(k.todo.wake, k.at.learn(k.node)...)
-	k.todo.result = Result{Index: r.Index, Group: k.req.Group}
+	if !k.anywhere() {
+		k.todo.wake = append(k.todo.wake, k.at.learn(k.node)...)
+	}
+	k.todo.result = Result{Index: r.Index, Group: k.req.Group, Age: r.Age, AgeKnown: r.AgeKnown || k.req.Op == OpRead && !k.anywhere()}
 	if len(r.Body) > 0 {
 		k.todo.result.Body = bytes.Clone(r.Body)
 	}
@@ -357,6 +368,10 @@ func (k *call) uncertain(maybe bool) {
 // the cases; a new one ends the call.
 func (k *call) judge(e *partition.Error) {
 	k.last = e
+	if k.anywhere() {
+		k.judgeReplica(e)
+		return
+	}
 	switch e.Code {
 	case partition.CodeNotMaster, partition.CodeNewerEpoch:
 		k.c.cfg.Stats.Redirects.Add(1)
@@ -412,6 +427,10 @@ func (k *call) sessionExpired(e *partition.Error) {
 
 // next asks another member at once, unless all have just been asked.
 func (k *call) next() {
+	if k.anywhere() {
+		k.nextReplica()
+		return
+	}
 	rt := k.target()
 	if rt == nil || k.asked > len(rt.members) {
 		k.search()
@@ -426,6 +445,10 @@ const refreshEvery = 8
 
 // search backs off until a master is found.
 func (k *call) search() {
+	if k.anywhere() {
+		k.endRound()
+		return
+	}
 	k.tries++
 	k.asked = 0
 	if k.tries%refreshEvery == 0 {
@@ -493,6 +516,10 @@ func (k *call) expire(cause error) {
 	}
 	if k.maybe {
 		k.finish(fmt.Errorf("%w (%w)", unknown(k.last), cause))
+		return
+	}
+	if partition.CodeOf(k.last) == partition.CodeBehind {
+		k.finish(fmt.Errorf("%w (%w)", k.last, cause))
 		return
 	}
 	e := partition.Errorf(partition.CodeTimeout, "%s on table %q was not begun in time", k.req.Op, k.table)

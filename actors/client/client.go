@@ -101,12 +101,12 @@ func (c *Client) Close() {
 // Propose executes a command on the partition that holds the key, exactly once,
 // and returns its result.
 func (c *Client) Propose(ctx context.Context, table string, key, command []byte) (Result, error) {
-	return c.do(ctx, table, Request{Op: OpPropose, Key: key, Body: command}, nil)
+	return c.do(ctx, table, Request{Op: OpPropose, Key: key, Body: command}, ReadOptions{}, nil)
 }
 
 // Read answers a query from the partition that holds the key.
-func (c *Client) Read(ctx context.Context, table string, key, query []byte, level Level) (Result, error) {
-	return c.do(ctx, table, Request{Op: OpRead, Level: level, Key: key, Body: query}, nil)
+func (c *Client) Read(ctx context.Context, table string, key, query []byte, o ReadOptions) (Result, error) {
+	return c.do(ctx, table, o.into(Request{Op: OpRead, Key: key, Body: query}), o, nil)
 }
 
 // Go is Propose without waiting: done is called exactly once, possibly before
@@ -116,12 +116,12 @@ func (c *Client) Read(ctx context.Context, table string, key, query []byte, leve
 //
 // Key and command must not be changed before done is called.
 func (c *Client) Go(ctx context.Context, table string, key, command []byte, done func(Result, error)) {
-	c.start(ctx, table, Request{Op: OpPropose, Key: key, Body: command}, done)
+	c.start(ctx, table, Request{Op: OpPropose, Key: key, Body: command}, ReadOptions{}, done)
 }
 
 // GoRead is Read without waiting, as Go is Propose.
-func (c *Client) GoRead(ctx context.Context, table string, key, query []byte, level Level, done func(Result, error)) {
-	c.start(ctx, table, Request{Op: OpRead, Level: level, Key: key, Body: query}, done)
+func (c *Client) GoRead(ctx context.Context, table string, key, query []byte, o ReadOptions, done func(Result, error)) {
+	c.start(ctx, table, o.into(Request{Op: OpRead, Key: key, Body: query}), o, done)
 }
 
 // Routes returns the client's present routes, which must not be changed.
@@ -134,8 +134,11 @@ type outcome struct {
 
 // do runs one operation and waits for its end. If span is set, all of it must be
 // in the partition of the key.
-func (c *Client) do(ctx context.Context, table string, r Request, span *partition.KeyRange) (Result, error) {
+func (c *Client) do(ctx context.Context, table string, r Request, o ReadOptions, span *partition.KeyRange) (Result, error) {
 	k, err := c.newCall(ctx, table, r, nil)
+	if err == nil {
+		err = k.use(o)
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -164,8 +167,11 @@ func (c *Client) wait(ctx context.Context, k *call) (Result, error) {
 }
 
 // start runs one operation on its own.
-func (c *Client) start(ctx context.Context, table string, r Request, done func(Result, error)) {
+func (c *Client) start(ctx context.Context, table string, r Request, o ReadOptions, done func(Result, error)) {
 	k, err := c.newCall(ctx, table, r, done)
+	if err == nil {
+		err = k.use(o)
+	}
 	if err != nil {
 		done(Result{}, err)
 		return

@@ -60,12 +60,24 @@ func TestProposeAndRead(t *testing.T) {
 		if r := mustPropose(t, cl, "m", "two"); r.Group != 2 {
 			t.Errorf("key m in group %s", r.Group)
 		}
-		r, err := cl.Read(within(t, time.Second), "t", []byte("a"), []byte("q"), Lease)
+		r, err := cl.Read(within(t, time.Second), "t", []byte("a"), []byte("q"), ReadOptions{})
 		if err != nil || string(r.Body) != "read:q" {
 			t.Fatalf("read: %q, %v", r.Body, err)
 		}
-		if _, err = cl.Read(t.Context(), "t", []byte("a"), nil, Stale); !errors.Is(err, partition.ErrInvalid) {
-			t.Errorf("reserved level: %v", err)
+		for name, o := range map[string]ReadOptions{
+			"unknown level":          {Level: Stale + 1},
+			"token with lease":       {Token: r.Token()},
+			"index with session":     {Level: Session, MinIndex: 1},
+			"age with session":       {Level: Session, MaxAge: time.Second},
+			"age with quorum":        {Level: Quorum, MaxAge: time.Second},
+			"age before it was born": {Level: Stale, MaxAge: -1},
+		} {
+			if _, err = cl.Read(t.Context(), "t", []byte("a"), nil, o); !errors.Is(err, partition.ErrInvalid) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if n := cl.calls.Load(); n != 0 {
+			t.Errorf("%d operations in flight after refusals", n)
 		}
 		_, err = cl.Propose(t.Context(), "none", []byte("a"), nil)
 		wantCode(t, err, partition.CodeNoSuchTable)
@@ -378,7 +390,7 @@ func TestCancel(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		ctx, cancel = context.WithCancel(t.Context())
-		cl.GoRead(ctx, "t", []byte("a"), nil, Lease, func(_ Result, err error) { ended <- err })
+		cl.GoRead(ctx, "t", []byte("a"), nil, ReadOptions{}, func(_ Result, err error) { ended <- err })
 		cancel()
 		wantCode(t, <-ended, partition.CodeTimeout)
 		_, err = cl.Propose(ctx, "t", []byte("a"), nil)

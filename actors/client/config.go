@@ -24,6 +24,10 @@ type Config struct {
 	// Local, if its Backend is set, is the node whose process the client is in.
 	Local Local
 
+	// Zone is where the client is: of several replicas that may answer a read, one
+	// in this zone is asked first. A client inside a node asks its node first.
+	Zone string
+
 	// Logger gets lost connections and failed refreshes at debug level.
 	Logger *slog.Logger
 
@@ -63,6 +67,7 @@ type Stats struct {
 	Refreshes atomic.Uint64 // questions for the routes
 	Sessions  atomic.Uint64 // sessions opened
 	Unknown   atomic.Uint64 // operations that ended with CodeUnknown
+	Behind    atomic.Uint64 // answers of replicas that were too far behind for a read
 }
 
 // Local makes a client skip the socket for one node.

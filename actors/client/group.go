@@ -45,6 +45,7 @@ type wait struct {
 // member is a node that may serve a group, and the way to it.
 type member struct {
 	node partition.NodeID
+	zone string
 	peer peer
 }
 
@@ -66,6 +67,13 @@ func (g *group) choose(r *routing, members []member, now time.Time) *member {
 		}
 	}
 	return nil
+}
+
+// presumed returns who is taken for the master, "" if nobody.
+func (g *group) presumed() partition.NodeID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.master
 }
 
 // hint takes a redirect of node to master. What another call has learned

@@ -17,18 +17,34 @@ import (
 type KV struct {
 	c     *Client
 	table string
-	level Level
+	opts  ReadOptions
 }
 
 // KV returns the key-value table of that name, whose reads have level Lease.
 // Whether there is such a table is found out by its operations.
 func (c *Client) KV(table string) KV { return KV{c: c, table: table} }
 
-// At returns the same table with another level for its reads.
+// At returns the same table with another level for its reads. With level Session
+// it gets a Seen of its own if it has none: whoever uses this value or copies of
+// it reads what was written through them, and never an older state than before.
 func (t KV) At(l Level) KV {
-	t.level = l
+	t.opts.Level = l
+	return t.With(t.opts)
+}
+
+// With returns the same table with other options for its reads. Its writes note
+// what they wrote in Seen; level Session gets one as with At.
+func (t KV) With(o ReadOptions) KV {
+	if o.Level == Session && o.Seen == nil {
+		o.Seen = new(Seen)
+	}
+	t.opts = o
 	return t
 }
+
+// Seen is what the table's reads and writes note what they saw in, nil if they
+// do not.
+func (t KV) Seen() *Seen { return t.opts.Seen }
 
 // Get returns the value of a key. That the key is absent is not an error: see
 // Found in the answer.
@@ -37,7 +53,7 @@ func (t KV) Get(ctx context.Context, key []byte) (kv.GetAnswer, error) {
 	if err != nil {
 		return kv.GetAnswer{}, err
 	}
-	r, err := t.c.Read(ctx, t.table, key, q, t.level)
+	r, err := t.c.Read(ctx, t.table, key, q, t.opts)
 	if err != nil {
 		return kv.GetAnswer{}, err
 	}
@@ -110,8 +126,11 @@ func point(key []byte) partition.KeyRange {
 	return partition.KeyRange{Lo: key, Hi: append(bytes.Clone(key), 0)}
 }
 
+// writing are the options of a command: what it wrote is noted.
+func (t KV) writing() ReadOptions { return ReadOptions{Seen: t.opts.Seen} }
+
 func (t KV) propose(ctx context.Context, span partition.KeyRange, cmd []byte) (kv.Result, error) {
-	r, err := t.c.do(ctx, t.table, Request{Op: OpPropose, Key: span.Lo, Body: cmd}, &span)
+	r, err := t.c.do(ctx, t.table, Request{Op: OpPropose, Key: span.Lo, Body: cmd}, t.writing(), &span)
 	if err != nil {
 		return kv.Result{}, err
 	}
@@ -167,7 +186,7 @@ func (t KV) page(ctx context.Context, q kv.ScanQuery) (pairs []kv.Pair, next *kv
 		if err != nil {
 			return Result{}, err
 		}
-		return t.c.do(ctx, t.table, Request{Op: OpRead, Level: t.level, Key: part.Lo, Body: body}, &part)
+		return t.c.do(ctx, t.table, t.opts.into(Request{Op: OpRead, Key: part.Lo, Body: body}), t.opts, &part)
 	})
 	if err != nil {
 		return nil, nil, err
@@ -204,7 +223,7 @@ func (t KV) DeleteRange(ctx context.Context, r partition.KeyRange) error {
 			if err != nil {
 				return Result{}, err
 			}
-			return t.c.do(ctx, t.table, Request{Op: OpPropose, Key: part.Lo, Body: cmd}, &part)
+			return t.c.do(ctx, t.table, Request{Op: OpPropose, Key: part.Lo, Body: cmd}, t.writing(), &part)
 		})
 		if err == nil {
 			_, err = kv.ParseResult(a.Body)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"time"
 
 	"pando.dev/pando/partition"
 )
@@ -66,9 +67,11 @@ const (
 	// Quorum is linearizable without clocks; it costs one round between
 	// replicas.
 	Quorum Level = 1
-	// Session (not older than a token) has its number reserved.
+	// Session is not older than what the caller has seen (see Seen and Token).
+	// Any full replica answers, the master too; one that is behind is waited for.
 	Session Level = 2
-	// Stale (any replica) has its number reserved.
+	// Stale is an earlier state, of any full replica, which says how old it is:
+	// ReadOptions bounds that by an index and by an age.
 	Stale Level = 3
 )
 
@@ -87,6 +90,25 @@ func (l Level) String() string {
 	return fmt.Sprintf("level(%d)", uint8(l))
 }
 
+// ParseLevel reads a level as String prints it; "" is Lease.
+func ParseLevel(s string) (Level, error) {
+	for l := Lease; l <= Stale; l++ {
+		if s == l.String() {
+			return l, nil
+		}
+	}
+	if s == "" {
+		return Lease, nil
+	}
+	return 0, &partition.Error{
+		Code: partition.CodeInvalid, Why: fmt.Sprintf("read level %.40q is unknown", s),
+		Next: "use lease, quorum, session or stale",
+	}
+}
+
+// Anywhere reports whether any full replica may answer, not the master alone.
+func (l Level) Anywhere() bool { return l == Session || l == Stale }
+
 // Request is one question of a client to a node.
 type Request struct {
 	ID    uint64 // the client's, unique on its connection; comes back in the answer
@@ -98,6 +120,10 @@ type Request struct {
 	RangeVersion partition.RangeVersion
 	Session      partition.SessionID // of OpPropose
 	Seq          uint64              // the command's number in its session, from 1
+	// MinIndex is what the state must reflect at least, with Session and Stale.
+	MinIndex partition.Index
+	// MaxAge is how old the state may be, with Stale; 0: as old as it is.
+	MaxAge time.Duration
 	// TimeoutMS is for how long the client waits for this answer; 0: the server
 	// decides. A request that has not been begun by then may be dropped.
 	TimeoutMS uint32
@@ -118,6 +144,10 @@ type Response struct {
 	Why    string
 	Next   string
 	Master partition.NodeID
+	// Age is, if AgeKnown, how long ago at most the state that the read reflects
+	// was the newest: no write acknowledged before then is missing.
+	Age      time.Duration
+	AgeKnown bool
 }
 
 // Err returns the error that the response carries, or nil.
@@ -145,7 +175,10 @@ func ErrorResponse(err error) *Response {
 //	request:  version u8 | type u8=1 | op u8 | level u8 | timeout_ms u32 | id u64 | group u64 | range version u64 |
 //	          session group u64 | session index u64 | seq u64 | key length u32 | key | body
 //	response: version u8 | type u8=2 | code u16 | why length u16 | next length u16 | id u64 | index u64 |
-//	          master length u8 | reserved 3 | why | next | master | body
+//	          master length u8 | flags u8 | reserved 2 | age_us u64 if flagAge | why | next | master | body
+//
+// A read has no session. In its place it carries min index u64 | max_age_us u64 |
+// reserved u64.
 const (
 	prefixBytes         = 8
 	requestHeaderBytes  = 60
@@ -154,8 +187,11 @@ const (
 	typeRequest  = 1
 	typeResponse = 2
 
+	flagAge  = 1 << 0 // of a response
+	ageBytes = 8
+
 	maxRequestFrame  = requestHeaderBytes + MaxKeyBytes + MaxCommandBytes
-	maxResponseFrame = responseHeaderBytes + 2*MaxReasonBytes + partition.MaxNodeIDBytes + MaxAnswerBytes
+	maxResponseFrame = responseHeaderBytes + ageBytes + 2*MaxReasonBytes + partition.MaxNodeIDBytes + MaxAnswerBytes
 )
 
 // appendRequest encodes a request, which must be within the limits (see
@@ -170,9 +206,14 @@ func appendRequest(dst []byte, r *Request) []byte {
 	le.PutUint64(h[8:], r.ID)
 	le.PutUint64(h[16:], uint64(r.Group))
 	le.PutUint64(h[24:], uint64(r.RangeVersion))
-	le.PutUint64(h[32:], uint64(r.Session.Group))
-	le.PutUint64(h[40:], uint64(r.Session.Index))
-	le.PutUint64(h[48:], r.Seq)
+	if r.Op == OpRead {
+		le.PutUint64(h[32:], uint64(r.MinIndex))
+		le.PutUint64(h[40:], boundMicros(r.MaxAge))
+	} else {
+		le.PutUint64(h[32:], uint64(r.Session.Group))
+		le.PutUint64(h[40:], uint64(r.Session.Index))
+		le.PutUint64(h[48:], r.Seq)
+	}
 	le.PutUint32(h[56:], uint32(len(r.Key)))
 	dst = append(dst, head[:]...)
 	dst = append(dst, r.Key...)
@@ -200,7 +241,13 @@ func appendResponse(dst []byte, r *Response) []byte {
 	le.PutUint64(h[8:], r.ID)
 	le.PutUint64(h[16:], uint64(r.Index))
 	h[24] = byte(len(master))
+	if r.AgeKnown {
+		h[25] = flagAge
+	}
 	dst = append(dst, head[:]...)
+	if r.AgeKnown {
+		dst = le.AppendUint64(dst, uint64((r.Age+time.Microsecond-1)/time.Microsecond)) // never younger
+	}
 	dst = append(dst, why...)
 	dst = append(dst, next...)
 	dst = append(dst, master...)
@@ -269,10 +316,15 @@ func parseRequest(f []byte, r *Request) *partition.Error {
 	*r = Request{
 		Op: Op(b[2]), Level: Level(b[3]), TimeoutMS: le.Uint32(b[4:]), ID: le.Uint64(b[8:]),
 		Group: partition.GroupID(le.Uint64(b[16:])), RangeVersion: partition.RangeVersion(le.Uint64(b[24:])),
-		Session: partition.SessionID{Group: partition.GroupID(le.Uint64(b[32:])), Index: partition.Index(le.Uint64(b[40:]))},
-		Seq:     le.Uint64(b[48:]),
-		Key:     rest[:keyBytes:keyBytes], Body: rest[keyBytes:len(rest):len(rest)],
+		Key: rest[:keyBytes:keyBytes], Body: rest[keyBytes:len(rest):len(rest)],
 	}
+	if r.Op == OpRead {
+		r.MinIndex = partition.Index(le.Uint64(b[32:]))
+		r.MaxAge = microseconds(le.Uint64(b[40:]))
+		return nil
+	}
+	r.Session = partition.SessionID{Group: partition.GroupID(le.Uint64(b[32:])), Index: partition.Index(le.Uint64(b[40:]))}
+	r.Seq = le.Uint64(b[48:])
 	return nil
 }
 
@@ -285,14 +337,19 @@ func parseResponse(f []byte, r *Response) *partition.Error {
 	le := binary.LittleEndian
 	why, next, master := int(le.Uint16(b[4:])), int(le.Uint16(b[6:])), int(b[24])
 	rest := b[responseHeaderBytes:]
+	*r = Response{ID: le.Uint64(b[8:]), Code: partition.Code(le.Uint16(b[2:])), Index: partition.Index(le.Uint64(b[16:]))}
+	if b[25]&flagAge != 0 {
+		if len(rest) < ageBytes {
+			return partition.Errorf(partition.CodeCorrupt, "no age in a frame of %d bytes", len(b))
+		}
+		r.Age, r.AgeKnown = microseconds(le.Uint64(rest)), true
+		rest = rest[ageBytes:]
+	}
 	texts := why + next + master
 	if why > MaxReasonBytes || next > MaxReasonBytes || master > partition.MaxNodeIDBytes || texts > len(rest) {
 		return partition.Errorf(partition.CodeCorrupt, "texts of %d, %d and %d bytes in a frame of %d", why, next, master, len(b))
 	}
-	*r = Response{
-		ID: le.Uint64(b[8:]), Code: partition.Code(le.Uint16(b[2:])), Index: partition.Index(le.Uint64(b[16:])),
-		Body: rest[texts:len(rest):len(rest)],
-	}
+	r.Body = rest[texts:len(rest):len(rest)]
 	if texts > 0 {
 		s := string(rest[:texts])
 		r.Why, r.Next, r.Master = s[:why], s[why:why+next], partition.NodeID(s[why+next:])
@@ -319,15 +376,46 @@ func (r *Request) check() *partition.Error {
 	switch {
 	case r.Group == 0:
 		return partition.Errorf(partition.CodeInvalid, "%s without a group", r.Op)
-	case r.Op == OpRead && r.Level > Quorum:
-		return &partition.Error{
-			Code: partition.CodeInvalid, Why: fmt.Sprintf("read level %s is not supported", r.Level),
-			Next: "use lease or quorum",
-		}
+	case r.Op == OpRead:
+		return r.checkLevel()
 	case r.Op == OpPropose && (r.Session == partition.SessionID{}) != (r.Seq == 0):
 		return partition.Errorf(partition.CodeInvalid, "number %d in session %v", r.Seq, r.Session)
 	}
 	return nil
+}
+
+// checkLevel refuses a read whose bounds its level does not know: it would
+// promise what nobody keeps.
+func (r *Request) checkLevel() *partition.Error {
+	switch {
+	case r.Level > Stale:
+		return &partition.Error{
+			Code: partition.CodeInvalid, Why: fmt.Sprintf("read level %s is not supported", r.Level),
+			Next: "use lease, quorum, session or stale",
+		}
+	case r.MinIndex != 0 && !r.Level.Anywhere():
+		return partition.Errorf(partition.CodeInvalid, "a least index with level %s, which is never older", r.Level)
+	case r.MaxAge != 0 && r.Level != Stale:
+		return partition.Errorf(partition.CodeInvalid, "a greatest age with level %s, it goes with stale", r.Level)
+	case r.MaxAge < 0:
+		return partition.Errorf(partition.CodeInvalid, "a greatest age of %s", r.MaxAge)
+	}
+	return nil
+}
+
+// boundMicros is a greatest age in the wire's unit, which is never more, and 0
+// only if there is none.
+func boundMicros(d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+	return uint64(max(1, d/time.Microsecond))
+}
+
+// microseconds reads a length of time; one that is too long for a Duration is
+// the longest.
+func microseconds(n uint64) time.Duration {
+	return time.Duration(min(n, uint64(math.MaxInt64/time.Microsecond))) * time.Microsecond
 }
 
 // timeoutMS turns what is left of a wait into the wire's unit, rounding up, so

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -30,12 +31,12 @@ func sampleResponse() Response {
 func sampleRoutes() *Routes {
 	return &Routes{
 		Version: 3,
-		Nodes:   []Node{{"n1", "h1:1"}, {"n2", "h2:1"}, {"n3", ""}},
+		Nodes:   []Node{{"n1", "h1:1", "z1"}, {"n2", "h2:1", "z2"}, {"n3", "", ""}},
 		Tables: []Table{
 			{Name: "empty", Kind: "kv", Partitions: []Partition{}},
 			{Name: "t", Kind: "kv", Partitions: []Partition{
 				{Group: 1, Lo: []byte{}, Hi: []byte("m"), RangeVersion: 2, Members: []partition.NodeID{"n1", "n2"}, Master: "n2"},
-				{Group: 2, Lo: []byte("m"), Hi: []byte{}, RangeVersion: 1, Members: []partition.NodeID{"n3"}},
+				{Group: 2, Lo: []byte("m"), Hi: []byte{}, RangeVersion: 1, Members: []partition.NodeID{"n3"}, Resting: []partition.NodeID{"n1", "n2"}},
 			}},
 		},
 	}
@@ -54,6 +55,11 @@ func TestRequestRoundTrip(t *testing.T) {
 			Seq:     rapid.Uint64().Draw(t, "seq"), TimeoutMS: rapid.Uint32().Draw(t, "timeout"),
 			Key: bytesOf(t, 40, "key"), Body: bytesOf(t, 40, "body"),
 		}
+		if in.Op == OpRead || rapid.Bool().Draw(t, "read") { // a read has bounds where a command has its session
+			in.Op, in.Session, in.Seq = OpRead, partition.SessionID{}, 0
+			in.MinIndex = partition.Index(rapid.Uint64().Draw(t, "min"))
+			in.MaxAge = time.Duration(rapid.Uint32().Draw(t, "age")) * time.Microsecond
+		}
 		var out Request
 		if err := parseRequest(appendRequest(nil, &in), &out); err != nil {
 			t.Fatal(err)
@@ -70,6 +76,9 @@ func TestResponseRoundTrip(t *testing.T) {
 			ID: rapid.Uint64().Draw(t, "id"), Code: partition.Code(rapid.Uint16().Draw(t, "code")),
 			Index: partition.Index(rapid.Uint64().Draw(t, "index")), Body: bytesOf(t, 40, "body"),
 			Why: string(bytesOf(t, 40, "why")), Next: string(bytesOf(t, 40, "next")), Master: partition.NodeID(bytesOf(t, 40, "master")),
+		}
+		if in.AgeKnown = rapid.Bool().Draw(t, "known"); in.AgeKnown {
+			in.Age = time.Duration(rapid.Uint32().Draw(t, "age")) * time.Microsecond
 		}
 		var out Response
 		if err := parseResponse(appendResponse(nil, &in), &out); err != nil {
@@ -129,6 +138,8 @@ func TestRoutesRefused(t *testing.T) {
 			r.Tables[1].Partitions[0].Hi, r.Tables[1].Partitions[1].Lo = k, k
 		},
 		"many members": func(r *Routes) { r.Tables[1].Partitions[0].Members = make([]partition.NodeID, maxMembers+1) },
+		"long zone":    func(r *Routes) { r.Nodes[1].Zone = strings.Repeat("x", partition.MaxZoneBytes+1) },
+		"strange rest": func(r *Routes) { r.Tables[1].Partitions[0].Resting = []partition.NodeID{"n9"} },
 		"many nodes":   func(r *Routes) { r.Nodes = make([]Node, maxRouteNodes+1) },
 		"many tables":  func(r *Routes) { r.Tables = make([]Table, maxTables+1) },
 	} {

@@ -33,6 +33,8 @@ type route struct {
 	*Partition
 	group   *group
 	members []member // those with an address
+	// sites are all that have the state, with an address, nearest first.
+	sites []site
 }
 
 // holds reports whether all of a span that begins in the partition is in it.
@@ -313,7 +315,7 @@ func (c *Client) install(r *Routes) {
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
 		if p := c.wayLocked(n); p != nil {
-			next.nodes[n.ID] = &member{node: n.ID, peer: p}
+			next.nodes[n.ID] = &member{node: n.ID, zone: n.Zone, peer: p}
 		}
 	}
 	for i := range r.Tables {
@@ -357,6 +359,7 @@ func (c *Client) routeLocked(p *Partition, r *routing) route {
 			rt.members = append(rt.members, *x)
 		}
 	}
+	rt.sites = c.sitesOf(&rt, r)
 	return rt
 }
 

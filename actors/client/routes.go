@@ -43,6 +43,9 @@ type Partition struct {
 	RangeVersion partition.RangeVersion
 	// Members are the nodes that may serve the partition: its full voters.
 	Members []partition.NodeID
+	// Resting are further nodes with its state, in maintenance: none of them is
+	// or becomes master. They are asked for old states only, and last.
+	Resting []partition.NodeID
 	// Master is a hint: which of them probably is master, if known.
 	Master partition.NodeID
 }
@@ -54,6 +57,7 @@ func (p *Partition) Range() partition.KeyRange { return partition.KeyRange{Lo: p
 type Node struct {
 	ID   partition.NodeID
 	Addr string // as the client's Dial takes it
+	Zone string // "" if it has none
 }
 
 // Table returns the table of that name, or nil.
@@ -93,6 +97,7 @@ func AppendRoutes(dst []byte, r *Routes) ([]byte, error) {
 		number[n.ID] = uint64(i)
 		dst = appendText(dst, n.ID)
 		dst = appendText(dst, n.Addr)
+		dst = appendText(dst, n.Zone)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(r.Tables)))
 	for i := range r.Tables {
@@ -115,9 +120,11 @@ func appendPartition(dst []byte, p *Partition, number map[partition.NodeID]uint6
 	dst = binary.AppendUvarint(dst, uint64(p.RangeVersion))
 	dst = appendText(dst, p.Lo)
 	dst = appendText(dst, p.Hi)
-	dst = binary.AppendUvarint(dst, uint64(len(p.Members)))
-	for _, m := range p.Members {
-		dst = binary.AppendUvarint(dst, number[m])
+	for _, nodes := range [2][]partition.NodeID{p.Members, p.Resting} {
+		dst = binary.AppendUvarint(dst, uint64(len(nodes)))
+		for _, m := range nodes {
+			dst = binary.AppendUvarint(dst, number[m])
+		}
 	}
 	master := uint64(0)
 	if n, ok := number[p.Master]; ok && p.Master != "" {
@@ -139,17 +146,20 @@ func ParseRoutes(b []byte) (*Routes, error) {
 	}
 	d := routeDecoder{b: bytes.Clone(b)}
 	r := &Routes{Version: d.number()}
-	// The smallest node has two bytes, the smallest table three, the smallest
-	// partition six.
-	r.Nodes = make([]Node, d.count(maxRouteNodes, 2))
+	// The smallest node has three bytes, the smallest table three, the smallest
+	// partition seven.
+	r.Nodes = make([]Node, d.count(maxRouteNodes, 3))
 	for i := range r.Nodes {
-		r.Nodes[i] = Node{ID: partition.NodeID(d.text(partition.MaxNodeIDBytes)), Addr: string(d.text(maxAddrBytes))}
+		r.Nodes[i] = Node{
+			ID: partition.NodeID(d.text(partition.MaxNodeIDBytes)), Addr: string(d.text(maxAddrBytes)),
+			Zone: string(d.text(partition.MaxZoneBytes)),
+		}
 	}
 	r.Tables = make([]Table, d.count(maxTables, 3))
 	for i := range r.Tables {
 		t := &r.Tables[i]
 		t.Name, t.Kind = string(d.text(maxNameBytes)), string(d.text(maxNameBytes))
-		t.Partitions = make([]Partition, d.count(maxPartitions, 6))
+		t.Partitions = make([]Partition, d.count(maxPartitions, 7))
 		for j := range t.Partitions {
 			d.partition(&t.Partitions[j], r.Nodes)
 		}
@@ -214,13 +224,23 @@ func (d *routeDecoder) partition(p *Partition, nodes []Node) {
 	p.Group = partition.GroupID(d.number())
 	p.RangeVersion = partition.RangeVersion(d.number())
 	p.Lo, p.Hi = d.text(MaxKeyBytes), d.text(MaxKeyBytes)
-	p.Members = make([]partition.NodeID, d.count(maxMembers, 1))
-	for i := range p.Members {
-		p.Members[i] = d.node(d.number(), nodes)
-	}
+	p.Members, p.Resting = d.list(nodes), d.list(nodes)
 	if m := d.number(); m > 0 {
 		p.Master = d.node(m-1, nodes)
 	}
+}
+
+// list reads nodes; an empty one is nil.
+func (d *routeDecoder) list(nodes []Node) []partition.NodeID {
+	n := d.count(maxMembers, 1)
+	if n == 0 {
+		return nil
+	}
+	ids := make([]partition.NodeID, n)
+	for i := range ids {
+		ids[i] = d.node(d.number(), nodes)
+	}
+	return ids
 }
 
 func (d *routeDecoder) node(n uint64, nodes []Node) partition.NodeID {
@@ -241,8 +261,8 @@ func (r *Routes) validate() *partition.Error {
 	}
 	known := make(map[partition.NodeID]bool, len(r.Nodes))
 	for _, n := range r.Nodes {
-		if n.ID == "" || len(n.ID) > partition.MaxNodeIDBytes || len(n.Addr) > maxAddrBytes || known[n.ID] {
-			return bad("node %.80q at %.80q", n.ID, n.Addr)
+		if n.ID == "" || len(n.ID) > partition.MaxNodeIDBytes || len(n.Addr) > maxAddrBytes || len(n.Zone) > partition.MaxZoneBytes || known[n.ID] {
+			return bad("node %.80q at %.80q in zone %.80q", n.ID, n.Addr, n.Zone)
 		}
 		known[n.ID] = true
 	}
@@ -272,12 +292,14 @@ func (t *Table) validate(known map[partition.NodeID]bool) *partition.Error {
 		if p.Group == 0 || !follows || p.Range().Empty() || last != (len(p.Hi) == 0) || len(p.Lo) > MaxKeyBytes || len(p.Hi) > MaxKeyBytes {
 			return partition.Errorf(partition.CodeInvalid, "table %q: partition %s %.200s does not follow the one before", t.Name, p.Group, p.Range())
 		}
-		if len(p.Members) > maxMembers {
-			return partition.Errorf(partition.CodeInvalid, "partition %s has %d members, limit %d", p.Group, len(p.Members), maxMembers)
+		if n := len(p.Members) + len(p.Resting); n > maxMembers {
+			return partition.Errorf(partition.CodeInvalid, "partition %s has %d members, limit %d", p.Group, n, maxMembers)
 		}
-		for _, m := range p.Members {
-			if !known[m] {
-				return partition.Errorf(partition.CodeInvalid, "partition %s is on node %.80q, which has no address", p.Group, m)
+		for _, nodes := range [2][]partition.NodeID{p.Members, p.Resting} {
+			for _, m := range nodes {
+				if !known[m] {
+					return partition.Errorf(partition.CodeInvalid, "partition %s is on node %.80q, which has no address", p.Group, m)
+				}
 			}
 		}
 	}

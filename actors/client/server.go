@@ -229,7 +229,7 @@ func (x *exchange) reply(r *Response) {
 		x.s.cfg.Stats.SlowReaders.Add(1)
 		r = ErrorResponse(partition.Errorf(partition.CodeBusy, "more than %d bytes of answers wait to be fetched", x.s.cfg.MaxQueuedBytes))
 	}
-	x.s.answer(1, &Response{ID: x.ID, Code: r.Code, Index: r.Index, Body: r.Body, Why: r.Why, Next: r.Next, Master: r.Master})
+	x.s.answer(1, &Response{ID: x.ID, Code: r.Code, Index: r.Index, Body: r.Body, Why: r.Why, Next: r.Next, Master: r.Master, Age: r.Age, AgeKnown: r.AgeKnown})
 }
 
 func (s *server) overfull() bool {

@@ -178,7 +178,8 @@ func TestSenselessRequests(t *testing.T) {
 		"no group":        func(r *Request) { r.Group = 0 },
 		"operation":       func(r *Request) { r.Op = 99 },
 		"no operation":    func(r *Request) { r.Op = 0 },
-		"level":           func(r *Request) { r.Op, r.Level = OpRead, Stale },
+		"index by lease":  func(r *Request) { r.Op, r.Level, r.MinIndex = OpRead, Lease, 1 },
+		"age in session":  func(r *Request) { r.Op, r.Level, r.MaxAge = OpRead, Session, time.Second },
 		"unknown level":   func(r *Request) { r.Op, r.Level = OpRead, 77 },
 		"number only":     func(r *Request) { r.Session = partition.SessionID{} },
 		"session only":    func(r *Request) { r.Seq = 0 },
@@ -201,7 +202,7 @@ func TestSenselessRequests(t *testing.T) {
 	if got := s.next(t); got.Code != 0 || string(got.Body) != "command" {
 		t.Errorf("%+v", got)
 	}
-	if n := s.stats.Refused.Load(); n != 7 {
+	if n := s.stats.Refused.Load(); n != 8 {
 		t.Errorf("%d refused", n)
 	}
 }

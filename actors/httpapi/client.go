@@ -186,7 +186,7 @@ func (c *Client) do(ctx context.Context, q request, into any) (http.Header, erro
 // mayTryNext reports whether another node may be asked after err.
 func (c *Client) mayTryNext(q request, err error) bool {
 	switch partition.CodeOf(err) {
-	case partition.CodeUnavailable, partition.CodeClosed, partition.CodeNotMaster, partition.CodeBusy:
+	case partition.CodeUnavailable, partition.CodeClosed, partition.CodeNotMaster, partition.CodeBusy, partition.CodeBehind:
 		return true // nothing was done
 	case partition.CodeUnknown, partition.CodeTimeout:
 		return q.method == http.MethodGet

@@ -62,6 +62,8 @@ func nextFor(c partition.Code) string {
 		return "free disk space on the node; writes go on by themselves then"
 	case partition.CodeClosed:
 		return "ask another node"
+	case partition.CodeBehind:
+		return "try again, allow an older state, or read at level lease"
 	case partition.CodeInternal:
 		return "this is a fault of pando; the node's log has more"
 	}
@@ -102,7 +104,7 @@ func statusOf(c partition.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case partition.CodeBusy:
 		return http.StatusTooManyRequests
-	case partition.CodeNotMaster, partition.CodeWrongGroup, partition.CodeUnavailable, partition.CodeClosed, partition.CodeSessionExpired:
+	case partition.CodeNotMaster, partition.CodeWrongGroup, partition.CodeUnavailable, partition.CodeClosed, partition.CodeSessionExpired, partition.CodeBehind:
 		return http.StatusServiceUnavailable
 	case partition.CodeUnknown, partition.CodeTimeout:
 		return http.StatusGatewayTimeout
@@ -116,7 +118,7 @@ func statusOf(c partition.Code) int {
 func fail(w http.ResponseWriter, err error) {
 	p := ProblemOf(err)
 	code := codeByName(p.Code)
-	if code == partition.CodeBusy || code == partition.CodeUnavailable {
+	if code == partition.CodeBusy || code == partition.CodeUnavailable || code == partition.CodeBehind {
 		w.Header().Set("Retry-After", "1")
 	}
 	answer(w, statusOf(code), p)

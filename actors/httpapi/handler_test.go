@@ -189,6 +189,7 @@ func TestStatusOfEveryCode(t *testing.T) {
 		partition.CodeSessionExpired: 503, partition.CodeNoSpace: 507, partition.CodeInvalid: 400, partition.CodeClosed: 503,
 		partition.CodeRefused: 412, partition.CodeExists: 409, partition.CodeUnauthorized: 403, partition.CodeNewerFormat: 500,
 		partition.CodeNewerEpoch: 500, partition.CodeCorrupt: 500, partition.CodeTimeout: 504, partition.CodeNotFound: 404,
+		partition.CodeBehind: 503,
 	}
 	for code, status := range want {
 		tw := newTwin("t")
