@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -75,8 +76,11 @@ type PeerInfo struct {
 type Config struct {
 	Node partition.NodeID // required
 	Boot uint64           // required; counts the starts of the node
-	Zone string           // of the node; tables are placed by it
-	Dir  string           // required; the control group's own directory
+	// Start tells this process from every other one that claims the same boot
+	// (default: random). It is in memory only.
+	Start uint64
+	Zone  string // of the node; tables are placed by it
+	Dir   string // required; the control group's own directory
 	// Expect is the number of seats of a cluster that is to be founded. With 0
 	// this node never takes one. Once the control group exists it means
 	// nothing.
@@ -103,6 +107,10 @@ type Config struct {
 	// SnapshotThreshold is the number of log entries between two snapshots
 	// (default 8192), and so the bound of the log.
 	SnapshotThreshold uint64
+
+	// OnStale, if set, is called once if this process turns out to run on an old
+	// copy of the node's disk; see Control.Stale. It must not block.
+	OnStale func(error)
 
 	// Now is the node's monotonic clock (default: since Start).
 	Now    func() partition.Time
@@ -132,6 +140,9 @@ func (c Config) withDefaults() Config {
 	set(&c.CallTimeout, 200*time.Millisecond)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 8192
+	}
+	for c.Start == 0 {
+		c.Start = rand.Uint64()
 	}
 	if c.Joined == nil {
 		c.Joined = func() bool { return true }
@@ -170,6 +181,9 @@ type Status struct {
 	State   State
 	HasSeat bool
 	Why     string // what State waits for or suffers from; empty with Ready
+	// Stale is why this process may not act for its node, if it may not; see
+	// Control.Stale.
+	Stale *partition.Error
 }
 
 // LockRequest asks for the lock of one group.

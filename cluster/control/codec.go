@@ -25,36 +25,48 @@ const codecVersion = 1
 type kind uint8
 
 const (
-	// Commands of the replicated log.
-	kindLocks    kind = 1
-	kindSessions kind = 2
-	kindCreate   kind = 3
-	kindDrop     kind = 4
-	kindUpdate   kind = 5
+	// Commands of the replicated log. Those without a start are of programs
+	// before there was one; codec_old.go reads them.
+	kindLocksNoStart    kind = 1
+	kindSessionsNoStart kind = 2
+	kindCreate          kind = 3
+	kindDrop            kind = 4
+	kindUpdate          kind = 5
+	kindPermit          kind = 6
+	kindAlter           kind = 7
+	kindLocks           kind = 8
+	kindSessions        kind = 9
 
 	// The outer form of what Transport.Call carries.
 	kindRequest kind = 16
 	kindAnswer  kind = 17
 
 	// Bodies of requests and their answers.
-	kindAskSeat     kind = 32
-	kindAskRenew    kind = 33
-	kindAskLocks    kind = 34
-	kindAskCreate   kind = 35
-	kindAskDrop     kind = 36
-	kindAskUpdate   kind = 37
-	kindAskCatalog  kind = 38
-	kindSeatAnswer  kind = 48
-	kindRenewAnswer kind = 49
-	kindLockAnswer  kind = 50
-	kindTableAnswer kind = 51
-	kindEmptyAnswer kind = 52
+	// 33 and 34 asked for renewals and locks without a start.
+	kindAskSeat      kind = 32
+	kindAskCreate    kind = 35
+	kindAskDrop      kind = 36
+	kindAskUpdate    kind = 37
+	kindAskCatalog   kind = 38
+	kindAskPermit    kind = 39
+	kindAskPermits   kind = 40
+	kindAskAlter     kind = 41
+	kindAskRenew     kind = 42
+	kindAskLocks     kind = 43
+	kindSeatAnswer   kind = 48
+	kindRenewAnswer  kind = 49
+	kindLockAnswer   kind = 50
+	kindTableAnswer  kind = 51
+	kindEmptyAnswer  kind = 52
+	kindPermitAnswer kind = 53
 
 	// Parts of a snapshot; kindPage is also the answer to kindAskCatalog.
-	kindPage     kind = 64
-	kindHead     kind = 65
-	kindLockPage kind = 66
-	kindTail     kind = 67
+	kindPage       kind = 64
+	kindHead       kind = 65
+	kindLockPage   kind = 66
+	kindTail       kind = 67
+	kindPermitPage kind = 68
+	kindStartPage  kind = 69
 
 	// What a node remembers of seats.
 	kindSeatState kind = 80
@@ -108,6 +120,7 @@ func decode[T any](k kind, b []byte) (*T, error) {
 type locksBody struct {
 	Node    partition.NodeID // set by whoever received it, from the link
 	Boot    uint64
+	Start   uint64
 	Acquire []acquireItem
 	Release []releaseItem
 }
@@ -148,10 +161,63 @@ type sessionsBody struct {
 	Expire []sessionItem
 }
 
+// sessionItem is a session that begins or ends.
 type sessionItem struct {
-	Node    partition.NodeID
-	Boot    uint64
-	Expired bool // in snapshots only
+	Node  partition.NodeID
+	Boot  uint64
+	Start uint64 // 0 where it ends
+}
+
+// What is asked about a group's in-sync number.
+const (
+	actPermit  = 1
+	actRelease = 2
+	actDecree  = 3
+)
+
+// permitBody is both the request and the command.
+type permitBody struct {
+	Node    partition.NodeID // who asks; set by whoever received it, from the link
+	Act     uint8
+	Group   partition.GroupID
+	From    uint64
+	Holder  partition.NodeID
+	Replica partition.ReplicaID
+	Lock    uint64
+	Able    []partition.ReplicaID
+	Why     string
+}
+
+// permitItem is what is kept of a group's in-sync number, also in snapshots.
+type permitItem struct {
+	Group   partition.GroupID
+	Number  uint64
+	Holder  partition.NodeID // empty: nobody
+	Replica partition.ReplicaID
+	Able    []partition.ReplicaID
+	Decreed bool
+	Why     string
+}
+
+type askPermits struct {
+	Groups []partition.GroupID
+}
+
+// permitAnswer has one item per group asked for, and the holders of their locks.
+type permitAnswer struct {
+	Permits []permitItem
+	Locks   []holderItem
+}
+
+// alterBody changes what a table shall be.
+type alterBody struct {
+	Token    string
+	Name     string
+	Replicas int            // 0: as it is
+	Rule     partition.Rule // 0: as it is
+	Zones    uint8
+	// Nodes are those that seem alive, in a request; empty in the command.
+	Nodes []placeItem
 }
 
 // tableBody is the part of a new table that the client decides.
@@ -265,7 +331,8 @@ type answerBody struct {
 }
 
 type askRenew struct {
-	Boot uint64
+	Boot  uint64
+	Start uint64
 }
 
 type renewAnswer struct {
@@ -313,10 +380,16 @@ type seatState struct {
 type headBody struct {
 	NextGroup partition.GroupID
 	NextTable uint64
-	Sessions  []sessionItem
+	Sessions  []heldSession
 	Tokens    []tokenItem
 	Drops     []dropItem
 	Floor     uint64
+}
+
+type heldSession struct {
+	Node    partition.NodeID
+	Boot    uint64
+	Expired bool
 }
 
 type tokenItem struct {
@@ -334,6 +407,23 @@ type lockItem struct {
 
 type lockPage struct {
 	Locks []lockItem
+}
+
+// permitPage has some of the Of in-sync numbers of a snapshot.
+type permitPage struct {
+	Of      int
+	Permits []permitItem
+}
+
+// startPage has some of the Of starts of a snapshot's sessions.
+type startPage struct {
+	Of     int
+	Starts []startItem
+}
+
+type startItem struct {
+	Node  partition.NodeID
+	Start uint64
 }
 
 // tailBody ends a snapshot, so that a part of one is not taken for a whole.

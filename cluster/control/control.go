@@ -49,6 +49,8 @@ type Control struct {
 	// after this process had its session opened; 0 before that.
 	syncTo  atomic.Uint64
 	changed pulse.Pulse
+	// stale is set once, when the control group refuses this process; see Stale.
+	stale atomic.Pointer[partition.Error]
 
 	// mu guards what is below. It is never held over a call to another node; it
 	// is held over the small writes of the seats file.
@@ -152,6 +154,43 @@ func (c *Control) Synced() bool {
 	return to != 0 && c.Catalog().Version+1 >= to
 }
 
+// Admitted reports whether the control group has opened a session for this
+// process. Before that it is not known whether the process runs on an old copy
+// of the node's disk.
+func (c *Control) Admitted() bool { return c.syncTo.Load() != 0 }
+
+// Stale returns why this process may not act for its node, or nil: the control
+// group has seen another process of the node that was started later, or in the
+// same boot, so this one's disk was put back from a copy, or its directory was
+// copied. It may have forgotten promises and acknowledgements. That stays so for
+// the life of the process.
+//
+// The rule: a session carries the boot, which a start counts on the disk before
+// anything else, and a random number of the process. A higher boot than that of
+// the last session replaces it; the same boot with the same number is the same
+// process; anything else is stale.
+//
+// What it does not see: a copy that was taken in the very run that came last,
+// and put back when no other process was started since, has a higher boot as
+// any restart does. Of two processes on copies of one directory the one with
+// the lower boot is refused, which may be the one on the original. And until
+// the control group has answered for the first time (Admitted) nothing is known
+// at all.
+func (c *Control) Stale() error { return asNil(c.stale.Load()) }
+
+// noteStale looks for the control group's word that this process is stale.
+func (c *Control) noteStale(err error) {
+	var typed *partition.Error
+	if partition.CodeOf(err) != partition.CodeSessionExpired || !errors.As(err, &typed) || !c.stale.CompareAndSwap(nil, typed) {
+		return
+	}
+	c.cfg.Logger.Error("this process runs on an old copy of the node's disk", "err", typed)
+	c.changed.Fire()
+	if c.cfg.OnStale != nil {
+		c.cfg.OnStale(typed)
+	}
+}
+
 // Changed returns a channel that is closed when the catalog or the status
 // changes next. Take it first, then look, then wait.
 func (c *Control) Changed() <-chan struct{} { return c.changed.Next() }
@@ -172,7 +211,7 @@ func (c *Control) Hint(version uint64) {
 func (c *Control) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := Status{HasSeat: c.seats.mine(), State: WaitingForSeats, Why: c.seats.why}
+	st := Status{HasSeat: c.seats.mine(), State: WaitingForSeats, Why: c.seats.why, Stale: c.stale.Load()}
 	if !c.seats.exists() {
 		return st
 	}
@@ -374,7 +413,7 @@ func (c *Control) meetSeat(ctx context.Context) error {
 			continue
 		}
 		one, cancel := context.WithTimeout(ctx, c.cfg.CallTimeout)
-		a, err := c.callOnce(one, p.Node, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
+		a, err := c.callOnce(one, p.Node, kindAskRenew, &askRenew{Boot: c.cfg.Boot, Start: c.cfg.Start})
 		cancel()
 		if err != nil || a.Group == 0 {
 			continue
@@ -429,7 +468,7 @@ func (c *Control) renewLoop(ctx context.Context) {
 	var last State
 	for {
 		one, cancel := context.WithTimeout(ctx, c.cfg.SessionTTL/2)
-		a, err := c.ask(one, kindAskRenew, &askRenew{Boot: c.cfg.Boot})
+		a, err := c.ask(one, kindAskRenew, &askRenew{Boot: c.cfg.Boot, Start: c.cfg.Start})
 		cancel()
 		if err == nil {
 			// Whoever waits for Synced may have seen the catalog already, so that
@@ -438,7 +477,7 @@ func (c *Control) renewLoop(ctx context.Context) {
 				c.changed.Fire()
 			}
 			c.Hint(a.Catalog)
-		} else if !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
+		} else if c.noteStale(err); !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
 			c.cfg.Logger.Warn("session not renewed", "err", err)
 		}
 		// Time alone can change what is known of the leader.

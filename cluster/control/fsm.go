@@ -29,10 +29,11 @@ type fsm struct {
 
 // result is what Apply returns to the leader.
 type result struct {
-	locks *lockAnswer
-	table *tableAnswer
-	stale bool // prepared for an older state; prepare it again
-	err   *partition.Error
+	locks   *lockAnswer
+	table   *tableAnswer
+	permits *permitAnswer
+	stale   bool // prepared for an older state; prepare it again
+	err     *partition.Error
 }
 
 func newFSM(changed func(), fatal func(error)) *fsm {
@@ -81,40 +82,51 @@ func (s *state) apply(b []byte) (result, error) {
 	}
 	switch k {
 	case kindLocks:
-		c, err := decode[locksBody](k, b)
-		if err != nil {
-			return s.refuse(err)
-		}
-		a, refused := s.applyLocks(c)
-		return result{locks: a, err: refused}, nil
+		return execute(s, k, b, s.locked)
+	case kindLocksNoStart:
+		return execute(s, k, b, func(c *locksNoStart) result { return s.locked(c.now()) })
 	case kindSessions:
-		c, err := decode[sessionsBody](k, b)
-		if err != nil {
-			return s.refuse(err)
-		}
-		return result{err: s.applySessions(c)}, nil
+		return execute(s, k, b, func(c *sessionsBody) result { return result{err: s.applySessions(c)} })
+	case kindSessionsNoStart:
+		return execute(s, k, b, func(c *sessionsNoStart) result { return result{err: s.applySessions(c.now())} })
 	case kindCreate:
-		c, err := decode[createBody](k, b)
-		if err != nil {
-			return s.refuse(err)
-		}
-		a, stale, refused := s.applyCreate(c)
-		return result{table: a, stale: stale, err: refused}, nil
+		return execute(s, k, b, func(c *createBody) result {
+			a, stale, refused := s.applyCreate(c)
+			return result{table: a, stale: stale, err: refused}
+		})
 	case kindDrop:
-		c, err := decode[dropBody](k, b)
-		if err != nil {
-			return s.refuse(err)
-		}
-		a, refused := s.applyDrop(c)
-		return result{table: a, err: refused}, nil
+		return execute(s, k, b, func(c *dropBody) result {
+			a, refused := s.applyDrop(c)
+			return result{table: a, err: refused}
+		})
+	case kindAlter:
+		return execute(s, k, b, func(c *alterBody) result {
+			a, refused := s.applyAlter(c)
+			return result{table: a, err: refused}
+		})
+	case kindPermit:
+		return execute(s, k, b, func(c *permitBody) result {
+			a, refused := s.applyPermit(c)
+			return result{permits: a, err: refused}
+		})
 	case kindUpdate:
-		c, err := decode[updateBody](k, b)
-		if err != nil {
-			return s.refuse(err)
-		}
-		return result{err: s.applyUpdate(c)}, nil
+		return execute(s, k, b, func(c *updateBody) result { return result{err: s.applyUpdate(c)} })
 	}
 	return s.refuse(partition.Errorf(partition.CodeNewerFormat, "a control command of kind %d, unknown to this program", k))
+}
+
+// execute decodes a command and carries it out.
+func execute[T any](s *state, k kind, b []byte, f func(*T) result) (result, error) {
+	c, err := decode[T](k, b)
+	if err != nil {
+		return s.refuse(err)
+	}
+	return f(c), nil
+}
+
+func (s *state) locked(b *locksBody) result {
+	a, refused := s.applyLocks(b)
+	return result{locks: a, err: refused}
 }
 
 // refuse tells a damaged command, which every seat refuses alike, from a newer

@@ -17,7 +17,10 @@ func seeded(t testing.TB) *state {
 	create(t, s, "u", 1, nil, "a")
 	applied(t, s, kindLocks, locksOf("a", 1, acquireItem{Group: 1, Replica: 1}, acquireItem{Group: 2, Replica: 2, Above: 7}))
 	applied(t, s, kindDrop, &dropBody{Token: "drop", Name: "u"})
-	applied(t, s, kindSessions, &sessionsBody{Open: []sessionItem{{Node: "b", Boot: 3}}, Expire: []sessionItem{{Node: "a", Boot: 1}}})
+	permit := permitBody{Node: "a", Act: actPermit, Group: 2, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1, 2}}
+	applied(t, s, kindPermit, &permit)
+	applied(t, s, kindAlter, &alterBody{Token: "alter", Name: "t", Replicas: 3})
+	applied(t, s, kindSessions, &sessionsBody{Open: []sessionItem{{Node: "b", Boot: 3, Start: 77}}, Expire: []sessionItem{{Node: "a", Boot: 1}}})
 	return s
 }
 
@@ -30,7 +33,12 @@ func FuzzCommand(f *testing.F) {
 		kindSessions: &sessionsBody{Open: []sessionItem{{Node: "x", Boot: 9}}},
 		kindCreate:   &createBody{Table: tableBody{Token: "x", Name: "x", Kind: "kv", Replicas: 1, Rule: 1}, Nodes: []placeItem{{Node: "a"}}, First: s.nextGroup, Assign: []byte{0, 0}},
 		kindDrop:     &dropBody{Token: "y", Name: "t"},
-		kindUpdate:   &updateBody{Updates: []groupItem{updateOf(f, *g)}},
+		kindAlter:    &alterBody{Token: "z", Name: "t", Rule: partition.Zones, Zones: 2},
+		kindPermit:   &permitBody{Node: "a", Act: actPermit, Group: 1, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1}},
+
+		kindLocksNoStart:    &locksNoStart{Node: "a", Boot: 1, Acquire: []acquireNoStart{{Group: 1, Replica: 1}}},
+		kindSessionsNoStart: &sessionsNoStart{Open: []heldSession{{Node: "x", Boot: 9}}},
+		kindUpdate:          &updateBody{Updates: []groupItem{updateOf(f, *g)}},
 	} {
 		f.Add(command(f, k, body))
 	}
@@ -55,13 +63,16 @@ func FuzzSnapshot(f *testing.F) {
 			f.Fatal(err)
 		}
 		locks := x.lockItems()
-		f.Add(command(f, kindHead, x.head()), command(f, kindLockPage, &lockPage{Locks: locks}), command(f, kindPage, p),
+		starts, permits := x.startItems(), x.permitItems()
+		f.Add(command(f, kindHead, x.head()), command(f, kindStartPage, &startPage{Of: len(starts), Starts: starts}),
+			command(f, kindPermitPage, &permitPage{Of: len(permits), Permits: permits}),
+			command(f, kindLockPage, &lockPage{Locks: locks}), command(f, kindPage, p),
 			command(f, kindTail, &tailBody{Locks: len(locks), Tables: len(s.catalog.tables), Groups: len(s.catalog.groups)}))
 	}
-	f.Fuzz(func(t *testing.T, head, locks, page, tail []byte) {
+	f.Fuzz(func(t *testing.T, head, starts, permits, locks, page, tail []byte) {
 		var b []byte
 		// With the right checksums, so that what lies behind them is reached.
-		for _, part := range [][]byte{head, locks, page, tail} {
+		for _, part := range [][]byte{head, starts, permits, locks, page, tail} {
 			b = binary.LittleEndian.AppendUint32(b, uint32(len(part)))
 			b = append(binary.LittleEndian.AppendUint32(b, partition.Checksum(part)), part...)
 		}

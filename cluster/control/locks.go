@@ -153,7 +153,7 @@ func (c *Control) takeLocks() []*lockCall {
 
 // sendLocks asks for a batch until it is answered or every caller has gone.
 func (c *Control) sendLocks(ctx context.Context, batch []*lockCall) {
-	body := locksBody{Boot: c.cfg.Boot}
+	body := locksBody{Boot: c.cfg.Boot, Start: c.cfg.Start}
 	for _, call := range batch {
 		body.Acquire = append(body.Acquire, call.acquire...)
 		body.Release = append(body.Release, call.release...)
@@ -170,6 +170,7 @@ func (c *Control) sendLocks(ctx context.Context, batch []*lockCall) {
 	if err == nil && len(a.Grants) != len(body.Acquire) {
 		err = partition.Errorf(partition.CodeUnknown, "%d grants for %d locks", len(a.Grants), len(body.Acquire))
 	}
+	c.noteStale(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := 0

@@ -130,14 +130,11 @@ func (s *seat) leads() bool { return s.raft.State() == raft.Leader }
 
 // renew notes a sign of life and reports whether the node's session has to be
 // opened by a command.
-func (s *seat) renew(node partition.NodeID, boot uint64) (open bool, err *partition.Error) {
+func (s *seat) renew(node partition.NodeID, boot, start uint64) (open bool, err *partition.Error) {
 	s.fsm.look(func(st *state) {
 		x, ok := st.sessions[node]
-		if ok && x.boot > boot {
-			err = partition.Errorf(partition.CodeSessionExpired, "node %s was seen in boot %d, later than this boot %d", node, x.boot, boot)
-			err.Next = "if its disk was lost or put back from a copy, start it in an empty directory under another id; otherwise another process uses its id"
-		}
-		open = !ok || x.boot < boot || x.expired
+		err = x.stale(node, boot, start)
+		open = !ok || x.boot < boot || x.expired || x.start == 0 && start != 0
 	})
 	if err != nil {
 		return false, err

@@ -126,6 +126,28 @@ func (c *Control) serveLeader(ctx context.Context, s *seat, from partition.NodeI
 		}
 		r, failed := s.propose(ctx, kindDrop, ask)
 		return reply(kindTableAnswer, r.table, failed)
+	case kindAskAlter:
+		ask, err := decode[alterBody](kindAskAlter, b)
+		if err != nil {
+			return nil, asError(err)
+		}
+		done, failed := s.serveAlter(ctx, ask)
+		return reply(kindTableAnswer, done, failed)
+	case kindAskPermit:
+		ask, err := decode[permitBody](kindAskPermit, b)
+		if err != nil {
+			return nil, asError(err)
+		}
+		ask.Node = from
+		r, failed := s.propose(ctx, kindPermit, ask)
+		return reply(kindPermitAnswer, r.permits, failed)
+	case kindAskPermits:
+		ask, err := decode[askPermits](kindAskPermits, b)
+		if err != nil {
+			return nil, asError(err)
+		}
+		a, failed := s.servePermits(ask)
+		return reply(kindPermitAnswer, a, failed)
 	case kindAskUpdate:
 		ask, err := decode[updateBody](kindAskUpdate, b)
 		if err != nil {
@@ -175,12 +197,12 @@ func (c *Control) serveRenew(ctx context.Context, s *seat, from partition.NodeID
 	if err != nil {
 		return nil, asError(err)
 	}
-	open, failed := s.renew(from, ask.Boot)
+	open, failed := s.renew(from, ask.Boot, ask.Start)
 	if failed != nil {
 		return nil, failed
 	}
 	if open {
-		if _, failed := s.propose(ctx, kindSessions, &sessionsBody{Open: []sessionItem{{Node: from, Boot: ask.Boot}}}); failed != nil {
+		if _, failed := s.propose(ctx, kindSessions, &sessionsBody{Open: []sessionItem{{Node: from, Boot: ask.Boot, Start: ask.Start}}}); failed != nil {
 			return nil, failed
 		}
 	}
@@ -193,7 +215,7 @@ func (s *seat) serveLocks(ctx context.Context, from partition.NodeID, b []byte) 
 		return nil, asError(err)
 	}
 	ask.Node = from
-	if _, failed := s.renew(from, ask.Boot); failed != nil {
+	if _, failed := s.renew(from, ask.Boot, ask.Start); failed != nil {
 		return nil, failed
 	}
 	r, failed := s.propose(ctx, kindLocks, ask)

@@ -13,12 +13,16 @@ import (
 	"pando.dev/pando/partition"
 )
 
-// A snapshot is the state as a sequence of parts: head, locks, the catalog's
-// pages, tail. Each part has its length and checksum before it. What is read is
+// A snapshot is the state as a sequence of parts: head, starts, locks, in-sync
+// numbers, the catalog's pages, tail. Each part has its length and checksum before it. What is read is
 // untrusted: a snapshot counts only as a whole.
 
 // maxPartBytes bounds one part of a snapshot.
 const maxPartBytes = 1 << 20
+
+// permitsOfPage bounds the in-sync numbers of one part: with the longest names
+// and reasons they stay below maxPartBytes.
+const permitsOfPage = 1024
 
 // snapshot is a state that no longer changes.
 type snapshot struct {
@@ -27,13 +31,15 @@ type snapshot struct {
 	nextTable uint64
 	locks     map[partition.GroupID]lock
 	sessions  map[partition.NodeID]session
+	permits   map[partition.GroupID]permit
 	tokens    []tokenItem
 }
 
 func (s *state) snapshot() *snapshot {
 	return &snapshot{
 		catalog: s.catalog, nextGroup: s.nextGroup, nextTable: s.nextTable,
-		locks: maps.Clone(s.locks), sessions: maps.Clone(s.sessions), tokens: slices.Clone(s.tokens),
+		locks: maps.Clone(s.locks), sessions: maps.Clone(s.sessions),
+		permits: maps.Clone(s.permits), tokens: slices.Clone(s.tokens),
 	}
 }
 
@@ -42,6 +48,18 @@ func (s *snapshot) write(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	if err := writePart(out, kindHead, s.head()); err != nil {
 		return err
+	}
+	starts := s.startItems()
+	for page := range slices.Chunk(starts, pageItems) {
+		if err := writePart(out, kindStartPage, &startPage{Of: len(starts), Starts: page}); err != nil {
+			return err
+		}
+	}
+	permits := s.permitItems()
+	for page := range slices.Chunk(permits, permitsOfPage) {
+		if err := writePart(out, kindPermitPage, &permitPage{Of: len(permits), Permits: page}); err != nil {
+			return err
+		}
 	}
 	locks := s.lockItems()
 	for page := range slices.Chunk(locks, pageItems) {
@@ -69,13 +87,33 @@ func (s *snapshot) write(w io.Writer) error {
 func (s *snapshot) head() *headBody {
 	h := &headBody{NextGroup: s.nextGroup, NextTable: s.nextTable, Tokens: s.tokens, Floor: s.catalog.floor}
 	for node, x := range s.sessions {
-		h.Sessions = append(h.Sessions, sessionItem{Node: node, Boot: x.boot, Expired: x.expired})
+		h.Sessions = append(h.Sessions, heldSession{Node: node, Boot: x.boot, Expired: x.expired})
 	}
-	slices.SortFunc(h.Sessions, func(a, b sessionItem) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(h.Sessions, func(a, b heldSession) int { return cmp.Compare(a.Node, b.Node) })
 	for _, d := range s.catalog.drops {
 		h.Drops = append(h.Drops, dropItem{Version: d.version, Table: d.table})
 	}
 	return h
+}
+
+func (s *snapshot) startItems() []startItem {
+	var all []startItem
+	for node, x := range s.sessions {
+		if x.start != 0 {
+			all = append(all, startItem{Node: node, Start: x.start})
+		}
+	}
+	slices.SortFunc(all, func(a, b startItem) int { return cmp.Compare(a.Node, b.Node) })
+	return all
+}
+
+func (s *snapshot) permitItems() []permitItem {
+	all := make([]permitItem, 0, len(s.permits))
+	for g, p := range s.permits {
+		all = append(all, p.item(g))
+	}
+	slices.SortFunc(all, func(a, b permitItem) int { return cmp.Compare(a.Group, b.Group) })
+	return all
 }
 
 func (s *snapshot) lockItems() []lockItem {
@@ -153,6 +191,7 @@ func readState(from io.Reader) (*state, error) {
 // readParts reads everything behind the head.
 func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 	catalog := newAssembly(&Catalog{})
+	var starts, permits int // that there must be in the end
 	for {
 		b, err := readPart(r)
 		if err != nil {
@@ -163,11 +202,18 @@ func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 			return nil, err
 		}
 		switch k {
+		case kindStartPage:
+			starts, err = s.readStarts(b)
+		case kindPermitPage:
+			permits, err = s.readPermits(b)
 		case kindLockPage:
 			err = s.readLocks(b)
 		case kindPage:
 			err = catalog.read(b)
 		case kindTail:
+			if have := s.startCount(); have != starts || len(s.permits) != permits {
+				return nil, corrupt("%d of %d starts and %d of %d in-sync numbers", have, starts, len(s.permits), permits)
+			}
 			return s.readTail(r, b, catalog)
 		default:
 			err = corrupt("a part of kind %d", k)
@@ -199,6 +245,53 @@ func (a *assembly) read(b []byte) error {
 	return err
 }
 
+func (s *state) readStarts(b []byte) (of int, err error) {
+	page, err := decode[startPage](kindStartPage, b)
+	if err != nil {
+		return 0, err
+	}
+	for _, i := range page.Starts {
+		x, ok := s.sessions[i.Node]
+		if !ok || x.start != 0 || i.Start == 0 {
+			return 0, corrupt("the start of node %q is 0, there twice, or of no session", i.Node)
+		}
+		x.start = i.Start
+		s.sessions[i.Node] = x
+	}
+	return page.Of, nil
+}
+
+func (s *state) startCount() (n int) {
+	for _, x := range s.sessions {
+		if x.start != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *state) readPermits(b []byte) (of int, err error) {
+	page, err := decode[permitPage](kindPermitPage, b)
+	if err != nil {
+		return 0, err
+	}
+	for i := range page.Permits {
+		p, failed := permitOf(&page.Permits[i])
+		if failed != nil {
+			return 0, failed
+		}
+		g := page.Permits[i].Group
+		if _, ok := s.permits[g]; ok {
+			return 0, corrupt("the in-sync number of %s is there twice", g)
+		}
+		s.permits[g] = p
+	}
+	if len(s.permits) > MaxGroups {
+		return 0, corrupt("%d in-sync numbers, limit %d", len(s.permits), MaxGroups)
+	}
+	return page.Of, nil
+}
+
 func (s *state) readLocks(b []byte) error {
 	page, err := decode[lockPage](kindLockPage, b)
 	if err != nil {
@@ -222,7 +315,7 @@ func (s *state) putHead(h *headBody) error {
 		return corrupt("%d sessions, %d tokens, %d drops", len(h.Sessions), len(h.Tokens), len(h.Drops))
 	}
 	for _, x := range h.Sessions {
-		if err := s.openSession(x.Node, x.Boot); err != nil {
+		if err := s.openSession(x.Node, x.Boot, 0); err != nil {
 			return fmt.Errorf("control snapshot: %w", err)
 		}
 		s.sessions[x.Node] = session{boot: x.Boot, expired: x.Expired}
@@ -245,6 +338,11 @@ func (s *state) validate(tail *tailBody) error {
 	for _, g := range c.groups {
 		if g.ID >= s.nextGroup {
 			return corrupt("%s is there, the next is %s", g.ID, s.nextGroup)
+		}
+	}
+	for g := range s.permits {
+		if _, ok := c.Group(g); !ok {
+			return corrupt("the in-sync number of %s, which the catalog does not have", g)
 		}
 	}
 	for g := range s.locks {

@@ -19,6 +19,9 @@ type state struct {
 	// locks has an entry for each group of the catalog that was ever locked.
 	locks    map[partition.GroupID]lock
 	sessions map[partition.NodeID]session
+	// permits has an entry for each group of the catalog in which a replica ever
+	// went on alone.
+	permits map[partition.GroupID]permit
 	// tokens are the last finished catalog changes, the oldest first.
 	tokens []tokenItem
 }
@@ -37,6 +40,7 @@ type lock struct {
 // from a node that comes back in time.
 type session struct {
 	boot    uint64
+	start   uint64 // of the process; 0: not known
 	expired bool
 }
 
@@ -44,23 +48,43 @@ func newState() *state {
 	return &state{
 		catalog: &Catalog{}, nextGroup: 1, nextTable: 1,
 		locks: map[partition.GroupID]lock{}, sessions: map[partition.NodeID]session{},
+		permits: map[partition.GroupID]permit{},
 	}
 }
 
-// openSession notes that the node's process with this boot number lives. It
-// refuses an older process of the node, and more nodes than MaxSessions.
-func (s *state) openSession(node partition.NodeID, boot uint64) *partition.Error {
+// openSession notes that the node's process with this boot number and start
+// lives. It refuses a stale process of the node, and more nodes than
+// MaxSessions.
+func (s *state) openSession(node partition.NodeID, boot, start uint64) *partition.Error {
 	old, ok := s.sessions[node]
-	switch {
-	case node == "" || len(node) > partition.MaxNodeIDBytes || boot == 0:
+	if node == "" || len(node) > partition.MaxNodeIDBytes || boot == 0 {
 		return partition.Errorf(partition.CodeInvalid, "a session of node %q with boot %d", node, boot)
-	case ok && boot < old.boot:
-		return partition.Errorf(partition.CodeSessionExpired, "node %s has started again: boot %d, this is boot %d", node, old.boot, boot)
-	case !ok && len(s.sessions) >= MaxSessions && !s.evictSession():
+	}
+	if err := old.stale(node, boot, start); err != nil {
+		return err
+	}
+	if !ok && len(s.sessions) >= MaxSessions && !s.evictSession() {
 		return partition.Errorf(partition.CodeTooLarge, "%d nodes have sessions, limit %d", len(s.sessions), MaxSessions)
 	}
-	s.sessions[node] = session{boot: boot}
+	if boot == old.boot && start == 0 {
+		start = old.start
+	}
+	s.sessions[node] = session{boot: boot, start: start}
 	return nil
+}
+
+// stale refuses a process that was not started after the one of the session, on
+// the same disk. A start counts the boot on the disk before anything else, so a
+// lower boot, or the same boot by another start, means that the disk is an older
+// copy of what it was: put back, or copied for a second node.
+func (x *session) stale(node partition.NodeID, boot, start uint64) *partition.Error {
+	same := boot == x.boot && (x.start == 0 || start == x.start || start == 0)
+	if boot > x.boot || same {
+		return nil
+	}
+	e := partition.Errorf(partition.CodeSessionExpired, "another process of node %s has run in boot %d, this one is in boot %d: it runs on an older copy of the node's data directory, or was replaced by one that was started later", node, x.boot, boot)
+	e.Next = "if the disk was lost or put back from a copy, start the node in an empty directory under another id; if the directory was copied, stop all but one"
+	return e
 }
 
 // expireSession records the leader's judgement that the node has been silent
@@ -97,7 +121,7 @@ func (s *state) applyLocks(b *locksBody) (*lockAnswer, *partition.Error) {
 	if len(b.Acquire) > MaxLockBatch || len(b.Release) > MaxLockBatch {
 		return nil, partition.Errorf(partition.CodeTooLarge, "%d locks and %d releases in one request, limit %d", len(b.Acquire), len(b.Release), MaxLockBatch)
 	}
-	if err := s.openSession(b.Node, b.Boot); err != nil {
+	if err := s.openSession(b.Node, b.Boot, b.Start); err != nil {
 		return nil, err
 	}
 	for _, r := range b.Release {
@@ -116,6 +140,9 @@ func (s *state) acquire(node partition.NodeID, boot uint64, r acquireItem) grant
 	}
 	if r.Replica == 0 {
 		return grantItem{Error: toItem(partition.Errorf(partition.CodeInvalid, "replica 0 asks for the lock of %s", r.Group))}
+	}
+	if err := s.mayLock(r.Group, r.Replica); err != nil {
+		return grantItem{Holder: holderItem(s.locks[r.Group].holder), Error: toItem(err)}
 	}
 	l := s.locks[r.Group]
 	number := max(l.last, r.Above) + 1
@@ -146,7 +173,7 @@ func (s *state) applySessions(b *sessionsBody) (first *partition.Error) {
 		s.expireSession(x.Node, x.Boot)
 	}
 	for _, x := range b.Open {
-		if err := s.openSession(x.Node, x.Boot); err != nil && first == nil {
+		if err := s.openSession(x.Node, x.Boot, x.Start); err != nil && first == nil {
 			first = err
 		}
 	}
@@ -201,6 +228,33 @@ func (s *state) applyCreate(b *createBody) (*tableAnswer, bool, *partition.Error
 	return done, false, nil
 }
 
+// applyAlter changes what a table shall be. Who serves its groups brings them
+// there; nothing else changes here.
+func (s *state) applyAlter(b *alterBody) (*tableAnswer, *partition.Error) {
+	digest := digestOfAlter(b)
+	if done, ok, err := s.finished(b.Token, digest); ok {
+		return done, err
+	}
+	t, ok := s.catalog.Table(b.Name)
+	if !ok {
+		return nil, partition.Errorf(partition.CodeNoSuchTable, "there is no table %.64q", b.Name)
+	}
+	next := b.altered(t)
+	if err := checkSpec(next.Replicas, next.Policy); err != nil {
+		return nil, err
+	}
+	done := &tableAnswer{Table: t.ID, Version: t.Changed}
+	if next.Replicas != t.Replicas || next.Policy != t.Policy {
+		done.Version = s.catalog.Version + 1
+		next.Changed = done.Version
+		e := newEdit(s.catalog)
+		e.putTable(next)
+		s.catalog = e.apply(done.Version)
+	}
+	s.finish(b.Token, digest, done)
+	return done, nil
+}
+
 // applyDrop removes a table with its groups and their locks.
 func (s *state) applyDrop(b *dropBody) (*tableAnswer, *partition.Error) {
 	digest := partition.Checksum([]byte("drop\x00" + b.Name))
@@ -213,6 +267,7 @@ func (s *state) applyDrop(b *dropBody) (*tableAnswer, *partition.Error) {
 	}
 	for _, g := range s.catalog.Groups(b.Name) {
 		delete(s.locks, g.ID)
+		delete(s.permits, g.ID)
 	}
 	version := s.catalog.Version + 1
 	e := newEdit(s.catalog)

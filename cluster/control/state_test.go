@@ -13,8 +13,14 @@ import (
 	"pando.dev/pando/partition"
 )
 
+// failing is a test or a property.
+type failing interface {
+	Helper()
+	Fatal(...any)
+}
+
 // command encodes a body; the tests go through the same bytes as the log.
-func command(t testing.TB, k kind, body any) []byte {
+func command(t failing, k kind, body any) []byte {
 	t.Helper()
 	b, err := encode(k, body)
 	if err != nil {
@@ -23,7 +29,7 @@ func command(t testing.TB, k kind, body any) []byte {
 	return b
 }
 
-func applied(t testing.TB, s *state, k kind, body any) result {
+func applied(t failing, s *state, k kind, body any) result {
 	t.Helper()
 	r, err := s.apply(command(t, k, body))
 	if err != nil {
@@ -33,7 +39,7 @@ func applied(t testing.TB, s *state, k kind, body any) result {
 }
 
 // create makes a table of one or more groups on the given nodes.
-func create(t testing.TB, s *state, name string, rf int, splits [][]byte, nodes ...partition.NodeID) result {
+func create(t failing, s *state, name string, rf int, splits [][]byte, nodes ...partition.NodeID) result {
 	t.Helper()
 	ask := &askCreate{Table: tableBody{Token: "token-" + name, Name: name, Kind: "kv", Replicas: rf, Rule: partition.Majority, Splits: splits}}
 	for _, n := range nodes {
@@ -284,10 +290,18 @@ func drawCommand(t *rapid.T, s *state, n int) []byte {
 	token := fmt.Sprintf("token-%d", rapid.IntRange(0, n).Draw(t, "token"))
 	var k kind
 	var body any
-	switch rapid.IntRange(0, 9).Draw(t, "command") {
+	switch rapid.IntRange(0, 12).Draw(t, "command") {
+	case 10, 11:
+		p := drawPermit(t, s, nil)
+		k, body = kindPermit, &p
+	case 12:
+		k, body = kindAlter, &alterBody{
+			Token: token, Name: name, Replicas: rapid.IntRange(0, 4).Draw(t, "replicas"),
+			Rule: partition.Rule(rapid.IntRange(0, 3).Draw(t, "rule")), Zones: uint8(rapid.IntRange(0, 3).Draw(t, "zones")),
+		}
 	case 0:
 		k = kindSessions
-		body = &sessionsBody{Open: []sessionItem{{Node: node(), Boot: boot()}}, Expire: []sessionItem{{Node: node(), Boot: boot()}}}
+		body = &sessionsBody{Open: []sessionItem{{Node: node(), Boot: boot(), Start: rapid.Uint64Range(0, 2).Draw(t, "start")}}, Expire: []sessionItem{{Node: node(), Boot: boot()}}}
 	case 1:
 		ask := &askCreate{
 			Table: tableBody{Token: token, Name: name, Kind: "kv", Replicas: 2, Rule: partition.Majority, Splits: [][]byte{[]byte("m")}},
@@ -398,6 +412,9 @@ func answerText(r result) string {
 	if r.table != nil {
 		s += fmt.Sprint(" ", *r.table)
 	}
+	if r.permits != nil {
+		s += fmt.Sprint(" ", *r.permits)
+	}
 	return s
 }
 
@@ -417,6 +434,11 @@ func checkGrowth(t *rapid.T, before *snapshot, s *state, last map[partition.Grou
 	for _, g := range before.catalog.groups {
 		if _, ok := s.catalog.Group(g.ID); !ok {
 			dropped[g.ID] = true
+		}
+	}
+	for g, p := range s.permits {
+		if was := before.permits[g]; p.number < was.number || p.number > was.number+1 {
+			t.Fatalf("in-sync number %d of %s follows %d", p.number, g, was.number)
 		}
 	}
 	for g, l := range s.locks {
@@ -511,15 +533,15 @@ func TestOldCopyGetsTheWholeCatalog(t *testing.T) {
 func TestSessionLimit(t *testing.T) {
 	s := newState()
 	for i := range MaxSessions {
-		if err := s.openSession(partition.NodeID(fmt.Sprintf("n%04d", i)), 1); err != nil {
+		if err := s.openSession(partition.NodeID(fmt.Sprintf("n%04d", i)), 1, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.openSession("new", 1); !errors.Is(err, partition.ErrTooLarge) {
+	if err := s.openSession("new", 1, 7); !errors.Is(err, partition.ErrTooLarge) {
 		t.Fatal(err)
 	}
 	s.expireSession("n0007", 1)
-	if err := s.openSession("new", 1); err != nil {
+	if err := s.openSession("new", 1, 7); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := s.sessions["n0007"]; ok || len(s.sessions) != MaxSessions {
@@ -533,14 +555,14 @@ func TestUnknownCommands(t *testing.T) {
 	s := newState()
 	create(t, s, "t", 1, nil, "a")
 	image := bytesOf(t, s)
-	for what, b := range map[string][]byte{"newer version": {codecVersion + 1, 1, 0x90}, "newer kind": {codecVersion, 9, 0x90}} {
+	for what, b := range map[string][]byte{"newer version": {codecVersion + 1, 1, 0x90}, "newer kind": {codecVersion, 15, 0x90}} {
 		if _, err := s.apply(b); !errors.Is(err, partition.ErrNewerFormat) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	for what, b := range map[string][]byte{
-		"empty": {}, "no body": {codecVersion, 1}, "bomb": {codecVersion, 1, 0xdd, 0x7f, 0xff, 0xff, 0xff},
-		"wrong shape": {codecVersion, 1, 0x91, 0x01}, "version 0": {0, 1, 0x90},
+		"empty": {}, "no body": {codecVersion, 8}, "bomb": {codecVersion, 8, 0xdd, 0x7f, 0xff, 0xff, 0xff},
+		"wrong shape": {codecVersion, 8, 0x91, 0x01}, "version 0": {0, 1, 0x90},
 	} {
 		r, err := s.apply(b)
 		if err != nil || r.err == nil {

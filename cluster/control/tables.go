@@ -78,6 +78,10 @@ func prepareCreate(ask *askCreate, first partition.GroupID) (*createBody, error)
 	if err := validateTable(&ask.Table); err != nil {
 		return nil, err
 	}
+	policy := partition.Policy{Rule: ask.Table.Rule, Zones: ask.Table.Zones}
+	if err := checkNodes(ask.Table.Replicas, policy, ask.Nodes); err != nil {
+		return nil, err
+	}
 	if len(ask.Nodes) > MaxPlacementNodes {
 		return nil, partition.Errorf(partition.CodeTooLarge, "%d nodes to place a table on, limit %d", len(ask.Nodes), MaxPlacementNodes)
 	}
@@ -96,6 +100,11 @@ func prepareCreate(ask *askCreate, first partition.GroupID) (*createBody, error)
 		for _, id := range chosen {
 			b.Assign = binary.BigEndian.AppendUint16(b.Assign, index[id])
 		}
+	}
+	// The first group stands for all: each has a node of as many zones as there
+	// can be, so what one of them can commit, and fail over to, all can.
+	if _, err := memberships(b, policy, 0); err != nil {
+		return nil, err
 	}
 	return b, nil
 }
