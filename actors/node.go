@@ -40,6 +40,7 @@ type Node struct {
 	start  time.Time
 
 	identity   *cluster.Identity
+	suspects   *suspects
 	log        *wal.Log
 	engine     *store.Engine
 	system     *actor.ActorSystem
@@ -62,6 +63,8 @@ type Node struct {
 	linkDown     chan struct{} // a link broke; see watchNeighbours
 
 	supervisor *actor.PID
+	replicas   atomic.Pointer[actor.PID]
+	copier     *copies.Copier
 
 	// members is who gossip said is there, at the last reconciliation.
 	members atomic.Pointer[[]cluster.Node]
@@ -108,6 +111,9 @@ func (n *Node) openDisk() error {
 	}
 	n.identity = id
 	n.logger = n.cfg.Logger.With("node", id.Node)
+	if n.suspects, err = openSuspects(n.cfg.Dir); err != nil {
+		return err
+	}
 	log, found, err := wal.Open(wal.OS{}, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
 		Node: id.Node, Incarnation: id.Boot, SegmentBytes: n.cfg.WALSegmentBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
 		DiskFree: n.cfg.diskFree,
@@ -219,7 +225,7 @@ func (n *Node) openLeases() error {
 		if !ok {
 			continue
 		}
-		if sum.Damage != nil {
+		if sum.Damage != nil || n.suspects.has(g, hard.Replica) {
 			if !n.distrust(g) {
 				n.logger.Error("no leases are granted before the damaged replica is replaced", "group", g)
 				return nil

@@ -89,16 +89,7 @@ func writeCatalog(path string, group uint64, cat *control.Catalog) error {
 		b = append(le.AppendUint32(b, uint32(len(p))), p...)
 	}
 	le.PutUint32(b[len(catalogMagic):], partition.Checksum(b[body:]))
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", tmp, err)
-	}
-	return os.Rename(tmp, path)
+	return writeFile(path, b)
 }
 
 func readCatalog(path string) (group uint64, cat *control.Catalog, err error) {

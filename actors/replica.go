@@ -66,10 +66,24 @@ type (
 // envelopeBytes is room enough for what AppendCommand puts before a command.
 const envelopeBytes = 64
 
-// call is a request that waits for the machine's Reply.
+// call is a request that waits for the machine's Reply: a client's, or one to
+// change the group, which has only done.
 type call struct {
 	req   *client.Request
 	reply func(*client.Response)
+	done  func(partition.Index, error)
+}
+
+// refuse answers the caller. A read has done nothing in any case.
+func (c *call) refuse(why *partition.Error) {
+	switch {
+	case c.done != nil:
+		c.done(0, why)
+	case c.req.Op == client.OpRead && why.Code == partition.CodeUnknown:
+		c.reply(client.ErrorResponse(partition.Errorf(partition.CodeUnavailable, "%s", why.Why)))
+	default:
+		c.reply(client.ErrorResponse(why))
+	}
 }
 
 // replicaActor hosts the protocol machine of one replica: it turns what arrives
@@ -101,8 +115,10 @@ type replicaActor struct {
 	// under way.
 	unwritten []*replica.Persist
 	unapplied []*replica.Apply
-	retrying  bool           // a retry for unwritten is on its way
-	toldOf    partition.Time // when a refused message was logged last
+	retrying  bool            // a retry for unwritten is on its way
+	wanted    partition.Index // what keepLog told the log last
+	letGo     partition.Index // as above, of a replica without state
+	toldOf    partition.Time  // when a refused message was logged last
 }
 
 type waitingRead struct {
@@ -148,11 +164,17 @@ func (a *replicaActor) receive(ctx actor.Context) {
 }
 
 func (a *replicaActor) start() {
+	a.begin()
+	a.load()
+}
+
+// begin begins a new incarnation.
+func (a *replicaActor) begin() {
 	a.incarnation = a.node.incarnations.Add(1)
 	a.calls = make(map[uint64]call)
 	a.results = make(map[uint64]replica.Result)
-	a.driver.do, a.driver.refused = a.do, a.refused
-	a.load()
+	a.driver = driver[replica.Event, replica.Work]{do: a.do, refused: a.refused}
+	a.proposals, a.unwritten, a.unapplied, a.retrying = nil, nil, nil, false
 }
 
 // load reads what the replica continues from, once its table is known.
@@ -183,15 +205,11 @@ func (a *replicaActor) stop(why *partition.Error) {
 	a.cell.state.Store(nil)
 	a.cell.stalled.Store(nil)
 	for id, c := range a.calls {
-		e := why
-		if c.req.Op == client.OpRead {
-			e = partition.Errorf(partition.CodeUnavailable, "%s", why.Why)
-		}
-		c.reply(client.ErrorResponse(e))
+		c.refuse(why)
 		delete(a.calls, id)
 	}
 	for _, r := range a.reads {
-		r.call.reply(client.ErrorResponse(partition.Errorf(partition.CodeUnavailable, "%s", why.Why)))
+		r.call.refuse(why)
 	}
 	if a.state != nil {
 		a.state.held.close(partition.Errorf(partition.CodeUnavailable, "%s", why.Why))
@@ -222,6 +240,8 @@ func refuseItem(item any, why *partition.Error) {
 		m.reply(client.ErrorResponse(why))
 	case *indexedRead:
 		m.reply(client.ErrorResponse(why))
+	default:
+		refuseChange(item, why)
 	}
 }
 
@@ -234,6 +254,11 @@ func (a *replicaActor) take(item any) {
 	case tableKnown:
 		a.load()
 		return
+	case *install:
+		a.install(m)
+		return
+	case *silenced:
+		panic(m.why)
 	}
 	if a.machine == nil {
 		refuseItem(item, partition.Errorf(partition.CodeUnavailable, "group %s is being opened on this node", a.cell.group))
@@ -244,7 +269,9 @@ func (a *replicaActor) take(item any) {
 		a.propose(m)
 		return
 	case *indexedRead:
-		a.event(replica.ReadIndex{ID: a.remember(call(*m))})
+		a.event(replica.ReadIndex{ID: a.remember(call{req: m.req, reply: m.reply})})
+	case *configure, *transferMaster, *recoverGroup:
+		a.change(m)
 	case *received:
 		if a.genuine(m) {
 			a.event(replica.Received{From: m.from, Node: m.node, Boot: m.boot, Message: m.msg})
@@ -310,7 +337,7 @@ func (a *replicaActor) propose(m *proposal) {
 	} else {
 		p.Payload = replica.AppendCommand(make([]byte, 0, len(m.req.Body)+envelopeBytes), m.req.Session, m.req.Seq, m.req.Body)
 	}
-	p.ID = a.remember(call(*m))
+	p.ID = a.remember(call{req: m.req, reply: m.reply})
 	a.proposals = append(a.proposals, p)
 }
 
@@ -347,6 +374,7 @@ func (a *replicaActor) turn() {
 	}
 	st := a.machine.Status()
 	a.cell.status.Store(&st)
+	a.keepLog(&st)
 }
 
 // open builds the machine from what was read, or fails the actor. What passes by
@@ -373,7 +401,7 @@ func (a *replicaActor) open(m *opened) {
 	machine, err := replica.New(replica.Config{
 		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.neighbours,
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-		Lease: a.node.cfg.Lease, Trace: a.node.trace,
+		Lease: a.node.cfg.Lease, Trace: a.node.trace, LogOnly: l.state == nil,
 	}, l.restored)
 	if err != nil {
 		panic(fmt.Errorf("start replica of %s: %w", a.cell.group, err))
@@ -381,8 +409,9 @@ func (a *replicaActor) open(m *opened) {
 	a.cell.ran.Store(true)
 	a.machine, a.driver.machine = machine, machine
 	a.replica, a.applied = l.self, l.restored.Applied
-	a.state = l.state
-	a.state.damaged = a.complete(replica.Tick{})
+	if a.state = l.state; a.state != nil {
+		a.state.damaged = a.complete(replica.Tick{})
+	}
 	a.cell.stalled.Store(nil)
 	a.cell.state.Store(l.state)
 	a.event(replica.Tick{})
@@ -419,6 +448,8 @@ func (a *replicaActor) do(w replica.Work) error {
 		a.node.locker.release(a.cell.group, a.replica, w.Number)
 	case *replica.Publish:
 		a.publish(w.View)
+	case *replica.Retire:
+		a.node.tellReplicas(&retired{group: a.cell.group, replica: a.replica})
 	default:
 		return fmt.Errorf("unknown work %T", w)
 	}
@@ -457,7 +488,9 @@ func (a *replicaActor) reply(w *replica.Reply) {
 	defer delete(a.results, w.ID)
 	switch {
 	case w.Err != nil:
-		c.reply(client.ErrorResponse(w.Err))
+		c.refuse(w.Err)
+	case c.done != nil:
+		c.done(w.Index, nil)
 	case c.req.Op == client.OpRead:
 		a.reads = append(a.reads, waitingRead{index: w.Index, call: c})
 		a.serveReads()

@@ -188,6 +188,11 @@ func (a *replicaActor) tryAgain() {
 // wait for. While the store has no room the records wait, and the replica takes
 // no new commands.
 func (a *replicaActor) apply(w *replica.Apply) error {
+	if a.state == nil { // it keeps only the log
+		a.applied = w.Last
+		a.event(replica.Applied{Index: w.Last})
+		return nil
+	}
 	if len(a.unapplied) > 0 {
 		a.unapplied = append(a.unapplied, w)
 		return nil

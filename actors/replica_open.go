@@ -21,7 +21,7 @@ const diskWait = time.Second
 type loaded struct {
 	self     partition.ReplicaID
 	restored replica.Restored
-	state    *openState
+	state    *openState // nil: the replica keeps only the log
 }
 
 // load opens a replica's state and reads what the log has of it. It blocks on
@@ -83,6 +83,16 @@ func (n *Node) loadNow(c *cell, t *control.Table) (*loaded, error) {
 			Why:  fmt.Sprintf("the log of %s on this node lost records that were on disk: %s", g, sum.Damage.Why),
 			Next: "the replica stays silent; its group goes on with the other members",
 		}
+	}
+	if n.suspects.has(g, sum.Replica) {
+		return nil, suspect(g, "its disk was not the one that this node wrote last")
+	}
+	if sum.Generation == noState {
+		restored, err := restore(sum, min(max(sum.Commit, sum.First-1), sum.Last))
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", g, err)
+		}
+		return &loaded{self: sum.Replica, restored: restored}, nil
 	}
 	factory, ok := n.cfg.Kinds[t.Kind]
 	if !ok {

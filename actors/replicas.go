@@ -59,6 +59,7 @@ type replicasActor struct {
 	self     *actor.PID
 	creating map[partition.GroupID]bool
 	leaving  map[partition.GroupID]*leaving
+	bringing map[partition.GroupID]*bringing
 	again    bool // it was restarted, so replicas have run before
 }
 
@@ -86,6 +87,7 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 		a.self = ctx.Self()
 		a.creating = make(map[partition.GroupID]bool)
 		a.leaving = make(map[partition.GroupID]*leaving)
+		a.bringing = make(map[partition.GroupID]*bringing)
 		for g := range a.node.log.Groups() {
 			a.start(ctx, g, false)
 		}
@@ -103,6 +105,14 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 		a.reconcile(ctx) // its table may be gone again
 	case *forgotten:
 		a.forgotten(m)
+	case *hostRequest:
+		m.done(a.bring(ctx, m.hosting))
+	case *copied:
+		a.copied(ctx, m)
+	case *brought:
+		a.brought(ctx, m)
+	case *retired:
+		a.retired(ctx, m)
 	case *actor.Terminated:
 		a.terminated(m.Who)
 	case *actor.Restarting:
@@ -145,6 +155,14 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 	for g, l := range a.leaving {
 		a.forget(g, l) // what was refused is tried again
 	}
+	for g, b := range a.bringing { // in no order: each on its own
+		if _, ok := cat.Group(g); !ok && whole {
+			b.cancel()
+			if b.err != nil {
+				delete(a.bringing, g)
+			}
+		}
+	}
 }
 
 // adopt gives a running replica its place in the catalog.
@@ -160,7 +178,7 @@ func (a *replicasActor) adopt(c *cell, cat *control.Catalog, g *control.Group) {
 // changed since it was made is not begun again from its first record: its
 // members bring a new replica up.
 func (a *replicasActor) create(g *control.Group) {
-	if a.creating[g.ID] || a.leaving[g.ID] != nil || g.Membership.Version != 1 {
+	if a.creating[g.ID] || a.leaving[g.ID] != nil || a.bringing[g.ID] != nil || g.Membership.Version != 1 {
 		return
 	}
 	a.creating[g.ID] = true
@@ -248,6 +266,9 @@ func (a *replicasActor) forgotten(m *forgotten) {
 		return
 	}
 	a.node.leases.Forget(m.group)
+	if err := a.node.suspects.strike(m.group); err != nil {
+		a.node.logger.Warn("dropped replica not struck off the list of suspects", "group", m.group, "err", err)
+	}
 	a.node.logger.Info("replica dropped", "group", m.group)
 	a.node.background.Go(func() {
 		if err := a.node.engine.Drop(m.group, m.generation); err != nil {
@@ -292,6 +313,7 @@ func (a *replicasActor) gaveUp(f mailbox.Failure) {
 		}
 		if errors.Is(err, partition.ErrCorrupt) {
 			a.node.distrust(c.group)
+			c.hopeless.Store(true)
 		}
 		c.broken.Store(&partition.Error{
 			Code: partition.CodeUnavailable,

@@ -50,6 +50,7 @@ func (s *supervisor) Receive(ctx actor.Context) {
 		s.spawn(ctx, "membership", func() actor.Actor { return members }, nil)
 		replicas := newReplicas(s.node)
 		pid := s.spawn(ctx, "replicas", func() actor.Actor { return replicas }, replicas.strategy)
+		s.node.replicas.Store(pid)
 		s.node.watch(s.node.control.Changed, pid, func(p *atomic.Bool) any { return catalogChanged{p} })
 		s.node.up.Store(true)
 	case *actor.Stopping:

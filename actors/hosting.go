@@ -1,0 +1,289 @@
+package actors
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"pando.dev/pando/actors/copies"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/wal"
+)
+
+const (
+	// noState is the generation of a replica that keeps only the log.
+	noState = math.MaxUint32
+	// generationBits leaves each replica of a group generations of its own, so
+	// that a new one never meets what is left of another on the same node.
+	generationBits = 12
+	// maxBringing bounds the replicas that are being brought up at once.
+	maxBringing = 64
+	// bringWait bounds one attempt to copy a state here. The next one goes on
+	// where this one has stopped.
+	bringWait = 10 * time.Minute
+)
+
+// hosting asks a node to hold a replica: a new one, or one whose next record no
+// log has any more. It comes from the node of the group's master, which says it
+// again until the replica follows. So it may be lost, repeated and old.
+//
+//	nothing here, or no state, or behind MinIndex -> copy the state, install, start
+//	log only, nothing here                        -> begin the log at Base, start
+//	an older replica of the group that is broken  -> drop it first
+//	it is here                                    -> nothing
+type hosting struct {
+	Group   partition.GroupID   `json:"group"`
+	Replica partition.ReplicaID `json:"replica"`
+	LogOnly bool                `json:"log_only,omitempty"`
+	Source  partition.NodeID    `json:"source,omitempty"` // where the state is copied from
+	// MinIndex is where the master's log begins: a replica whose log ends before
+	// needs a copy.
+	MinIndex partition.Index `json:"min_index,omitempty"`
+	// Base is where the log of a replica without state begins: every full voter
+	// has the records up to it. Configuration is the record of the configuration
+	// in force there.
+	Base          partition.Position `json:"base"`
+	BaseSum       uint32             `json:"base_sum,omitempty"`
+	Configuration []byte             `json:"configuration,omitempty"`
+}
+
+// bringing is a replica that is on its way here.
+type bringing struct {
+	hosting
+	cancel context.CancelFunc
+	err    error // why the last attempt failed; then nothing is under way
+	copy   *copies.Progress
+}
+
+type (
+	// hostRequest brings a hosting to the replicas actor; done is called once.
+	hostRequest struct {
+		hosting
+		done func(error)
+	}
+	// copied tells that a state was copied here, or why not.
+	copied struct {
+		*bringing
+		state *copies.Copy
+		err   error
+	}
+	// brought tells that a replica is installed, or why not.
+	brought struct {
+		*bringing
+		fresh bool // it has no actor yet
+		err   error
+	}
+	// retired says that nobody needs a removed replica any more.
+	retired struct {
+		group   partition.GroupID
+		replica partition.ReplicaID
+	}
+)
+
+// hostReplica brings a replica up on this node, or says how far that is: nil when
+// it is here, CodeBusy while it is on its way.
+func (n *Node) hostReplica(ctx context.Context, h hosting) error {
+	answer := make(chan error, 1)
+	if !n.tellReplicas(&hostRequest{hosting: h, done: func(err error) { answer <- err }}) {
+		return partition.Errorf(partition.CodeUnavailable, "node %s is starting", n.ID())
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("host a replica of %s: %w", h.Group, ctx.Err())
+	}
+}
+
+// tellReplicas sends a message to the actor that owns the replicas.
+func (n *Node) tellReplicas(m any) bool {
+	pid := n.replicas.Load()
+	if pid != nil {
+		n.system.Root.Send(pid, m)
+	}
+	return pid != nil
+}
+
+// serveHost answers another node's hosting.
+func (n *Node) serveHost(ctx context.Context, body []byte) error {
+	var h hosting
+	if err := json.Unmarshal(body, &h); err != nil || h.Group == 0 || h.Replica == 0 {
+		return partition.Errorf(partition.CodeInvalid, "a request to host a replica that cannot be read")
+	}
+	return n.hostReplica(ctx, h)
+}
+
+// bring takes the next step towards a hosted replica.
+func (a *replicasActor) bring(ctx actor.Context, h hosting) error {
+	g := h.Group
+	b := a.bringing[g]
+	switch {
+	case a.creating[g] || a.leaving[g] != nil:
+		return partition.Errorf(partition.CodeBusy, "a replica of %s is coming or going on node %s", g, a.node.ID())
+	case b != nil && b.err == nil && b.Replica == h.Replica:
+		return partition.Errorf(partition.CodeBusy, "the replica of %s is being brought up on node %s%s", g, a.node.ID(), b.progress())
+	case b != nil && b.err == nil && b.Replica > h.Replica:
+		return partition.Errorf(partition.CodeRefused, "a newer replica of %s is being brought up on node %s", g, a.node.ID())
+	case b != nil && b.err == nil:
+		b.cancel() // copied will tell when it has ended
+		return partition.Errorf(partition.CodeBusy, "an older replica of %s is being brought up on node %s", g, a.node.ID())
+	}
+	c := a.node.cells.get(g)
+	sum, here := a.node.log.Summary(g)
+	switch {
+	case !here && c == nil:
+		return a.begin(h, nil)
+	case sum.Replica > h.Replica:
+		return partition.Errorf(partition.CodeRefused, "node %s has a newer replica of %s", a.node.ID(), g)
+	case sum.Replica < h.Replica:
+		if c == nil || c.broken.Load() == nil {
+			return partition.Errorf(partition.CodeBusy, "node %s still has an older replica of %s, which its group may need", a.node.ID(), g)
+		}
+		a.drop(ctx, c) // it is silent for good, and the group goes on without it
+		return partition.Errorf(partition.CodeBusy, "the older replica of %s is being removed from node %s", g, a.node.ID())
+	case c == nil || c.broken.Load() != nil:
+		return partition.Errorf(partition.CodeUnavailable, "the replica of %s on node %s was given up", g, a.node.ID())
+	case h.LogOnly || sum.Generation != noState && sum.Last+1 >= h.MinIndex:
+		return nil
+	}
+	return a.begin(h, c)
+}
+
+// begin starts to bring up a replica; c is its cell if it is behind, or has no
+// state and shall have one.
+func (a *replicasActor) begin(h hosting, c *cell) error {
+	n := a.node
+	under := 0
+	for _, b := range a.bringing { // counted only
+		if b.err == nil {
+			under++
+		}
+	}
+	if under >= maxBringing {
+		return partition.Errorf(partition.CodeBusy, "node %s brings up %d replicas already", n.ID(), under)
+	}
+	var failed error
+	if b := a.bringing[h.Group]; b != nil {
+		failed = b.err
+	}
+	wait, cancel := context.WithTimeout(n.ctx, bringWait)
+	b := &bringing{hosting: h, cancel: cancel, copy: new(copies.Progress)}
+	a.bringing[h.Group] = b
+	system, self := n.system, a.self
+	if h.LogOnly {
+		done := func(err error) { system.Root.Send(self, &brought{bringing: b, fresh: true, err: err}) }
+		if err := n.beginLog(h, done); err != nil {
+			done(err)
+		}
+	} else {
+		n.background.Go(func() {
+			state, err := n.copier.Fetch(wait, copies.Request{Group: h.Group, From: h.Source, MinIndex: h.MinIndex, Progress: b.copy})
+			system.Root.Send(self, &copied{bringing: b, state: state, err: err})
+		})
+	}
+	n.logger.Info("replica is brought up", "group", h.Group, "replica", h.Replica, "log_only", h.LogOnly, "from", h.Source, "again", c != nil)
+	if failed != nil {
+		return partition.Errorf(partition.CodeBusy, "tried again: %v", failed)
+	}
+	return partition.Errorf(partition.CodeBusy, "the replica of %s is being brought up on node %s", h.Group, n.ID())
+}
+
+func (b *bringing) progress() string {
+	done, total := b.copy.Bytes()
+	if total == 0 {
+		return ""
+	}
+	return fmt.Sprintf(": %d of %d bytes are here", done, total)
+}
+
+// copied installs a state that has come. A replica that runs does so itself, for
+// nobody else may write to its part of the log.
+func (a *replicasActor) copied(ctx actor.Context, m *copied) {
+	if m.err != nil {
+		a.brought(ctx, &brought{bringing: m.bringing, err: m.err})
+		return
+	}
+	n, system, self := a.node, a.node.system, a.self
+	done := func(fresh bool) func(error) {
+		return func(err error) { system.Root.Send(self, &brought{bringing: m.bringing, fresh: fresh, err: err}) }
+	}
+	if c := n.cells.get(m.Group); c != nil {
+		system.Root.Send(c.pid, &install{hosting: m.hosting, state: m.state, done: done(false)})
+		return
+	}
+	n.background.Go(func() { done(true)(n.install(m.hosting, m.state)) })
+}
+
+// brought starts a replica that was installed.
+func (a *replicasActor) brought(ctx actor.Context, m *brought) {
+	m.cancel()
+	if m.err != nil {
+		if !errors.Is(m.err, context.Canceled) {
+			a.node.logger.Warn("replica not brought up", "group", m.Group, "replica", m.Replica, "err", m.err)
+		}
+		m.bringing.err = m.err
+		return
+	}
+	delete(a.bringing, m.Group)
+	a.node.logger.Info("replica brought up", "group", m.Group, "replica", m.Replica)
+	if m.fresh {
+		a.start(ctx, m.Group, true)
+	}
+}
+
+// retired drops a replica that its group does not need any more.
+func (a *replicasActor) retired(ctx actor.Context, m *retired) {
+	c := a.node.cells.get(m.group)
+	if sum, ok := a.node.log.Summary(m.group); c == nil || !ok || sum.Replica != m.replica {
+		return
+	}
+	a.node.logger.Info("replica has left its group", "group", m.group, "replica", m.replica)
+	a.drop(ctx, c)
+}
+
+// beginLog begins the log of a replica that keeps no state.
+func (n *Node) beginLog(h hosting, done func(error)) error {
+	return n.log.Append(wal.Write{
+		Group: h.Group, Replica: h.Replica, Promise: h.Base.Epoch,
+		Install: &wal.Install{Base: h.Base, BaseSum: h.BaseSum, Generation: noState, Configuration: h.Configuration},
+	}, done)
+}
+
+// install puts a copied state in the place of a replica's: the files first, then
+// the record in the log that makes them count. It blocks on the disk. What a
+// crash in between leaves is removed at the next start.
+func (n *Node) install(h hosting, s *copies.Copy) error {
+	generation := uint32(h.Replica) << generationBits
+	promise := s.Base.Epoch
+	if sum, ok := n.log.Summary(h.Group); ok {
+		promise = max(promise, sum.Promise)
+		if sum.Generation != noState && sum.Generation >= generation {
+			generation = sum.Generation + 1
+		}
+	}
+	if err := n.engine.Install(s.Dir, h.Group, generation); err != nil {
+		return fmt.Errorf("install the state of %s: %w", h.Group, err)
+	}
+	synced := make(chan error, 1)
+	err := n.log.Append(wal.Write{
+		Group: h.Group, Replica: h.Replica, Promise: promise,
+		Install: &wal.Install{Base: s.Base, BaseSum: s.BaseSum, Generation: generation, Configuration: s.Configuration},
+	}, func(err error) { synced <- err })
+	if err == nil {
+		select {
+		case err = <-synced:
+		case <-n.ctx.Done():
+			return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+		}
+	}
+	if err != nil {
+		// No record names the files: nobody will miss them.
+		return errors.Join(fmt.Errorf("install the state of %s: %w", h.Group, err), n.engine.Drop(h.Group, generation))
+	}
+	return nil
+}

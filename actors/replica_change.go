@@ -1,0 +1,172 @@
+package actors
+
+import (
+	"pando.dev/pando/actors/copies"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+)
+
+// What an operator, the tender or another part of the node asks of a replica.
+type (
+	// configure asks the master to change the group's configuration. Done is
+	// called once, from any goroutine.
+	configure struct {
+		membership *partition.Membership
+		force      bool
+		done       func(partition.Index, error)
+	}
+	// transferMaster asks the master to hand over to another member, or to the
+	// best of them.
+	transferMaster struct {
+		to   partition.ReplicaID
+		done func(error)
+	}
+	// recoverGroup is an operator's decree: this replica goes on with the given
+	// configuration, whatever the others have.
+	recoverGroup struct {
+		membership *partition.Membership
+		done       func(partition.Index, error)
+	}
+	// install puts a copied state in the place of this replica's.
+	install struct {
+		hosting
+		state *copies.Copy
+		done  func(error)
+	}
+)
+
+// change gives a request that is not a client's to the machine. Its answer comes
+// as a Reply, like those to commands.
+func (a *replicaActor) change(item any) {
+	switch m := item.(type) {
+	case *configure:
+		if err := a.founded(m.membership); err != nil {
+			m.done(0, err)
+			return
+		}
+		id := a.remember(call{done: m.done})
+		a.event(replica.Configure{ID: id, Membership: m.membership, Force: m.force})
+	case *transferMaster:
+		id := a.remember(call{done: func(_ partition.Index, err error) { m.done(err) }})
+		a.event(replica.Transfer{ID: id, To: m.to})
+	case *recoverGroup:
+		id := a.remember(call{done: m.done})
+		a.event(replica.Recover{ID: id, Membership: m.membership})
+	}
+}
+
+// founded refuses a change that takes a member away while the catalog still
+// names the group's first configuration: a node that is in it, holds no replica
+// any more and asks the catalog would make one from the group's first record. It
+// would be a replica that has forgotten everything, under an id that members may
+// still count. From the second configuration on nobody does that.
+func (a *replicaActor) founded(next *partition.Membership) error {
+	v, route := a.cell.view.Load(), a.cell.route.Load()
+	if v == nil || route == nil {
+		return a.cell.notMaster()
+	}
+	last := v.Configurations.Last()
+	stays := func(m partition.Member) bool { _, ok := next.Member(m.Replica); return ok }
+	if route.Membership.Version > 1 || !slices.ContainsFunc(last.Members, func(m partition.Member) bool { return !stays(m) }) {
+		return nil
+	}
+	if last.Version == 1 {
+		// The same once more, as the second.
+		again := call{done: func(partition.Index, error) {}}
+		a.event(replica.Configure{ID: a.remember(again), Membership: last.Successor()})
+	}
+	return partition.Errorf(partition.CodeBusy, "the catalog has not yet heard of a second configuration of %s", a.cell.group)
+}
+
+// keepLog tells the log what may still be wanted of it: by peers that are behind,
+// and, where there is no state, by full voters that do not have it yet.
+func (a *replicaActor) keepLog(st *replica.Status) {
+	wanted := st.Everywhere + 1
+	for _, p := range st.Peers {
+		wanted = min(wanted, p.Match+1)
+	}
+	if wanted > st.Last.Index {
+		wanted = 0
+	}
+	if wanted != a.wanted {
+		a.wanted = wanted
+		a.node.log.Retain(a.cell.group, wanted)
+	}
+	if a.state == nil && st.Everywhere > a.letGo {
+		a.letGo = st.Everywhere
+		a.node.log.SetFlushed(a.cell.group, min(st.Everywhere, st.Commit), noState)
+	}
+}
+
+// install ends this incarnation and begins the next with the copied state. What
+// was written for the replica before must be on disk first: the machine that
+// comes takes for durable what it starts from.
+func (a *replicaActor) install(m *install) {
+	a.stop(partition.Errorf(partition.CodeUnknown, "the replica gets a new state"))
+	a.begin()
+	a.loading = true
+	n, cell, table, inc, box := a.node, a.cell, a.cell.table.Load(), a.incarnation, a.box
+	n.background.Go(func() {
+		err := n.awaitDisk(cell.group)
+		if err == nil {
+			err = n.install(m.hosting, m.state)
+		}
+		m.done(err)
+		if err != nil {
+			n.logger.Warn("copied state not installed", "group", cell.group, "err", err)
+		}
+		l, err := n.load(cell, table)
+		box.PostUserMessage(&opened{incarnation: inc, loaded: l, err: err})
+	})
+}
+
+// refuseChange answers a request of this file that will not be handled.
+func refuseChange(item any, why *partition.Error) {
+	switch m := item.(type) {
+	case *configure:
+		m.done(0, why)
+	case *recoverGroup:
+		m.done(0, why)
+	case *transferMaster:
+		m.done(why)
+	case *install:
+		m.done(why)
+	}
+}
+
+// unusable is a replica of this node that will not come back by itself: it has
+// lost what it promised, or it never came. Its group goes on without it and is
+// asked to replace it.
+type unusable struct {
+	group   partition.GroupID
+	replica partition.ReplicaID
+	why     string
+}
+
+// unusable lists the replicas that the catalog, or the log, places here and that
+// can never take part again.
+func (n *Node) unusable() []unusable {
+	var out []unusable
+	n.cells.each(func(c *cell) {
+		b := c.broken.Load()
+		if b == nil || !c.hopeless.Load() {
+			return
+		}
+		if sum, ok := n.log.Summary(c.group); ok {
+			out = append(out, unusable{group: c.group, replica: sum.Replica, why: b.Why})
+		}
+	})
+	if !n.control.Synced() || n.foreign() {
+		return out
+	}
+	for _, g := range n.control.Catalog().AllGroups() {
+		m, ok := g.Membership.OnNode(n.ID())
+		if !ok || g.Membership.Version == 1 || m.Kind == partition.Learner || n.cells.get(g.ID) != nil {
+			continue
+		}
+		if _, ok := n.log.Summary(g.ID); !ok {
+			out = append(out, unusable{group: g.ID, replica: m.Replica, why: "this node does not hold the replica"})
+		}
+	}
+	return out
+}

@@ -1,0 +1,141 @@
+package actors
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"pando.dev/pando/partition"
+)
+
+// suspectFile names the replicas of this node that must never take part again.
+const suspectFile = "SUSPECT"
+
+// suspects are the replicas that were on the disk when it turned out that the
+// disk is not the one this node wrote last: one that was rolled back, or a copy.
+// Each may have forgotten what it promised and acknowledged, and nothing in it
+// shows that. So the list is on disk before anything else follows from it. A
+// replica is struck off when it was dropped; its successor has another id.
+type suspects struct {
+	path string
+	mu   sync.Mutex
+	list map[partition.GroupID]partition.ReplicaID
+}
+
+func openSuspects(dir string) (*suspects, error) {
+	s := &suspects{path: filepath.Join(dir, suspectFile), list: make(map[partition.GroupID]partition.ReplicaID)}
+	b, err := os.ReadFile(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the list of suspect replicas: %w", err)
+	}
+	if err := json.Unmarshal(b, &s.list); err != nil {
+		return nil, &partition.Error{
+			Code: partition.CodeCorrupt, Why: fmt.Sprintf("%s is damaged: %v", s.path, err),
+			Next: "start this node anew in an empty directory: its replicas cannot be trusted",
+		}
+	}
+	return s, nil
+}
+
+// has reports whether the replica must stay silent.
+func (s *suspects) has(g partition.GroupID, r partition.ReplicaID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r != 0 && s.list[g] == r
+}
+
+func (s *suspects) add(more map[partition.GroupID]partition.ReplicaID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g, r := range more { // in no order: a set
+		s.list[g] = r
+	}
+	return s.write()
+}
+
+// strike takes a replica that was dropped off the list.
+func (s *suspects) strike(g partition.GroupID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.list[g]; !ok {
+		return nil
+	}
+	delete(s.list, g)
+	return s.write()
+}
+
+func (s *suspects) write() error {
+	if len(s.list) == 0 {
+		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.Marshal(s.list)
+	if err != nil {
+		return err
+	}
+	return writeFile(s.path, b)
+}
+
+// silence keeps every replica on this node's disk from taking part again. Their
+// groups go on without them and replace them.
+func (n *Node) silence(why string) error {
+	all := make(map[partition.GroupID]partition.ReplicaID)
+	for g, hard := range n.log.Groups() {
+		if !n.suspects.has(g, hard.Replica) {
+			all[g] = hard.Replica
+		}
+	}
+	n.logger.Error("every replica of this node falls silent", "why", why, "replicas", len(all))
+	if len(all) == 0 {
+		return nil
+	}
+	// First in memory, by failing them; then on disk; nothing they have said
+	// since the start can be taken back in any case.
+	if err := n.suspects.add(all); err != nil {
+		return fmt.Errorf("write down the suspect replicas: %w", err)
+	}
+	n.cells.each(func(c *cell) {
+		c.box.PostUserMessage(&silenced{why: suspect(c.group, why)})
+	})
+	return nil
+}
+
+// silenced ends a replica for good.
+type silenced struct{ why error }
+
+func suspect(g partition.GroupID, why string) error {
+	return &partition.Error{
+		Code: partition.CodeCorrupt, Why: fmt.Sprintf("the replica of %s on this node may have forgotten what it promised: %s", g, why),
+		Next: "the replica stays silent; its group goes on with the other members and replaces it",
+	}
+}
+
+// writeFile replaces a small file so that a crash leaves the old or the new one.
+func writeFile(path string, b []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", tmp, err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
