@@ -71,6 +71,9 @@ type Config struct {
 	// one answers busy. A queue longer than what the replica handles within its
 	// clients' patience only makes them wait for a refusal.
 	QueueMessages int
+	// CopyBytesPerSecond bounds what this node sends of whole states to replicas
+	// that are brought up (default 64 MiB/s, negative: no bound).
+	CopyBytesPerSecond int64
 	// Lease is the length of a grant between two nodes (default 300 ms, allowed
 	// are 50 ms to 1 m); give all nodes the same. It is how long a node may be
 	// silent before its masters lose their leases and others stand for election,

@@ -57,7 +57,6 @@ type bringing struct {
 	hosting
 	cancel context.CancelFunc
 	err    error // why the last attempt failed; then nothing is under way
-	copy   *copies.Progress
 }
 
 type (
@@ -126,7 +125,7 @@ func (a *replicasActor) bring(ctx actor.Context, h hosting) error {
 	case a.creating[g] || a.leaving[g] != nil:
 		return partition.Errorf(partition.CodeBusy, "a replica of %s is coming or going on node %s", g, a.node.ID())
 	case b != nil && b.err == nil && b.Replica == h.Replica:
-		return partition.Errorf(partition.CodeBusy, "the replica of %s is being brought up on node %s%s", g, a.node.ID(), b.progress())
+		return partition.Errorf(partition.CodeBusy, "the replica of %s is being brought up on node %s%s", g, a.node.ID(), a.node.copyProgress(g))
 	case b != nil && b.err == nil && b.Replica > h.Replica:
 		return partition.Errorf(partition.CodeRefused, "a newer replica of %s is being brought up on node %s", g, a.node.ID())
 	case b != nil && b.err == nil:
@@ -172,7 +171,7 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 		failed = b.err
 	}
 	wait, cancel := context.WithTimeout(n.ctx, bringWait)
-	b := &bringing{hosting: h, cancel: cancel, copy: new(copies.Progress)}
+	b := &bringing{hosting: h, cancel: cancel}
 	a.bringing[h.Group] = b
 	system, self := n.system, a.self
 	if h.LogOnly {
@@ -182,7 +181,7 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 		}
 	} else {
 		n.background.Go(func() {
-			state, err := n.copier.Fetch(wait, copies.Request{Group: h.Group, From: h.Source, MinIndex: h.MinIndex, Progress: b.copy})
+			state, err := n.copies.Fetch(wait, copies.Request{Group: h.Group, From: h.Source, MinIndex: h.MinIndex})
 			system.Root.Send(self, &copied{bringing: b, state: state, err: err})
 		})
 	}
@@ -193,12 +192,13 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 	return partition.Errorf(partition.CodeBusy, "the replica of %s is being brought up on node %s", h.Group, n.ID())
 }
 
-func (b *bringing) progress() string {
-	done, total := b.copy.Bytes()
-	if total == 0 {
+// copyProgress says how much of a copy is here.
+func (n *Node) copyProgress(g partition.GroupID) string {
+	p, ok := n.copies.Fetching(g)
+	if !ok || p.Total == 0 {
 		return ""
 	}
-	return fmt.Sprintf(": %d of %d bytes are here", done, total)
+	return fmt.Sprintf(": %d of %d bytes are here", p.Done, p.Total)
 }
 
 // copied installs a state that has come. A replica that runs does so itself, for
@@ -272,7 +272,7 @@ func (n *Node) install(h hosting, s *copies.Copy) error {
 	synced := make(chan error, 1)
 	err := n.log.Append(wal.Write{
 		Group: h.Group, Replica: h.Replica, Promise: promise,
-		Install: &wal.Install{Base: s.Base, BaseSum: s.BaseSum, Generation: generation, Configuration: s.Configuration},
+		Install: &wal.Install{Base: s.Base.Position, BaseSum: s.Base.Sum, Generation: generation, Configuration: s.Base.Configuration},
 	}, func(err error) { synced <- err })
 	if err == nil {
 		select {

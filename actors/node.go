@@ -64,7 +64,7 @@ type Node struct {
 
 	supervisor *actor.PID
 	replicas   atomic.Pointer[actor.PID]
-	copier     *copies.Copier
+	copies     *copies.Copies
 
 	// members is who gossip said is there, at the last reconciliation.
 	members atomic.Pointer[[]cluster.Node]
@@ -175,6 +175,14 @@ func (n *Node) openNetwork() error {
 	if err := n.openCertificates(); err != nil {
 		return err
 	}
+	var err error
+	n.copies, err = copies.New(copies.Config{
+		Dir: n.cfg.Dir, Host: copyHost{n}, BytesPerSecond: n.cfg.CopyBytesPerSecond, Logger: n.logger,
+		Open: func(ctx context.Context, to partition.NodeID) (copies.Stream, error) { return n.links.OpenBulk(ctx, to) },
+	})
+	if err != nil {
+		return fmt.Errorf("prepare copies in %s: %w", n.cfg.Dir, err)
+	}
 	links, err := link.Start(link.Config{
 		System: n.system, Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Listen: n.cfg.Listen,
 		TLS: n.secure, Leases: n.leases, Now: n.now, Logger: n.logger,
@@ -186,6 +194,7 @@ func (n *Node) openNetwork() error {
 			}
 		},
 		OnClient: n.serveClient,
+		OnBulk:   func(from partition.NodeID, b *link.Bulk) { n.copies.Serve(n.ctx, from, b) },
 	})
 	if err != nil {
 		return err
@@ -324,6 +333,9 @@ func (n *Node) closeAll() error {
 	}
 	if n.control != nil {
 		errs = append(errs, n.control.Close())
+	}
+	if n.copies != nil {
+		errs = append(errs, n.copies.Close())
 	}
 	if n.links != nil {
 		n.links.Close()
