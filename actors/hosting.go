@@ -272,7 +272,7 @@ func (n *Node) install(h hosting, s *copies.Copy) error {
 	synced := make(chan error, 1)
 	err := n.log.Append(wal.Write{
 		Group: h.Group, Replica: h.Replica, Promise: promise,
-		Install: &wal.Install{Base: s.Base.Position, BaseSum: s.Base.Sum, Generation: generation, Configuration: s.Base.Configuration},
+		Install: &wal.Install{Base: s.Base, BaseSum: s.BaseSum, Generation: generation, Configuration: s.Configuration},
 	}, func(err error) { synced <- err })
 	if err == nil {
 		select {

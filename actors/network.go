@@ -18,6 +18,7 @@ const (
 	callControl = 1 // the control group
 	callReports = 2 // reports on replicas
 	callIndex   = 3 // the index that a master shows
+	callHost    = 4 // to bring up a replica
 )
 
 // The first byte of the answer to a call.
@@ -98,6 +99,11 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 			return append([]byte{answerError}, err.Error()...)
 		}
 		return append([]byte{answerOK}, answer...)
+	case callHost:
+		if err := n.serveHost(ctx, body[1:]); err != nil {
+			return append([]byte{answerError}, err.Error()...)
+		}
+		return []byte{answerOK}
 	}
 	return append([]byte{answerError}, "unknown call"...)
 }

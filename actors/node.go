@@ -15,6 +15,7 @@ import (
 
 	"pando.dev/pando/actors/cert"
 	"pando.dev/pando/actors/client"
+	"pando.dev/pando/actors/copies"
 	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/actors/link"
 	"pando.dev/pando/cluster"
@@ -178,7 +179,9 @@ func (n *Node) openNetwork() error {
 	var err error
 	n.copies, err = copies.New(copies.Config{
 		Dir: n.cfg.Dir, Host: copyHost{n}, BytesPerSecond: n.cfg.CopyBytesPerSecond, Logger: n.logger,
-		Open: func(ctx context.Context, to partition.NodeID) (copies.Stream, error) { return n.links.OpenBulk(ctx, to) },
+		Open: func(ctx context.Context, to partition.NodeID) (copies.Stream, error) {
+			return n.links.OpenBulk(ctx, to)
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("prepare copies in %s: %w", n.cfg.Dir, err)
@@ -194,7 +197,7 @@ func (n *Node) openNetwork() error {
 			}
 		},
 		OnClient: n.serveClient,
-		OnBulk:   func(from partition.NodeID, b *link.Bulk) { n.copies.Serve(n.ctx, from, b) },
+		OnBulk:   func(from partition.NodeID, b *link.Bulk) { n.copies.Serve(from, b) },
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"slices"
+
 	"pando.dev/pando/actors/copies"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
