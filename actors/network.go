@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"time"
 
@@ -82,46 +83,43 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 	ctx, cancel := context.WithTimeout(ctx, serveWait)
 	defer cancel()
 	if !n.up.Load() || len(body) == 0 {
-		return append([]byte{answerError}, "the node is starting"...)
+		return answer(nil, partition.Errorf(partition.CodeUnavailable, "the node is starting"))
 	}
 	switch body[0] {
 	case callControl:
-		return append([]byte{answerOK}, n.control.Serve(ctx, from, body[1:])...)
+		return answer(n.control.Serve(ctx, from, body[1:]), nil)
 	case callReports:
-		answer, err := n.serveReports(body[1:])
-		if err != nil {
-			return append([]byte{answerError}, err.Error()...)
-		}
-		return append([]byte{answerOK}, answer...)
+		return answer(n.serveReports(body[1:]))
 	case callIndex:
-		answer, err := n.serveIndex(ctx, body[1:])
-		if err != nil {
-			return append([]byte{answerError}, err.Error()...)
-		}
-		return append([]byte{answerOK}, answer...)
+		return answer(n.serveIndex(ctx, body[1:]))
 	case callHost:
-		if err := n.serveHost(ctx, body[1:]); err != nil {
-			return append([]byte{answerError}, err.Error()...)
-		}
-		return []byte{answerOK}
+		return answer(nil, n.serveHost(ctx, body[1:]))
 	}
-	return append([]byte{answerError}, "unknown call"...)
+	return answer(nil, partition.Errorf(partition.CodeInvalid, "unknown call %d", body[0]))
+}
+
+// answer encodes the answer to a call: an error travels with its code.
+func answer(body []byte, err error) []byte {
+	if err == nil {
+		return append([]byte{answerOK}, body...)
+	}
+	e := asError(err)
+	b := binary.LittleEndian.AppendUint16([]byte{answerError}, uint16(e.Code))
+	return append(b, e.Why...)
 }
 
 // call asks another node.
 func (n *Node) call(ctx context.Context, to partition.NodeID, kind byte, body []byte) ([]byte, error) {
-	answer, err := n.links.Call(ctx, to, append([]byte{kind}, body...))
-	if err != nil {
+	b, err := n.links.Call(ctx, to, append([]byte{kind}, body...))
+	switch {
+	case err != nil:
 		return nil, err
+	case len(b) > 0 && b[0] == answerOK:
+		return b[1:], nil
+	case len(b) < 3:
+		return nil, partition.Errorf(partition.CodeUnavailable, "node %s gave an empty answer", to)
 	}
-	if len(answer) == 0 || answer[0] != answerOK {
-		why := "empty answer"
-		if len(answer) > 0 {
-			why = string(answer[1:])
-		}
-		return nil, partition.Errorf(partition.CodeUnavailable, "node %s: %s", to, why)
-	}
-	return answer[1:], nil
+	return nil, partition.Errorf(partition.Code(binary.LittleEndian.Uint16(b[1:])), "node %s: %s", to, b[3:])
 }
 
 // controlTransport carries the control group over the links.

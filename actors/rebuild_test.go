@@ -30,7 +30,7 @@ func bare(t *testing.T) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{cfg: cfg, logger: slog.New(slog.DiscardHandler), log: log, engine: engine, loading: make(chan struct{}, 1)}
+	n := &Node{suspects: new(suspects), cfg: cfg, logger: slog.New(slog.DiscardHandler), log: log, engine: engine, loading: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		n.cancel()
