@@ -63,7 +63,7 @@ type round struct {
 
 // use takes the options of a read, or refuses them and the call.
 func (k *call) use(o ReadOptions) error {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		k.leave()
 		return err
 	}

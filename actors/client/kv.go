@@ -127,7 +127,9 @@ func point(key []byte) partition.KeyRange {
 }
 
 // writing are the options of a command: what it wrote is noted.
-func (t KV) writing() ReadOptions { return ReadOptions{Seen: t.opts.Seen} }
+func (t KV) writing() ReadOptions {
+	return ReadOptions{Seen: t.opts.Seen, Answered: t.opts.Answered}
+}
 
 func (t KV) propose(ctx context.Context, span partition.KeyRange, cmd []byte) (kv.Result, error) {
 	r, err := t.c.do(ctx, t.table, Request{Op: OpPropose, Key: span.Lo, Body: cmd}, t.writing(), &span)

@@ -34,7 +34,7 @@ type ReadOptions struct {
 	// round trip to the master, only the master can keep it.
 	MaxAge time.Duration
 	// Answered, if set, is called with each answer that the read is made of: a
-	// scan has one per page. It must not block.
+	// scan has one per page. KV calls it for commands as well. It must not block.
 	Answered func(Result)
 }
 
@@ -44,8 +44,8 @@ func (o *ReadOptions) into(r Request) Request {
 	return r
 }
 
-// check refuses options that their level does not know.
-func (o *ReadOptions) check() *partition.Error {
+// Check refuses options that their level does not know.
+func (o *ReadOptions) Check() error {
 	if !o.Token.IsZero() && o.Level != Session {
 		return &partition.Error{
 			Code: partition.CodeInvalid, Why: "a token with level " + o.Level.String(),
@@ -54,6 +54,10 @@ func (o *ReadOptions) check() *partition.Error {
 	}
 	if o.MinIndex != 0 && o.Level != Stale {
 		return partition.Errorf(partition.CodeInvalid, "a least index with level %s, it goes with stale", o.Level)
+	}
+	r := o.into(Request{})
+	if err := r.checkLevel(); err != nil {
+		return err
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ func (t Token) find(g partition.GroupID) (int, bool) {
 	})
 }
 
+// Len is how many partitions the token names.
+func (t Token) Len() int { return len(t.marks) }
+
 // IsZero reports whether the token has seen nothing.
 func (t Token) IsZero() bool { return len(t.marks) == 0 }
 

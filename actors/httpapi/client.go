@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/client"
 	"pando.dev/pando/partition"
 )
 
@@ -80,37 +81,36 @@ func (c *Client) DropTable(ctx context.Context, name string) error {
 }
 
 // Get reads one value.
-func (c *Client) Get(ctx context.Context, table string, key []byte, level Level) (Value, error) {
+func (c *Client) Get(ctx context.Context, table string, key []byte, o ReadOptions) (Value, error) {
 	q := keyQuery(key)
-	if level != "" {
-		q.Set("level", string(level))
-	}
+	o.query(q)
 	var raw []byte
-	h, err := c.do(ctx, request{method: http.MethodGet, path: kvPath(table, q)}, &raw)
+	h, err := c.do(ctx, request{method: http.MethodGet, path: kvPath(table, q), token: o.Token}, &raw)
 	if err != nil {
 		return Value{}, err
 	}
-	return Value{Bytes: raw, Version: versionOf(h)}, nil
+	return Value{Bytes: raw, Version: versionOf(h), Shown: shownIn(h)}, nil
 }
 
 // Put stores one value if the condition holds.
-func (c *Client) Put(ctx context.Context, table string, key, value []byte, cond Condition) (Version, error) {
+func (c *Client) Put(ctx context.Context, table string, key, value []byte, cond Condition) (Written, error) {
 	if value == nil {
 		value = []byte{}
 	}
 	h, err := c.do(ctx, request{method: http.MethodPut, path: kvPath(table, condQuery(key, cond)), body: value}, nil)
-	return versionOf(h), err
+	return Written{versionOf(h), shownIn(h)}, err
 }
 
 // Delete removes one key if the condition holds.
-func (c *Client) Delete(ctx context.Context, table string, key []byte, cond Condition) error {
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: kvPath(table, condQuery(key, cond))}, nil)
-	return err
+func (c *Client) Delete(ctx context.Context, table string, key []byte, cond Condition) (Shown, error) {
+	h, err := c.do(ctx, request{method: http.MethodDelete, path: kvPath(table, condQuery(key, cond))}, nil)
+	return shownIn(h), err
 }
 
 // Scan reads one page of a range; cursor is empty for the first.
-func (c *Client) Scan(ctx context.Context, table string, r partition.KeyRange, limit int, cursor string, level Level) (Page, error) {
+func (c *Client) Scan(ctx context.Context, table string, r partition.KeyRange, limit int, cursor string, o ReadOptions) (Page, error) {
 	q := url.Values{}
+	o.query(q)
 	if len(r.Lo) > 0 {
 		q.Set("lo64", base64.RawURLEncoding.EncodeToString(r.Lo))
 	}
@@ -123,10 +123,10 @@ func (c *Client) Scan(ctx context.Context, table string, r partition.KeyRange, l
 	if cursor != "" {
 		q.Set("cursor", cursor)
 	}
-	if level != "" {
-		q.Set("level", string(level))
-	}
-	return get[Page](ctx, c, kvPath(table, q))
+	var page Page
+	h, err := c.do(ctx, request{method: http.MethodGet, path: kvPath(table, q), token: o.Token}, &page)
+	page.Shown = shownIn(h)
+	return page, err
 }
 
 func kvPath(table string, q url.Values) string {
@@ -165,6 +165,7 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 type request struct {
 	method, path string
 	body         []byte // nil: none
+	token        client.Token
 }
 
 // do sends the request to the first node that takes it.
@@ -217,6 +218,9 @@ func (c *Client) try(ctx context.Context, addr string, q request, into any) (htt
 	}
 	if q.body == nil {
 		r.Body, r.ContentLength = http.NoBody, 0
+	}
+	if !q.token.IsZero() {
+		r.Header.Set(headerToken, q.token.String())
 	}
 	resp, err := c.client().Do(r)
 	if err != nil {

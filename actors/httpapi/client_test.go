@@ -49,11 +49,11 @@ func TestRoundTrip(t *testing.T) {
 	for _, k := range keys {
 		value := []byte("v of " + k + "\x00\xff")
 		v, err := c.Put(ctx, "t", []byte(k), value, httpapi.Condition{Absent: true})
-		if err != nil || v == "" {
-			t.Fatalf("put %q: %v %q", k, err, v)
+		if err != nil || v.Version == "" {
+			t.Fatalf("put %q: %v %q", k, err, v.Version)
 		}
-		got, err := c.Get(ctx, "t", []byte(k), httpapi.LevelQuorum)
-		if err != nil || string(got.Bytes) != string(value) || got.Version != v {
+		got, err := c.Get(ctx, "t", []byte(k), httpapi.ReadOptions{Level: httpapi.LevelQuorum})
+		if err != nil || string(got.Bytes) != string(value) || got.Version != v.Version {
 			t.Fatalf("get %q: %q %q %v", k, got.Bytes, got.Version, err)
 		}
 	}
@@ -65,11 +65,11 @@ func TestRoundTrip(t *testing.T) {
 		if seen[k] != "v of "+k+"\x00\xff" {
 			t.Errorf("key %q came back as %q", k, seen[k])
 		}
-		if err := c.Delete(ctx, "t", []byte(k), httpapi.Condition{}); err != nil {
+		if _, err := c.Delete(ctx, "t", []byte(k), httpapi.Condition{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := c.Get(ctx, "t", []byte("plain"), ""); partition.CodeOf(err) != partition.CodeNotFound {
+	if _, err := c.Get(ctx, "t", []byte("plain"), httpapi.ReadOptions{}); partition.CodeOf(err) != partition.CodeNotFound {
 		t.Fatalf("after delete: %v", err)
 	}
 	if err := c.DropTable(ctx, "t"); err != nil {
@@ -81,7 +81,7 @@ func scanAll(t testing.TB, c *httpapi.Client, table string, r partition.KeyRange
 	t.Helper()
 	seen, cursor := map[string]string{}, ""
 	for {
-		page, err := c.Scan(t.Context(), table, r, limit, cursor, "")
+		page, err := c.Scan(t.Context(), table, r, limit, cursor, httpapi.ReadOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +130,7 @@ func TestNextNode(t *testing.T) {
 	if _, err := c.Put(t.Context(), "t", []byte("k"), []byte("v"), httpapi.Condition{}); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := c.Get(t.Context(), "t", []byte("k"), ""); err != nil || string(v.Bytes) != "v" {
+	if v, err := c.Get(t.Context(), "t", []byte("k"), httpapi.ReadOptions{}); err != nil || string(v.Bytes) != "v" {
 		t.Fatalf("%q %v", v.Bytes, err)
 	}
 	none := &httpapi.Client{Addrs: []string{closedPort(t)}}

@@ -33,28 +33,18 @@ type Catalog interface {
 // *partition.Error; a missing key is CodeNotFound, a condition that does not
 // hold is CodeRefused.
 type Store interface {
-	Get(ctx context.Context, table string, key []byte, level Level) (Value, error)
+	Get(ctx context.Context, table string, key []byte, o ReadOptions) (Value, error)
 	// Put stores the value if the condition holds and returns its version.
-	Put(ctx context.Context, table string, key, value []byte, cond Condition) (Version, error)
-	Delete(ctx context.Context, table string, key []byte, cond Condition) error
-	// Scan returns up to limit pairs of the range in order. more says that
-	// there may be further pairs behind the last one.
-	Scan(ctx context.Context, table string, r partition.KeyRange, limit int, level Level) (pairs []KV, more bool, err error)
+	Put(ctx context.Context, table string, key, value []byte, cond Condition) (Written, error)
+	Delete(ctx context.Context, table string, key []byte, cond Condition) (Shown, error)
+	// Scan returns up to limit pairs of the range in order.
+	Scan(ctx context.Context, table string, r partition.KeyRange, limit int, o ReadOptions) (Scanned, error)
 }
 
 // Meter is where /metrics finds the node's own numbers.
 type Meter interface {
 	Counters() []actors.Counter
 }
-
-// Level is how fresh a read must be.
-type Level string
-
-// The levels of DESIGN.md that a request can name. Empty means LevelLease.
-const (
-	LevelLease  Level = "lease"  // linearizable, at the master, no round trip
-	LevelQuorum Level = "quorum" // linearizable without relying on clocks
-)
 
 // Version identifies one state of a key. It is opaque: compare for equality.
 type Version string
@@ -63,6 +53,21 @@ type Version string
 type Value struct {
 	Bytes   []byte
 	Version Version
+	Shown   Shown
+}
+
+// Written is what a write came to.
+type Written struct {
+	Version Version
+	Shown   Shown // the write itself
+}
+
+// Scanned is a part of a range. More says that there may be further pairs behind
+// the last one.
+type Scanned struct {
+	Pairs []KV
+	More  bool
+	Shown Shown
 }
 
 // KV is one pair of a scan.

@@ -18,12 +18,20 @@
 //	GET    /debug/pprof/                       profiles, only if switched on (admin)
 //
 // A key that is not plain text is given as ?key64= in base64 (URL alphabet,
-// padding optional) and without the last path element. Reads take
-// ?level=lease|quorum. Every value has a version, given as ETag; If-Match
+// padding optional) and without the last path element. Every value has a version, given as ETag; If-Match
 // and If-None-Match: * (or ?if_version= and ?if_absent=true) make a write
 // conditional, and a condition that does not hold is 412. Every request has a
 // deadline (?timeout=5s, bounded). Everything that is not a success has a JSON
 // body with code, why and next.
+//
+// Reads take ?level=lease (the default), quorum, session or stale. A session read
+// shows nothing older than its token (the header Pando-Token, or ?token=), a
+// stale one takes ?max_age=2s and ?min_index=17. Every answer of kv, of a write
+// as well, tells in headers what it shows: Pando-Group and Pando-Index, the
+// partition and its record (of a scan over several, neither); Pando-Age, how old
+// it is at most, if that is known; and Pando-Token, for later reads, which covers
+// the request's own token. A replica that is too far behind is answered 503,
+// "behind", when no other could serve in time.
 //
 // The package holds both sides: [New] makes the handler, [Listen] the server
 // around it, and [Client] asks any of several nodes.

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"pando.dev/pando/actors/cert"
+	"pando.dev/pando/actors/client"
 	"pando.dev/pando/partition"
 )
 
@@ -59,6 +60,8 @@ func (p Pair) ValueBytes() []byte {
 type Page struct {
 	Pairs  []Pair `json:"pairs"`
 	Cursor string `json:"cursor,omitempty"`
+	// Shown is what the page shows; it travels in the headers.
+	Shown Shown `json:"-"`
 }
 
 func (a *api) kvMethods() methods {
@@ -70,7 +73,7 @@ func (a *api) kvMethods() methods {
 }
 
 func (a *api) kvGetOrScan(w http.ResponseWriter, r *http.Request) error {
-	level, err := levelOf(r)
+	o, err := readOf(r)
 	if err != nil {
 		return err
 	}
@@ -79,13 +82,16 @@ func (a *api) kvGetOrScan(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !ok {
-		return a.kvScan(w, r, level)
+		return a.kvScan(w, r, o)
 	}
-	v, err := a.cfg.Store.Get(r.Context(), r.PathValue("table"), key, level)
+	v, err := a.cfg.Store.Get(r.Context(), r.PathValue("table"), key, o)
 	if err != nil {
 		return err
 	}
 	h := w.Header()
+	if err := v.Shown.tell(h); err != nil {
+		return err
+	}
 	if v.Version != "" {
 		h.Set("ETag", strconv.Quote(string(v.Version)))
 	}
@@ -103,7 +109,7 @@ func (a *api) kvGetOrScan(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) kvPut(w http.ResponseWriter, r *http.Request) error {
-	key, cond, err := writeOf(r)
+	key, cond, token, err := writeOf(r)
 	if err != nil {
 		return err
 	}
@@ -114,30 +120,39 @@ func (a *api) kvPut(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return badBody(err)
 	}
-	version, err := a.cfg.Store.Put(r.Context(), r.PathValue("table"), key, value, cond)
+	put, err := a.cfg.Store.Put(r.Context(), r.PathValue("table"), key, value, cond)
 	if err != nil {
 		return err
 	}
-	if version != "" {
-		w.Header().Set("ETag", strconv.Quote(string(version)))
+	if put.Version != "" {
+		w.Header().Set("ETag", strconv.Quote(string(put.Version)))
+	}
+	return written(w, put.Shown, token)
+}
+
+// written answers a write with its token, joined with the request's.
+func written(w http.ResponseWriter, shown Shown, token client.Token) error {
+	shown.Token = shown.Token.Join(token)
+	if err := shown.tell(w.Header()); err != nil {
+		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
 func (a *api) kvDelete(w http.ResponseWriter, r *http.Request) error {
-	key, cond, err := writeOf(r)
+	key, cond, token, err := writeOf(r)
 	if err != nil {
 		return err
 	}
-	if err := a.cfg.Store.Delete(r.Context(), r.PathValue("table"), key, cond); err != nil {
+	shown, err := a.cfg.Store.Delete(r.Context(), r.PathValue("table"), key, cond)
+	if err != nil {
 		return err
 	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return written(w, shown, token)
 }
 
-func (a *api) kvScan(w http.ResponseWriter, r *http.Request, level Level) error {
+func (a *api) kvScan(w http.ResponseWriter, r *http.Request, o ReadOptions) error {
 	kr, err := rangeOf(r.URL.Query())
 	if err != nil {
 		return err
@@ -150,32 +165,38 @@ func (a *api) kvScan(w http.ResponseWriter, r *http.Request, level Level) error 
 	}
 	page := Page{Pairs: []Pair{}}
 	if !kr.Empty() {
-		pairs, more, err := a.cfg.Store.Scan(r.Context(), r.PathValue("table"), kr, limit, level)
+		part, err := a.cfg.Store.Scan(r.Context(), r.PathValue("table"), kr, limit, o)
 		if err != nil {
 			return err
 		}
-		for _, p := range pairs {
+		for _, p := range part.Pairs {
 			page.Pairs = append(page.Pairs, NewPair(p.Key, p.Value, ""))
 		}
-		if more && len(pairs) > 0 {
-			page.Cursor = base64.RawURLEncoding.EncodeToString(pairs[len(pairs)-1].Key)
+		if n := len(part.Pairs); part.More && n > 0 {
+			page.Cursor = base64.RawURLEncoding.EncodeToString(part.Pairs[n-1].Key)
+		}
+		if err := part.Shown.tell(w.Header()); err != nil {
+			return err
 		}
 	}
 	answer(w, http.StatusOK, page)
 	return nil
 }
 
-// writeOf reads the key and the condition of a write.
-func writeOf(r *http.Request) ([]byte, Condition, error) {
+// writeOf reads the key, the condition and the token of a write.
+func writeOf(r *http.Request) (key []byte, c Condition, t client.Token, err error) {
 	key, ok, err := keyOf(r)
 	if err != nil {
-		return nil, Condition{}, err
+		return nil, c, t, err
 	}
 	if !ok {
-		return nil, Condition{}, invalid("put it behind the table as /api/v1/kv/{table}/{key}, or give ?key64=", "no key is given")
+		return nil, c, t, invalid("put it behind the table as /api/v1/kv/{table}/{key}, or give ?key64=", "no key is given")
 	}
-	cond, err := conditionOf(r)
-	return key, cond, err
+	if t, err = tokenOf(r); err != nil {
+		return nil, c, t, err
+	}
+	c, err = conditionOf(r)
+	return key, c, t, err
 }
 
 // keyOf reads the key from the path or from ?key64=; ok is false without one.
@@ -220,17 +241,6 @@ func conditionOf(r *http.Request) (Condition, error) {
 		return c, invalid("", "a key cannot be absent and have a version")
 	}
 	return c, nil
-}
-
-func levelOf(r *http.Request) (Level, error) {
-	switch l := Level(r.URL.Query().Get("level")); l {
-	case "":
-		return LevelLease, nil
-	case LevelLease, LevelQuorum:
-		return l, nil
-	default:
-		return "", invalid("use lease or quorum", "read level %q is unknown", l)
-	}
 }
 
 // rangeOf reads lo and hi (or prefix) and the cursor, each also with 64.

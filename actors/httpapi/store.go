@@ -21,20 +21,21 @@ type ClientStore struct {
 
 var _ Store = ClientStore{}
 
-func (s ClientStore) table(name string, l Level) (client.KV, error) {
-	t := s.Client.KV(name)
-	switch l {
-	case "", LevelLease:
-		return t, nil
-	case LevelQuorum:
-		return t.At(client.Quorum), nil
+// table returns the table for one operation, whose answers go into shown.
+func (s ClientStore) table(name string, o ReadOptions, shown *Shown) (client.KV, error) {
+	c, err := o.of()
+	if err != nil {
+		return client.KV{}, err
 	}
-	return t, invalid("use lease or quorum", "read level %q is unknown", l)
+	c.Answered = shown.add
+	shown.Token = o.Token
+	return s.Client.KV(name).With(c), nil
 }
 
 // Get reads one key.
-func (s ClientStore) Get(ctx context.Context, table string, key []byte, l Level) (Value, error) {
-	t, err := s.table(table, l)
+func (s ClientStore) Get(ctx context.Context, table string, key []byte, o ReadOptions) (Value, error) {
+	var shown Shown
+	t, err := s.table(table, o, &shown)
 	if err != nil {
 		return Value{}, err
 	}
@@ -45,65 +46,73 @@ func (s ClientStore) Get(ctx context.Context, table string, key []byte, l Level)
 	if !a.Found {
 		return Value{}, partition.Errorf(partition.CodeNotFound, "table %q has no key %q", table, key)
 	}
-	return Value{Bytes: a.Value, Version: newVersion(a.Version)}, nil
+	return Value{Bytes: a.Value, Version: newVersion(a.Version), Shown: shown}, nil
 }
 
 // Put stores one key if the condition holds.
-func (s ClientStore) Put(ctx context.Context, table string, key, value []byte, c Condition) (Version, error) {
-	t := s.Client.KV(table)
+func (s ClientStore) Put(ctx context.Context, table string, key, value []byte, c Condition) (Written, error) {
+	var shown Shown
+	t, err := s.table(table, ReadOptions{}, &shown)
+	if err != nil {
+		return Written{}, err
+	}
 	if c == (Condition{}) {
 		v, err := t.Put(ctx, key, value)
 		if err != nil {
-			return "", err
+			return Written{}, err
 		}
-		return newVersion(v), nil
+		return Written{newVersion(v), shown}, nil
 	}
 	cond, err := c.on(key)
 	if err != nil {
-		return "", err
+		return Written{}, err
 	}
 	r, err := t.CompareAndSet(ctx, cond, value)
 	if err != nil {
-		return "", err
+		return Written{}, err
 	}
-	return newVersion(r.Version), c.held(key, r)
+	return Written{newVersion(r.Version), shown}, c.held(key, r)
 }
 
 // Delete removes one key if the condition holds.
-func (s ClientStore) Delete(ctx context.Context, table string, key []byte, c Condition) error {
-	t := s.Client.KV(table)
+func (s ClientStore) Delete(ctx context.Context, table string, key []byte, c Condition) (shown Shown, err error) {
+	t, err := s.table(table, ReadOptions{}, &shown)
+	if err != nil {
+		return shown, err
+	}
 	if c == (Condition{}) {
-		return t.Delete(ctx, key)
+		return shown, t.Delete(ctx, key)
 	}
 	cond, err := c.on(key)
 	if err != nil {
-		return err
+		return shown, err
 	}
 	r, err := t.CompareAndDelete(ctx, cond)
 	if err != nil {
-		return err
+		return shown, err
 	}
-	return c.held(key, r)
+	return shown, c.held(key, r)
 }
 
 // Scan reads pairs of a range in order.
-func (s ClientStore) Scan(ctx context.Context, table string, r partition.KeyRange, limit int, l Level) ([]KV, bool, error) {
-	t, err := s.table(table, l)
+func (s ClientStore) Scan(ctx context.Context, table string, r partition.KeyRange, limit int, o ReadOptions) (part Scanned, err error) {
+	t, err := s.table(table, o, &part.Shown)
 	if err != nil {
-		return nil, false, err
+		return Scanned{}, err
 	}
-	var pairs []KV
 	bytes := 0
 	for p, err := range t.Scan(ctx, r, limit) {
 		if err != nil {
-			return nil, false, err
+			return Scanned{}, err
 		}
-		pairs = append(pairs, KV{Key: p.Key, Value: p.Value})
+		part.Pairs = append(part.Pairs, KV{Key: p.Key, Value: p.Value})
 		if bytes += len(p.Key) + len(p.Value); bytes >= maxScanBytes {
-			return pairs, true, nil
+			part.More = true
+			return part, nil
 		}
 	}
-	return pairs, len(pairs) == limit, nil
+	part.More = len(part.Pairs) == limit
+	return part, nil
 }
 
 func newVersion(v kv.Version) Version { return Version(strconv.FormatUint(uint64(v), 10)) }

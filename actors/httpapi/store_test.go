@@ -129,36 +129,40 @@ func TestClientStore(t *testing.T) {
 			t.Fatalf("%s: %v, want %v", what, err, code)
 		}
 	}
-	_, err := s.Get(ctx, "t", []byte("a"), "")
+	_, err := s.Get(ctx, "t", []byte("a"), httpapi.ReadOptions{})
 	want("get of nothing", err, partition.CodeNotFound)
 	v1, err := s.Put(ctx, "t", []byte("a"), []byte("1"), httpapi.Condition{Absent: true})
 	want("put if absent", err, 0)
 	_, err = s.Put(ctx, "t", []byte("a"), []byte("2"), httpapi.Condition{Absent: true})
 	want("put if absent of what is there", err, partition.CodeRefused)
-	v2, err := s.Put(ctx, "t", []byte("a"), []byte("2"), httpapi.Condition{Version: v1})
+	v2, err := s.Put(ctx, "t", []byte("a"), []byte("2"), httpapi.Condition{Version: v1.Version})
 	want("put of the version read", err, 0)
-	_, err = s.Put(ctx, "t", []byte("a"), []byte("3"), httpapi.Condition{Version: v1})
+	_, err = s.Put(ctx, "t", []byte("a"), []byte("3"), httpapi.Condition{Version: v1.Version})
 	want("put of an old version", err, partition.CodeRefused)
-	_, err = s.Put(ctx, "t", []byte("b"), []byte("3"), httpapi.Condition{Version: v1})
+	_, err = s.Put(ctx, "t", []byte("b"), []byte("3"), httpapi.Condition{Version: v1.Version})
 	want("put of a version of nothing", err, partition.CodeRefused)
 	_, err = s.Put(ctx, "t", []byte("a"), []byte("3"), httpapi.Condition{Version: "x"})
 	want("put of no version", err, partition.CodeInvalid)
-	got, err := s.Get(ctx, "t", []byte("a"), httpapi.LevelQuorum)
+	got, err := s.Get(ctx, "t", []byte("a"), httpapi.ReadOptions{Level: httpapi.LevelQuorum})
 	want("get", err, 0)
-	if string(got.Bytes) != "2" || got.Version != v2 || v1 == v2 {
-		t.Fatalf("%+v, versions %s and %s", got, v1, v2)
+	if string(got.Bytes) != "2" || got.Version != v2.Version || v1.Version == v2.Version {
+		t.Fatalf("%+v, versions %s and %s", got, v1.Version, v2.Version)
 	}
-	want("delete of an old version", s.Delete(ctx, "t", []byte("a"), httpapi.Condition{Version: v1}), partition.CodeRefused)
-	want("delete of no version", s.Delete(ctx, "t", []byte("a"), httpapi.Condition{Version: "-"}), partition.CodeInvalid)
-	want("delete", s.Delete(ctx, "t", []byte("a"), httpapi.Condition{Version: v2}), 0)
-	want("delete again", s.Delete(ctx, "t", []byte("a"), httpapi.Condition{}), 0)
+	_, err = s.Delete(ctx, "t", []byte("a"), httpapi.Condition{Version: v1.Version})
+	want("delete of an old version", err, partition.CodeRefused)
+	_, err = s.Delete(ctx, "t", []byte("a"), httpapi.Condition{Version: "-"})
+	want("delete of no version", err, partition.CodeInvalid)
+	_, err = s.Delete(ctx, "t", []byte("a"), httpapi.Condition{Version: v2.Version})
+	want("delete", err, 0)
+	_, err = s.Delete(ctx, "t", []byte("a"), httpapi.Condition{})
+	want("delete again", err, 0)
 	_, err = s.Put(ctx, "nosuch", []byte("a"), nil, httpapi.Condition{})
 	want("unknown table", err, partition.CodeNoSuchTable)
 	_, err = s.Put(ctx, "t", []byte(strings.Repeat("k", kv.MaxKeyBytes+1)), nil, httpapi.Condition{})
 	want("key over the limit", err, partition.CodeTooLarge)
-	_, err = s.Get(ctx, "t", []byte("a"), "yesterday")
+	_, err = s.Get(ctx, "t", []byte("a"), httpapi.ReadOptions{Level: "yesterday"})
 	want("unknown level", err, partition.CodeInvalid)
-	_, _, err = s.Scan(ctx, "t", partition.KeyRange{}, 1, "yesterday")
+	_, err = s.Scan(ctx, "t", partition.KeyRange{}, 1, httpapi.ReadOptions{Level: "yesterday"})
 	want("unknown level", err, partition.CodeInvalid)
 }
 
@@ -173,16 +177,16 @@ func TestClientStoreScan(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pairs, more, err := s.Scan(ctx, "t", partition.KeyRange{}, 100, "")
-	if err != nil || len(pairs) != 4 || !more {
-		t.Fatalf("%d pairs, more %v, %v", len(pairs), more, err)
+	part, err := s.Scan(ctx, "t", partition.KeyRange{}, 100, httpapi.ReadOptions{})
+	if err != nil || len(part.Pairs) != 4 || !part.More {
+		t.Fatalf("%d pairs, more %v, %v", len(part.Pairs), part.More, err)
 	}
-	pairs, more, err = s.Scan(ctx, "t", partition.KeyRange{Lo: []byte("b")}, 3, "")
-	if err != nil || len(pairs) != 3 || !more || string(pairs[2].Key) != "m" {
-		t.Fatalf("%d pairs, more %v, %v", len(pairs), more, err)
+	part, err = s.Scan(ctx, "t", partition.KeyRange{Lo: []byte("b")}, 3, httpapi.ReadOptions{})
+	if err != nil || len(part.Pairs) != 3 || !part.More || string(part.Pairs[2].Key) != "m" {
+		t.Fatalf("%d pairs, more %v, %v", len(part.Pairs), part.More, err)
 	}
-	pairs, more, err = s.Scan(ctx, "t", partition.KeyRange{Lo: []byte("x")}, 100, "")
-	if err != nil || len(pairs) != 3 || more {
-		t.Fatalf("%d pairs, more %v, %v", len(pairs), more, err)
+	part, err = s.Scan(ctx, "t", partition.KeyRange{Lo: []byte("x")}, 100, httpapi.ReadOptions{})
+	if err != nil || len(part.Pairs) != 3 || part.More {
+		t.Fatalf("%d pairs, more %v, %v", len(part.Pairs), part.More, err)
 	}
 }

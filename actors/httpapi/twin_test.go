@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
@@ -114,7 +116,7 @@ func (t *twin) open(table string) (map[string]entry, error) {
 	return t.tables[table], nil
 }
 
-func (t *twin) Get(ctx context.Context, table string, key []byte, _ httpapi.Level) (httpapi.Value, error) {
+func (t *twin) Get(ctx context.Context, table string, key []byte, o httpapi.ReadOptions) (httpapi.Value, error) {
 	if t.block != nil {
 		if t.entered != nil {
 			t.entered <- struct{}{}
@@ -135,7 +137,13 @@ func (t *twin) Get(ctx context.Context, table string, key []byte, _ httpapi.Leve
 	if !ok {
 		return httpapi.Value{}, partition.Errorf(partition.CodeNotFound, "no key %q", key)
 	}
-	return httpapi.Value{Bytes: e.value, Version: versionOf(e)}, nil
+	return httpapi.Value{Bytes: e.value, Version: versionOf(e), Shown: t.shown(o.Token)}, nil
+}
+
+// shown is what an answer shows: all writes so far, of partition 17.
+func (t *twin) shown(with client.Token) httpapi.Shown {
+	r := client.Result{Group: 17, Index: partition.Index(t.writes)}
+	return httpapi.Shown{Group: r.Group, Index: r.Index, Age: 3 * time.Millisecond, AgeKnown: true, Token: r.Token().Join(with)}
 }
 
 func versionOf(e entry) httpapi.Version { return httpapi.Version(strconv.Itoa(e.version)) }
@@ -148,42 +156,43 @@ func (t *twin) check(m map[string]entry, key []byte, c httpapi.Condition) error 
 	return nil
 }
 
-func (t *twin) Put(_ context.Context, table string, key, value []byte, c httpapi.Condition) (httpapi.Version, error) {
+func (t *twin) Put(_ context.Context, table string, key, value []byte, c httpapi.Condition) (httpapi.Written, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m, err := t.open(table)
 	if err != nil {
-		return "", err
+		return httpapi.Written{}, err
 	}
 	if err := t.check(m, key, c); err != nil {
-		return "", err
+		return httpapi.Written{}, err
 	}
 	t.writes++
 	e := entry{value: bytes.Clone(value), version: t.writes}
 	m[string(key)] = e
-	return versionOf(e), nil
+	return httpapi.Written{Version: versionOf(e), Shown: t.shown(client.Token{})}, nil
 }
 
-func (t *twin) Delete(_ context.Context, table string, key []byte, c httpapi.Condition) error {
+func (t *twin) Delete(_ context.Context, table string, key []byte, c httpapi.Condition) (httpapi.Shown, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m, err := t.open(table)
 	if err != nil {
-		return err
+		return httpapi.Shown{}, err
 	}
 	if err := t.check(m, key, c); err != nil {
-		return err
+		return httpapi.Shown{}, err
 	}
 	delete(m, string(key))
-	return nil
+	t.writes++
+	return t.shown(client.Token{}), nil
 }
 
-func (t *twin) Scan(_ context.Context, table string, r partition.KeyRange, limit int, _ httpapi.Level) ([]httpapi.KV, bool, error) {
+func (t *twin) Scan(_ context.Context, table string, r partition.KeyRange, limit int, o httpapi.ReadOptions) (httpapi.Scanned, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m, err := t.open(table)
 	if err != nil {
-		return nil, false, err
+		return httpapi.Scanned{}, err
 	}
 	var keys []string
 	for k := range m {
@@ -192,12 +201,11 @@ func (t *twin) Scan(_ context.Context, table string, r partition.KeyRange, limit
 		}
 	}
 	slices.Sort(keys)
-	more := len(keys) > limit
-	var out []httpapi.KV
+	out := httpapi.Scanned{More: len(keys) > limit, Shown: t.shown(o.Token)}
 	for _, k := range keys[:min(limit, len(keys))] {
-		out = append(out, httpapi.KV{Key: []byte(k), Value: m[k].value})
+		out.Pairs = append(out.Pairs, httpapi.KV{Key: []byte(k), Value: m[k].value})
 	}
-	return out, more, nil
+	return out, nil
 }
 
 func (t *twin) Counters() []actors.Counter {

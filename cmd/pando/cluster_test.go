@@ -216,7 +216,7 @@ func (p *processes) checkSame(t *testing.T, input []byte) {
 	lines := bytes.Split(bytes.TrimSuffix(input, []byte("\n")), []byte("\n"))
 	for i := 0; i < len(lines); i += 97 {
 		key, _, _ := bytes.Cut(lines[i], []byte(";"))
-		v, err := api.Get(t.Context(), "chars", key, "")
+		v, err := api.Get(t.Context(), "chars", key, httpapi.ReadOptions{})
 		if err != nil || !bytes.Equal(v.Bytes, lines[i]) {
 			t.Fatalf("line %d: %q, %v, want %q", i+1, v.Bytes, err, lines[i])
 		}

@@ -88,7 +88,7 @@ func (l *demoLoad) operate(ctx context.Context, store httpapi.Store) {
 	var err error
 	if rand.IntN(3) == 0 {
 		_, err = store.Put(ctx, demoTable, key, []byte("seen "+strconv.FormatInt(began.UnixNano(), 10)), httpapi.Condition{})
-	} else if _, err = store.Get(ctx, demoTable, key, httpapi.LevelLease); isNotFound(err) {
+	} else if _, err = store.Get(ctx, demoTable, key, httpapi.ReadOptions{}); isNotFound(err) {
 		err = nil
 	}
 	took := time.Since(began).Microseconds()

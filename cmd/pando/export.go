@@ -38,7 +38,7 @@ func (c *cli) exportCommand() *cobra.Command {
 	f.StringVar(&e.lo, "lo", "", "first key")
 	f.StringVar(&e.hi, "hi", "", "first key behind the range")
 	f.StringVar(&e.prefix, "prefix", "", "keys that begin with this")
-	f.StringVar(&e.level, "level", "lease", "lease, or quorum to not rely on clocks; both are linearizable")
+	f.StringVar(&e.level, "level", "lease", "lease; quorum to not rely on clocks; stale to read at any replica, from an earlier state")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "show no progress")
 	encodingFlag(cmd, &e.encoding)
 	return cmd
@@ -94,7 +94,8 @@ func pages(s httpapi.Store, table string, level httpapi.Level) bulk.Scan {
 	return func(ctx context.Context, r partition.KeyRange, limit int) ([]httpapi.KV, bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, pagePatience)
 		defer cancel()
-		return s.Scan(ctx, table, r, limit, level)
+		part, err := s.Scan(ctx, table, r, limit, httpapi.ReadOptions{Level: level})
+		return part.Pairs, part.More, err
 	}
 }
 

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
@@ -40,12 +43,96 @@ func decodeKey(encoding, s string) (key []byte, err error) {
 	return key, nil
 }
 
+// kvSeen is what all kv commands have in common: which state an answer shows.
+type kvSeen struct {
+	verbose bool
+	token   string
+}
+
+func (k *kvSeen) flags(cmd *cobra.Command, token string) {
+	f := cmd.Flags()
+	f.BoolVarP(&k.verbose, "verbose", "v", false, "say on the standard error which state the answer shows, and its token")
+	f.StringVar(&k.token, "token", "", token)
+}
+
+// shown is which state an answer shows, as JSON.
+type shown struct {
+	Token string            `json:"token,omitempty"`
+	Group partition.GroupID `json:"group,omitzero"`
+	Index partition.Index   `json:"index,omitempty"`
+	Age   *float64          `json:"age_seconds,omitempty"` // at most; absent: not known
+}
+
+func shownOf(s httpapi.Shown) shown {
+	x := shown{Token: s.Token.String()}
+	if s.Group != 0 {
+		x.Group, x.Index = s.Group, s.Index
+	}
+	if s.AgeKnown {
+		age := s.Age.Seconds()
+		x.Age = &age
+	}
+	return x
+}
+
+// tell prints what an answer shows if that was asked for.
+func (k *kvSeen) tell(w io.Writer, s httpapi.Shown, read bool) {
+	if !k.verbose {
+		return
+	}
+	var parts []string
+	if s.Group != 0 {
+		parts = append(parts, fmt.Sprintf("record %d of partition %s", s.Index, s.Group))
+	}
+	switch {
+	case read && s.AgeKnown:
+		parts = append(parts, fmt.Sprintf("at most %s old", s.Age))
+	case read:
+		parts = append(parts, "age not known")
+	}
+	if t := s.Token.String(); t != "" {
+		parts = append(parts, "token "+t)
+	}
+	fmt.Fprintln(w, strings.Join(parts, ", "))
+}
+
 // kvRead is what get and scan have in common.
-type kvRead struct{ level, encoding string }
+type kvRead struct {
+	kvSeen
+	level, encoding string
+	maxAge          time.Duration
+	minIndex        uint64
+}
+
+const readLevels = `Levels of reads:
+  lease    linearizable; the master answers alone while its lease holds (default)
+  quorum   linearizable whatever the clocks do; one round trip between nodes
+  session  not older than --token, which writes and reads print with -v; any replica
+  stale    an earlier state of any replica, bounded by --max-age and --min-index`
 
 func (k *kvRead) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&k.level, "level", "lease", "lease, or quorum to not rely on clocks; both are linearizable")
+	f := cmd.Flags()
+	f.StringVar(&k.level, "level", "", "lease (default), quorum, session (default with --token) or stale")
+	f.DurationVar(&k.maxAge, "max-age", 0, "with --level stale: a state that was the newest so long ago at most")
+	f.Uint64Var(&k.minIndex, "min-index", 0, "with --level stale: a state with at least this record of the partition")
+	k.kvSeen.flags(cmd, "show nothing older than what this token saw (see -v)")
 	encodingFlag(cmd, &k.encoding)
+	levels := []string{"lease", "quorum", "session", "stale"}
+	must(cmd.RegisterFlagCompletionFunc("level", cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// options are the flags as a request carries them.
+func (k *kvRead) options() (httpapi.ReadOptions, error) {
+	o := httpapi.ReadOptions{Level: httpapi.Level(k.level), MinIndex: partition.Index(k.minIndex), MaxAge: k.maxAge}
+	if k.maxAge < 0 {
+		return o, &usageError{fmt.Errorf("--max-age %s is negative", k.maxAge)}
+	}
+	var err error
+	o.Token, err = client.ParseToken(k.token)
+	if k.token != "" && k.level == "" {
+		o.Level = httpapi.LevelSession
+	}
+	return o, err
 }
 
 func (c *cli) kvGet() *cobra.Command {
@@ -53,8 +140,13 @@ func (c *cli) kvGet() *cobra.Command {
 	var raw bool
 	cmd := &cobra.Command{
 		Use: "get <table> <key>", Short: "Print the value of a key", Args: cobra.ExactArgs(2),
+		Long: "Prints the value of a key.\n\n" + readLevels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := decodeKey(k.encoding, args[1])
+			if err != nil {
+				return err
+			}
+			o, err := k.options()
 			if err != nil {
 				return err
 			}
@@ -64,15 +156,20 @@ func (c *cli) kvGet() *cobra.Command {
 			}
 			ctx, cancel := c.within(cmd)
 			defer cancel()
-			v, err := api.Get(ctx, args[0], key, httpapi.Level(k.level))
+			v, err := api.Get(ctx, args[0], key, o)
 			if err != nil {
 				return err
 			}
+			k.tell(c.err, v.Shown, true)
 			if raw {
 				_, err := c.out.Write(v.Bytes)
 				return err
 			}
-			return c.show(httpapi.NewPair(key, v.Bytes, v.Version), func(io.Writer) { fmt.Fprintf(c.out, "%s\n", v.Bytes) })
+			answer := struct {
+				httpapi.Pair
+				shown
+			}{httpapi.NewPair(key, v.Bytes, v.Version), shownOf(v.Shown)}
+			return c.show(answer, func(io.Writer) { fmt.Fprintf(c.out, "%s\n", v.Bytes) })
 		},
 	}
 	k.flags(cmd)
@@ -82,8 +179,17 @@ func (c *cli) kvGet() *cobra.Command {
 
 // kvWrite is what put and delete have in common.
 type kvWrite struct {
+	kvSeen
 	encoding, version string
 	absent            bool
+}
+
+const writeToken = "a token that the printed one is to cover as well (see -v)"
+
+// join is what the write shows, with the token that covers the given one.
+func (k *kvWrite) join(s httpapi.Shown, given client.Token) httpapi.Shown {
+	s.Token = s.Token.Join(given)
+	return s
 }
 
 func (k *kvWrite) condition() httpapi.Condition {
@@ -106,23 +212,34 @@ func (c *cli) kvPut() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			given, err := client.ParseToken(k.token)
+			if err != nil {
+				return err
+			}
 			api, err := c.api()
 			if err != nil {
 				return err
 			}
 			ctx, cancel := c.within(cmd)
 			defer cancel()
-			v, err := api.Put(ctx, args[0], key, value, k.condition())
+			put, err := api.Put(ctx, args[0], key, value, k.condition())
 			if err != nil {
 				return err
 			}
-			return c.show(map[string]httpapi.Version{"version": v}, func(w io.Writer) { fmt.Fprintln(w, "stored") })
+			s := k.join(put.Shown, given)
+			k.tell(c.err, s, false)
+			answer := struct {
+				Version httpapi.Version `json:"version"`
+				shown
+			}{put.Version, shownOf(s)}
+			return c.show(answer, func(w io.Writer) { fmt.Fprintln(w, "stored") })
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "file", "", "read the value from a file; - is the standard input")
 	f.StringVar(&k.version, "if-version", "", "only if the key has this version (see kv get -o json)")
 	f.BoolVar(&k.absent, "if-absent", false, "only if the key does not exist")
+	k.kvSeen.flags(cmd, writeToken)
 	encodingFlag(cmd, &k.encoding)
 	return cmd
 }
@@ -167,19 +284,31 @@ func (c *cli) kvDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			given, err := client.ParseToken(k.token)
+			if err != nil {
+				return err
+			}
 			api, err := c.api()
 			if err != nil {
 				return err
 			}
 			ctx, cancel := c.within(cmd)
 			defer cancel()
-			if err := api.Delete(ctx, args[0], key, k.condition()); err != nil {
+			s, err := api.Delete(ctx, args[0], key, k.condition())
+			if err != nil {
 				return err
 			}
-			return c.show(map[string]bool{"deleted": true}, func(w io.Writer) { fmt.Fprintln(w, "deleted") })
+			s = k.join(s, given)
+			k.tell(c.err, s, false)
+			answer := struct {
+				Deleted bool `json:"deleted"`
+				shown
+			}{true, shownOf(s)}
+			return c.show(answer, func(w io.Writer) { fmt.Fprintln(w, "deleted") })
 		},
 	}
 	cmd.Flags().StringVar(&k.version, "if-version", "", "only if the key has this version (see kv get -o json)")
+	k.kvSeen.flags(cmd, writeToken)
 	encodingFlag(cmd, &k.encoding)
 	return cmd
 }
@@ -190,6 +319,7 @@ func (c *cli) kvScan() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "scan <table>", Short: "Print the pairs of a range in key order", Args: cobra.ExactArgs(1),
+		Long: "Prints the pairs of a range in key order.\n\n" + readLevels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := scanRange(k.encoding, lo, hi, prefix)
 			if err != nil {
@@ -198,14 +328,19 @@ func (c *cli) kvScan() *cobra.Command {
 			if limit < 1 {
 				return &usageError{fmt.Errorf("limit %d is not positive", limit)}
 			}
+			o, err := k.options()
+			if err != nil {
+				return err
+			}
 			api, err := c.api()
 			if err != nil {
 				return err
 			}
-			pairs, err := c.scan(cmd, api, args[0], r, limit, httpapi.Level(k.level))
+			pairs, shown, err := c.scan(cmd, api, args[0], r, limit, o)
 			if err != nil {
 				return err
 			}
+			k.tell(c.err, shown, true)
 			return c.show(pairs, func(w io.Writer) {
 				for _, p := range pairs {
 					row(c.out, printable(p.KeyBytes()), printable(p.ValueBytes()))
@@ -237,22 +372,26 @@ func scanRange(encoding, lo, hi, prefix string) (r partition.KeyRange, err error
 	return r, err
 }
 
-// scan reads pages until the limit; every page has --timeout of its own.
-func (c *cli) scan(cmd *cobra.Command, api *httpapi.Client, table string, r partition.KeyRange, limit int, level httpapi.Level) ([]httpapi.Pair, error) {
-	pairs, cursor := []httpapi.Pair{}, ""
+// scan reads pages until the limit; every page has --timeout of its own. At level
+// session no page is older than the ones before.
+func (c *cli) scan(cmd *cobra.Command, api *httpapi.Client, table string, r partition.KeyRange, limit int, o httpapi.ReadOptions) ([]httpapi.Pair, httpapi.Shown, error) {
+	pairs, cursor, shown := []httpapi.Pair{}, "", httpapi.Shown{}
 	for len(pairs) < limit {
 		ctx, cancel := c.within(cmd)
-		page, err := api.Scan(ctx, table, r, limit-len(pairs), cursor, level)
+		page, err := api.Scan(ctx, table, r, limit-len(pairs), cursor, o)
 		cancel()
 		if err != nil {
-			return nil, err
+			return nil, shown, err
+		}
+		if shown = shown.Oldest(page.Shown); o.Level == httpapi.LevelSession {
+			o.Token = shown.Token
 		}
 		pairs = append(pairs, page.Pairs...)
 		if cursor = page.Cursor; cursor == "" {
 			break
 		}
 	}
-	return pairs, nil
+	return pairs, shown, nil
 }
 
 func isNotFound(err error) bool { return partition.CodeOf(err) == partition.CodeNotFound }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -56,6 +57,14 @@ func scriptCommands(t *testing.T) map[string]func(*testscript.TestScript, bool, 
 				return
 			}
 			ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(x), 0o600))
+		},
+		// pick <variable> <regexp> <file>: sets it to what the first group matches.
+		"pick": func(ts *testscript.TestScript, _ bool, args []string) {
+			found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile(args[2]))
+			if len(found) < 2 {
+				ts.Fatalf("%q is not in %s", args[1], args[2])
+			}
+			ts.Setenv(args[0], found[1])
 		},
 		// lines <file> <n>: writes a file with n lines, each with a key and a value.
 		"lines": func(ts *testscript.TestScript, _ bool, args []string) {
