@@ -119,7 +119,7 @@ func (t *trial) diskFullOnce(ctx context.Context, full int) (err error) {
 // fillDisk writes until it is refused, or to the end if most nodes have space.
 func (t *trial) fillDisk(ctx context.Context, c *cluster, s *table, full int, ballasts []string) error {
 	what := fmt.Sprintf("%d of 3 disks full", full)
-	written, err := fillTable(ctx, s)
+	written, err := fillTable(ctx, s, fillBytes/fillValueBytes)
 	t.row(what, "%d values of 64 KiB written, then: %v", len(written), err)
 	if errors.Is(err, partition.ErrUnknown) {
 		// It was on its way when the first disk was full. The next one is not.
@@ -154,10 +154,10 @@ func (t *trial) fillDisk(ctx context.Context, c *cluster, s *table, full int, ba
 	return readFilled(ctx, s, written)
 }
 
-// fillTable writes incompressible values until one is refused, at most
-// fillBytes, and returns the seeds of those acknowledged.
-func fillTable(ctx context.Context, s *table) (written []int, err error) {
-	for i := range fillBytes / fillValueBytes {
+// fillTable writes so many incompressible values, or until one is refused, and
+// returns the seeds of those acknowledged.
+func fillTable(ctx context.Context, s *table, n int) (written []int, err error) {
+	for i := range n {
 		if err := bounded(ctx, func(ctx context.Context) error { return s.put(ctx, fillKey(i), fillValue(i)) }); err != nil {
 			return written, err
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pando.dev/pando/actors/client"
+	"pando.dev/pando/internal/history"
 	"pando.dev/pando/partition"
 )
 
@@ -89,7 +90,7 @@ func (f *fake) swap(_ context.Context, key, old, value string) (bool, uint64, er
 	if f.pairs[key] != old {
 		return false, 0, nil
 	}
-	if strings.HasPrefix(key, probeList) {
+	if strings.Contains(key, probeList) {
 		switch {
 		case f.rare("lost probe"):
 			f.place++
@@ -101,7 +102,7 @@ func (f *fake) swap(_ context.Context, key, old, value string) (bool, uint64, er
 	}
 	f.place++
 	f.pairs[key] = value
-	if strings.HasPrefix(key, probeList) {
+	if strings.Contains(key, probeList) {
 		if f.rare("place again") {
 			return true, f.probed, nil
 		}
@@ -134,7 +135,7 @@ func TestJudge(t *testing.T) {
 			t.Parallel()
 			f := &fake{pairs: map[string]string{}, fault: fault}
 			o := options{clients: 8, pace: time.Millisecond}
-			l := newLoad(o)
+			l := newLoad(o, "prefix/")
 			for i := range o.clients {
 				l.begin(i, f, 1)
 			}
@@ -154,6 +155,29 @@ func TestJudge(t *testing.T) {
 				t.Fatalf("only %d writes were acknowledged", acked)
 			}
 		})
+	}
+}
+
+// TestParts: each prefix has keys, a list of probes and acknowledgements of its
+// own.
+func TestParts(t *testing.T) {
+	f := &fake{pairs: map[string]string{}}
+	o := options{clients: 4, pace: time.Millisecond}
+	l := newLoad(o, "a/", "b/")
+	for n := range 20 {
+		l.probeOnce(f, n)
+	}
+	l.do(0, f, history.Op{Kind: history.Write, Key: "b/x", Value: "v"}, client.Lease, 1)
+	if a, b := l.parts[0].count(0, time.Hour), l.parts[1].count(0, time.Hour); a != 10 || b != 11 || l.acks.count(0, time.Hour) != 21 {
+		t.Errorf("%d and %d of 10 and 11 acknowledgements", a, b)
+	}
+	delete(f.pairs, "b/"+probeList+"00000003")
+	tr := &trial{opts: o, dir: t.TempDir(), out: new(bytes.Buffer)}
+	if err := tr.judge(t.Context(), l, f); err != nil {
+		t.Fatal(err)
+	}
+	if len(tr.violations) != 1 || !strings.Contains(tr.violations[0], "00000003") {
+		t.Errorf("a lost probe of the second list: %q", tr.violations)
 	}
 }
 

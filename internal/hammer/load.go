@@ -27,9 +27,18 @@ const (
 	// maxProbes bounds the probes under way; during a long outage fewer begin.
 	maxProbes = 512
 	// probeList is the list of history that probes are the elements of, and the
-	// prefix of their keys.
+	// prefix of their keys, behind the load's own.
 	probeList = "probe/"
 )
+
+// target is what a load works on: the zero value is the usual table.
+type target struct {
+	table   string
+	clients int // 0: as many as the flag says
+	// prefixes are put before all keys, one after the other: they lead to
+	// different partitions, or keep a load apart from an earlier one.
+	prefixes []string
+}
 
 // load is clients that write, read and compare-and-set for as long as they may,
 // and one that creates a key of its own every few milliseconds, the probe,
@@ -39,6 +48,10 @@ type load struct {
 	acks    *ackLog
 	pace    time.Duration
 	slots   int
+	// prefixes and parts belong together, if there are several: when keys with
+	// each prefix were acknowledged.
+	prefixes []string
+	parts    []*ackLog
 
 	stopped atomic.Bool
 	running sync.WaitGroup
@@ -50,19 +63,35 @@ type load struct {
 	doubled []string          // probes that were told of themselves
 }
 
-func newLoad(o options) *load {
-	return &load{
-		history: history.New(), acks: newAckLog(), pace: o.pace, slots: or(o.slots, max(8, o.clients/4)),
-		errs: map[string]int{}, example: map[string]string{},
+func newLoad(o options, prefixes ...string) *load {
+	if len(prefixes) == 0 {
+		prefixes = []string{""}
 	}
+	l := &load{
+		history: history.New(), acks: newAckLog(), pace: o.pace, slots: or(o.slots, max(8, o.clients/4)),
+		prefixes: prefixes, errs: map[string]int{}, example: map[string]string{},
+	}
+	for range prefixes {
+		l.parts = append(l.parts, &ackLog{start: l.acks.start})
+	}
+	return l
 }
 
 // startLoad connects the clients and the probe and lets them begin.
 func (c *cluster) startLoad(ctx context.Context) (*load, error) {
+	return c.startLoadOn(ctx, target{})
+}
+
+// startLoadOn is startLoad on something else than the usual table.
+func (c *cluster) startLoadOn(ctx context.Context, on target) (*load, error) {
 	o := c.t.opts
-	l := newLoad(o)
+	o.clients = or(on.clients, o.clients)
+	if on.table == "" {
+		on.table = tableName
+	}
+	l := newLoad(o, on.prefixes...)
 	for range o.clients + 1 {
-		s, err := c.open(ctx)
+		s, err := openTable(ctx, c.name, on.table, c.links())
 		if err != nil {
 			l.close()
 			return nil, err
@@ -103,7 +132,7 @@ type seen struct{ key, value string }
 func (l *load) work(id int, s store, rng *rand.Rand) {
 	last := map[string]seen{}
 	for n := 0; !l.stopped.Load(); n++ {
-		slot := fmt.Sprintf("slot%d", rng.IntN(l.slots))
+		slot, part := l.slot(rng.IntN(l.slots))
 		op := history.Op{Key: l.history.Window(slot), Value: fmt.Sprintf("%d-%d", id, n)}
 		switch draw := rng.IntN(10); {
 		case draw < 4:
@@ -120,10 +149,30 @@ func (l *load) work(id int, s store, rng *rand.Rand) {
 		if rng.IntN(8) == 0 {
 			level = client.Quorum
 		}
-		if value, ok := l.do(id, s, op, level); ok {
+		if value, ok := l.do(id, s, op, level, part); ok {
 			last[slot] = seen{op.Key, value}
 		}
 		rest(l.pace, rng)
+	}
+}
+
+// slot names a slot, and says which of the prefixes it has.
+func (l *load) slot(n int) (name string, part int) {
+	part = n % len(l.prefixes)
+	return fmt.Sprintf("%sslot%d", l.prefixes[part], n), part
+}
+
+// someSlot draws one.
+func (l *load) someSlot(rng *rand.Rand) string {
+	name, _ := l.slot(rng.IntN(l.slots))
+	return name
+}
+
+// acked notes that a write, invoked then, was acknowledged.
+func (l *load) acked(begun time.Duration, part int) {
+	l.acks.add(begun)
+	if len(l.parts) > 1 {
+		l.parts[part].add(begun)
 	}
 }
 
@@ -136,7 +185,7 @@ func rest(mean time.Duration, rng *rand.Rand) {
 
 // do makes one operation, records it, and returns what the key is now known to
 // hold, if anything is.
-func (l *load) do(id int, s store, op history.Op, level client.Level) (value string, known bool) {
+func (l *load) do(id int, s store, op history.Op, level client.Level, part int) (value string, known bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), opWait)
 	defer cancel()
 	begun := l.acks.now()
@@ -156,7 +205,7 @@ func (l *load) do(id int, s store, op history.Op, level client.Level) (value str
 		return "", false
 	}
 	if op.Kind == history.Write || result.Swapped {
-		l.acks.add(begun)
+		l.acked(begun, part)
 	}
 	return value, op.Kind != history.CAS || result.Swapped
 }
@@ -218,14 +267,16 @@ func (l *load) probeOnce(s store, n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), opWait)
 	defer cancel()
 	element := fmt.Sprintf("%08d", n)
+	part := n % len(l.prefixes)
+	list := l.prefixes[part] + probeList
 	begun := l.acks.now()
-	call := l.history.Invoke(-1, history.Op{Kind: history.Append, Key: probeList, Value: element})
-	created, place, err := s.swap(ctx, probeList+element, "", element)
+	call := l.history.Invoke(-1, history.Op{Kind: history.Append, Key: list, Value: element})
+	created, place, err := s.swap(ctx, list+element, "", element)
 	if !l.end(call, history.Result{Seq: place}, err) {
 		return
 	}
 	if created {
-		l.acks.add(begun)
+		l.acked(begun, part)
 		return
 	}
 	l.mu.Lock()
@@ -248,14 +299,17 @@ func (t *trial) judge(ctx context.Context, l *load, s scanner) error {
 	ctx, cancel := context.WithTimeout(ctx, judgeWait)
 	defer cancel()
 	t.tell("reading everything back")
-	_, keys, err := s.scan(ctx, probeList)
-	if err != nil {
-		return fmt.Errorf("read the probes back: %w", err)
+	for _, prefix := range l.prefixes {
+		list := prefix + probeList
+		_, keys, err := s.scan(ctx, list)
+		if err != nil {
+			return fmt.Errorf("read the probes back: %w", err)
+		}
+		for i := range keys {
+			keys[i] = strings.TrimPrefix(keys[i], list)
+		}
+		l.history.Observe(list, keys)
 	}
-	for i := range keys {
-		keys[i] = strings.TrimPrefix(keys[i], probeList)
-	}
-	l.history.Observe(probeList, keys)
 	if err := l.readBack(ctx, s); err != nil {
 		return err
 	}

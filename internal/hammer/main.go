@@ -55,6 +55,14 @@ func scenarios() []scenario {
 		{"load-kill", "pando load of real files with the master killed meanwhile", loadKill},
 		{"bad-input", "wrong names, keys, directories and ports, and a damaged log", badInput},
 		{"disk-full", "a node whose disk fills up, and is freed again", diskFull},
+		{"members", "3 to 5 replicas and back under load, with the master killed in each step", members},
+		{"zones", "three zones, each stopped and killed under load, and two at once", zones},
+		{"dead-voter", "a voter killed for good: until a log replica covers for it, until a copy replaces it", deadVoter},
+		{"rolling", "SIGTERM and restart of one node after the other under load", rolling},
+		{"transfer", "mastership handed over under load, compared with kill -9", transfers},
+		{"damage", "a byte flipped in the log and in state files, and a disk rolled back", repairs},
+		{"recover", "two of three members gone for good, and the operator's recovery", recovery},
+		{"pairs", "two replicas, both in sync: each is taken away, and comes back", pairs},
 	}
 }
 
@@ -68,12 +76,16 @@ type options struct {
 	median, p99, limit            time.Duration
 	binary, parent, nodeFlags     string
 	keep, generated, verbose      bool
+	short                         bool // all scenarios run
+	transfers, fill               int
 }
 
 func (o *options) register(f *flag.FlagSet) {
 	f.IntVar(&o.kills, "kills", 100, "kills of kill-master")
 	f.IntVar(&o.failovers, "failovers", 0, "failovers without a kill that kill-master lets pass, for machines that are too busy")
-	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20) and stop-master (default 3)")
+	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20), stop-master (3), members (50), zones, dead-voter, pairs (1), rolling (3), damage (6)")
+	f.IntVar(&o.transfers, "transfers", 0, "hand-overs of transfer (default 100), which makes a tenth as many kills")
+	f.IntVar(&o.fill, "fill", 256, "values of 64 KiB that are there before a copy is needed")
 	f.IntVar(&o.clients, "clients", 64, "clients at once")
 	f.IntVar(&o.slots, "slots", 0, "keys in use at once (default a quarter of the clients, at least 8)")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of everything that is drawn")
@@ -135,6 +147,7 @@ func execute(ctx context.Context, args []string, out io.Writer) int {
 		usage(out, f)
 		return 2
 	}
+	o.short = name == "all"
 	code, known := 0, false
 	for _, s := range scenarios() {
 		if name != "all" && name != s.name {

@@ -173,7 +173,7 @@ const pinnedWait = 400 * time.Millisecond
 func (l *load) readPinned(id int, r store, s *stops, stop *atomic.Bool, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, uint64(id)))
 	for !stop.Load() {
-		op := history.Op{Kind: history.Read, Key: l.history.Window(fmt.Sprintf("slot%d", rng.IntN(l.slots)))}
+		op := history.Op{Kind: history.Read, Key: l.history.Window(l.someSlot(rng))}
 		begunAfter := s.thawed.Load()
 		if begunAfter {
 			s.asked.Add(1)

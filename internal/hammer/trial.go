@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -87,6 +89,22 @@ func (t *trial) violate(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.violations = append(t.violations, fmt.Sprintf(format, args...))
+}
+
+// rowCounts adds a row that says how often what was seen.
+func (t *trial) rowCounts(name string, counts map[string]int) {
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		t.row(name, "%s: %d times", what, counts[what])
+	}
+}
+
+// rounds is how many rounds are made: as many as the flag says, or the
+// scenario's own number, or the short one when all scenarios run.
+func (t *trial) rounds(usual, short int) int {
+	if t.opts.short {
+		usual = short
+	}
+	return or(t.opts.rounds, usual)
 }
 
 // tell says what is being done.
