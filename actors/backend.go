@@ -3,6 +3,7 @@ package actors
 import (
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // backend answers clients for the replicas of this node. It is called on the
@@ -27,6 +28,12 @@ func (b backend) find(req *client.Request) (*cell, *partition.Error) {
 	return c, nil
 }
 
+// takes reports whether a replica takes commands and linearizable reads: as the
+// serving master, or as the one that is about to be, which keeps them until then.
+func (b backend) takes(v *replica.View) bool {
+	return v != nil && (v.Serving || v.Next == b.node.ID())
+}
+
 // Propose hands a command to its replica's mailbox, or refuses it.
 func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 	c, err := b.find(req)
@@ -34,7 +41,7 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 		reply(client.ErrorResponse(err))
 		return
 	}
-	if v := c.view.Load(); v == nil || !v.Serving {
+	if v := c.view.Load(); !b.takes(v) {
 		reply(client.ErrorResponse(c.notMaster()))
 		return
 	}
@@ -67,12 +74,15 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 		return
 	}
 	v, st := c.view.Load(), c.state.Load()
-	if v == nil || st == nil || !v.Serving {
+	if st == nil || !b.takes(v) {
 		reply(client.ErrorResponse(c.notMaster()))
 		return
 	}
 	switch req.Level {
 	case client.Lease:
+		if !v.Serving {
+			break // it is kept until the replica serves
+		}
 		res := st.read(req)
 		if after := c.view.Load(); after != nil && after.Epoch == v.Epoch && b.node.now() < after.LeaseEnd(b.node.leases) {
 			b.node.counters.leaseReads.Add(1)

@@ -45,9 +45,6 @@ type cell struct {
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.
 	broken atomic.Pointer[partition.Error]
-	// hopeless: it was given up because it has lost what was synced, so it can
-	// never take part again; see unusable.
-	hopeless atomic.Bool
 	// resigned is the view under which the replica was master when it failed.
 	resigned atomic.Pointer[replica.View]
 	// dropped: the replica is being removed, so what opens its store must put it
@@ -91,6 +88,9 @@ func (c *cell) notMaster() *partition.Error {
 		return b
 	}
 	v := c.view.Load()
+	if v != nil && v.Next != "" {
+		return &partition.Error{Code: partition.CodeNotMaster, Why: "the mastership is handed over", Master: v.Next}
+	}
 	if v != nil && v.Master != 0 && v.Master != v.Self {
 		return &partition.Error{Code: partition.CodeNotMaster, Why: "another replica is master", Master: c.master()}
 	}

@@ -39,13 +39,13 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 		return chain(g, prev, sum, epoch, rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, 50), 0, 5).Draw(t, "payloads")...)
 	}
 	flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
-	switch rapid.IntRange(0, 9).Draw(t, "type") {
+	switch rapid.IntRange(0, 10).Draw(t, "type") {
 	case 0:
 		return &replica.Append{Epoch: epoch, Prev: prev, PrevSum: sum, Commit: partition.Index(u("commit")), Everywhere: partition.Index(u("everywhere")), Records: records()}
 	case 1:
 		return &replica.AppendAck{Epoch: epoch, Match: partition.Index(u("match")), Want: partition.Index(u("want")), Commit: partition.Index(u("commit")), State: flag("state")}
 	case 2:
-		return &replica.Gather{Epoch: epoch}
+		return &replica.Gather{Epoch: epoch, Released: partition.Epoch(u("released"))}
 	case 3:
 		return &replica.GatherAnswer{Epoch: epoch, End: position(), EndSum: sum, Commit: position(),
 			LeaseRemaining: time.Duration(rapid.Int64Range(0, int64(maxLeaseRemaining)).Draw(t, "lease")), Membership: partition.MembershipVersion(u("membership"))}
@@ -60,6 +60,8 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 			Settled: partition.MembershipVersion(u("settled")), Without: drawMembership(t)}
 	case 8:
 		return &replica.ReadCheck{Epoch: epoch, Seq: u("seq")}
+	case 9:
+		return &replica.HandOver{Epoch: epoch, Step: replica.HandStep(rapid.IntRange(1, 5).Draw(t, "step")), Number: u("number"), End: position(), EndSum: sum}
 	}
 	return &replica.ReadConfirm{Epoch: epoch, Seq: u("seq"), Waiting: flag("waiting")}
 }
@@ -114,7 +116,7 @@ func TestReplicaMessagesComeBackEqual(t *testing.T) {
 func TestEveryFieldTravels(t *testing.T) {
 	next := int64(100)
 	for _, m := range []replica.Message{&replica.Append{}, &replica.AppendAck{}, &replica.Gather{}, &replica.GatherAnswer{}, &replica.Fetch{},
-		&replica.FetchAnswer{}, &replica.Probe{}, &replica.ProbeAnswer{}, &replica.ReadCheck{}, &replica.ReadConfirm{}} {
+		&replica.FetchAnswer{}, &replica.Probe{}, &replica.ProbeAnswer{}, &replica.ReadCheck{}, &replica.ReadConfirm{}, &replica.HandOver{}} {
 		fillFields(t, reflect.ValueOf(m).Elem(), &next)
 		f := Frame{Group: 9, From: 1, To: 2}
 		EncodeReplica(&f, m)
@@ -133,6 +135,8 @@ func fillFields(t *testing.T, v reflect.Value, next *int64) {
 		f := v.Field(i)
 		switch name := v.Type().Field(i).Name; {
 		case name == "Through":
+		case name == "Step":
+			f.SetUint(uint64(replica.HandGo))
 		case name == "Records":
 			prev := v.FieldByName("Prev").Interface().(partition.Position)
 			epoch := max(prev.Epoch, partition.Epoch(v.FieldByName("Epoch").Uint()))
@@ -176,6 +180,8 @@ func FuzzDecodeReplica(f *testing.F) {
 	add(&replica.ProbeAnswer{Promised: 5, Settled: 2, Without: pair})
 	add(&replica.ReadConfirm{Epoch: 5, Waiting: true})
 	add(&replica.Gather{})
+	add(&replica.HandOver{Epoch: 5, Step: replica.HandPrepare, Number: 3})
+	add(&replica.HandOver{Epoch: 5, Step: replica.HandGo, End: partition.Position{Epoch: 5, Index: 9}})
 	f.Fuzz(func(t *testing.T, kind, flags uint8, body []byte) {
 		x := Frame{Kind: Kind(kind), Flags: flags, Group: 1, From: 1, To: 2, Body: body}
 		m, err := DecodeReplica(x)

@@ -32,6 +32,7 @@ const (
 	KindProbeAnswer  Kind = 23
 	KindReadCheck    Kind = 24
 	KindReadConfirm  Kind = 25
+	KindHandOver     Kind = 26
 	// kindPing keeps an idle data connection from looking dead.
 	kindPing Kind = 31
 )
@@ -96,7 +97,7 @@ func (c class) bound(k Kind) (limit int, ok bool) {
 		switch {
 		case k == KindAppend || k == KindFetchAnswer:
 			return MaxAppendBytes, true
-		case k > KindAppend && k <= KindReadConfirm:
+		case k > KindAppend && k <= KindHandOver:
 			return maxSmallBytes, true
 		case k == kindPing:
 			return 0, true
@@ -121,7 +122,7 @@ func (k Kind) String() string {
 		kindMessage: "message", kindWatch: "watch",
 		KindAppend: "append", KindAppendAck: "append_ack", KindGather: "gather", KindGatherAnswer: "gather_answer",
 		KindFetch: "fetch", KindFetchAnswer: "fetch_answer", KindProbe: "probe", KindProbeAnswer: "probe_answer",
-		KindReadCheck: "read_check", KindReadConfirm: "read_confirm", kindPing: "ping",
+		KindReadCheck: "read_check", KindReadConfirm: "read_confirm", KindHandOver: "hand_over", kindPing: "ping",
 		kindChunk: "chunk", kindCredit: "credit", kindEnd: "end",
 	}
 	if int(k) < len(names) && names[k] != "" {

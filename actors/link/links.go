@@ -150,7 +150,7 @@ func (l *Links) drop(k *link) {
 // it was not sent: CodeBusy if too much waits already, CodeUnavailable without a
 // link.
 func (l *Links) Send(to partition.NodeID, f Frame) error {
-	if f.Kind < KindAppend || f.Kind > KindReadConfirm {
+	if f.Kind < KindAppend || f.Kind > KindHandOver {
 		return partition.Errorf(partition.CodeInvalid, "%s is no frame between replicas", f.Kind)
 	}
 	if limit, _ := classData.bound(f.Kind); f.bodyBytes() > limit {

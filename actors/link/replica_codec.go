@@ -42,7 +42,7 @@ func EncodeReplica(f *Frame, m replica.Message) {
 		e.u64(uint64(m.Epoch)).u64(uint64(m.Match)).u64(uint64(m.Want)).u64(uint64(m.Commit))
 	case *replica.Gather:
 		f.Kind = KindGather
-		e.u64(uint64(m.Epoch))
+		e.u64(uint64(m.Epoch)).u64(uint64(m.Released))
 	case *replica.GatherAnswer:
 		f.Kind = KindGatherAnswer
 		e.u64(uint64(m.Epoch)).position(m.End).u32(m.EndSum).position(m.Commit).
@@ -65,6 +65,9 @@ func EncodeReplica(f *Frame, m replica.Message) {
 	case *replica.ReadConfirm:
 		f.Kind, f.Flags = KindReadConfirm, bit(m.Waiting, flagWaiting)
 		e.u64(uint64(m.Epoch)).u64(m.Seq)
+	case *replica.HandOver:
+		f.Kind, f.Flags = KindHandOver, uint8(m.Step)
+		e.u64(uint64(m.Epoch)).u64(m.Number).position(m.End).u32(m.EndSum)
 	}
 	f.Body = e.b
 }
@@ -100,7 +103,7 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 	case KindAppendAck:
 		return &replica.AppendAck{Epoch: d.epoch(), Match: d.index(), Want: d.index(), Commit: d.index(), State: f.Flags&flagState != 0}, flagState
 	case KindGather:
-		return &replica.Gather{Epoch: d.epoch()}, 0
+		return &replica.Gather{Epoch: d.epoch(), Released: d.epoch()}, 0
 	case KindGatherAnswer:
 		return d.gatherAnswer(), 0
 	case KindFetch:
@@ -117,8 +120,19 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 		return &replica.ReadCheck{Epoch: d.epoch(), Seq: d.u64()}, 0
 	case KindReadConfirm:
 		return &replica.ReadConfirm{Epoch: d.epoch(), Seq: d.u64(), Waiting: f.Flags&flagWaiting != 0}, flagWaiting
+	case KindHandOver:
+		return d.handOver(f), 0xff
 	}
 	return nil, 0
+}
+
+// handOver reads a message whose step is in the flags.
+func (d *decoder) handOver(f Frame) replica.Message {
+	m := &replica.HandOver{Epoch: d.epoch(), Step: replica.HandStep(f.Flags), Number: d.u64(), End: d.position(), EndSum: d.u32()}
+	if d.err == nil && (m.Step < replica.HandPrepare || m.Step > replica.HandGo) {
+		d.err = corrupt("step %d of a hand-over", m.Step)
+	}
+	return m
 }
 
 func (d *decoder) append(f Frame) replica.Message {

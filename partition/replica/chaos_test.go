@@ -19,6 +19,7 @@ type profile struct {
 	badLock    bool
 	reads      bool
 	sessions   bool
+	transfers  bool // planned hand-overs
 	forgets    bool // the lock knows no number but the one it is asked for
 	// points says of what a node may do, how often (one in so many) a crash
 	// follows that comes within 4 ms; nil: after everything, one in 12.
@@ -199,6 +200,10 @@ const (
 // step does one random thing.
 func (s *schedule) step() {
 	w, n := s.w, s.any()
+	if s.p.transfers && s.p.pick(10) == 0 {
+		s.handOver()
+		return
+	}
 	switch c := s.p.pick(40); {
 	case c < 8:
 		if s.p.faults&(1<<c) != 0 {
@@ -292,6 +297,33 @@ func (s *schedule) blink(n *node) {
 			n.boots()
 		}
 	})
+}
+
+// handOver lets a replica, mostly the master, hand over, or resign. Sometimes one
+// of the links that matter breaks within the next milliseconds.
+func (s *schedule) handOver() {
+	w, n := s.w, s.target()
+	if !n.up || n.paused {
+		return
+	}
+	to := partition.ReplicaID(0)
+	if s.p.pick(2) == 0 {
+		to = s.any().id
+	}
+	if s.p.faults&(faultCut|faultIsolate) != 0 && s.p.pick(4) == 0 {
+		o := s.any()
+		w.after(w.between(0, 30*time.Millisecond), func() {
+			if !s.quiet && o != n {
+				w.cut[[2]partition.ReplicaID{o.id, n.id}] = true
+				w.hints()
+			}
+		})
+	}
+	if s.p.pick(8) == 0 {
+		n.take(Resign{Why: "resigns"})
+		return
+	}
+	w.check.transfer(n, to, nil)
 }
 
 func (s *schedule) write() {

@@ -27,7 +27,7 @@ type checker struct {
 	sessionLimit int
 	truncated    bool // some log does not begin with the genesis record
 
-	acked, unknown, leaseReads, quorumReads, elections, snips, retries int
+	acked, unknown, leaseReads, quorumReads, elections, snips, retries, transfers int
 }
 
 // op is one call of a client.
@@ -39,6 +39,7 @@ type op struct {
 	session partition.SessionID
 	seq     uint64
 	opens   bool
+	hand    bool // a transfer
 	done    func(*Reply, Result)
 }
 
@@ -208,6 +209,7 @@ func (c *checker) replied(n *node, r *Reply, res Result) {
 		if n.state.applied < r.Index {
 			c.violated("replica %d answers a read at %d, its state is at %d", n.id, r.Index, n.state.applied)
 		}
+	case r.Err == nil && o.hand:
 	case r.Err == nil:
 		if r.Index <= o.floor {
 			c.violated("operation %d is acknowledged at %d, when it was called %d was visible", o.id, r.Index, o.floor)
@@ -225,6 +227,7 @@ func (c *checker) replied(n *node, r *Reply, res Result) {
 		}
 		c.acked++
 		c.floor = max(c.floor, r.Index)
+	case o.hand:
 	case r.Err.Code == partition.CodeUnknown:
 		c.unknown++
 	case !o.read && !o.opens && o.session == (partition.SessionID{}):
@@ -324,7 +327,11 @@ func describe(m Message) string {
 		}
 		return s
 	case *Gather:
-		return fmt.Sprintf("gather epoch %s", m.Epoch)
+		s := fmt.Sprintf("gather epoch %s", m.Epoch)
+		if m.Released != 0 {
+			s += fmt.Sprintf(", leases to %s are over", m.Released)
+		}
+		return s
 	case *GatherAnswer:
 		return fmt.Sprintf("gather answer epoch %s end %s commit %d lease %s", m.Epoch, m.End, m.Commit.Index, m.LeaseRemaining.Round(1e6))
 	case *Fetch:
@@ -336,6 +343,14 @@ func describe(m Message) string {
 		return fmt.Sprintf("probe epoch %s", m.Epoch)
 	case *ProbeAnswer:
 		return fmt.Sprintf("probe answer epoch %s reachable %v master %v end %s", m.Promised, m.Reachable, m.Master, m.End)
+	case *HandOver:
+		s := fmt.Sprintf("hand-over epoch %s: %s", m.Epoch, [...]string{
+			HandPrepare: "prepare", HandReady: "ready", HandRefuse: "refuse", HandCancel: "cancel", HandGo: "go",
+		}[m.Step])
+		if m.Step == HandGo {
+			s += fmt.Sprintf(", the log ends at %s", m.End)
+		}
+		return s
 	case *ReadCheck:
 		return fmt.Sprintf("read check epoch %s round %d", m.Epoch, m.Seq)
 	case *ReadConfirm:
@@ -361,4 +376,30 @@ func describeRecords(records []partition.Record) string {
 		}
 	}
 	return s
+}
+
+// transfer asks a replica to hand over. done may be nil.
+func (c *checker) transfer(n *node, to partition.ReplicaID, done func(*Reply)) {
+	c.nextID++
+	epoch := n.rep.promised
+	c.ops[c.nextID] = &op{opens: true, hand: true, node: n, done: func(r *Reply, _ Result) {
+		if r.Err == nil && to != n.id {
+			c.handed(epoch, to)
+		}
+		if done != nil {
+			done(r)
+		}
+	}}
+	n.take(Transfer{ID: c.nextID, To: to})
+}
+
+// handed checks that after an epoch somebody has led: to, if it is not 0.
+func (c *checker) handed(epoch partition.Epoch, to partition.ReplicaID) {
+	for e := range c.masters { // in no order: any will do
+		if e > epoch && (to == 0 || e.Replica() == to) {
+			c.transfers++
+			return
+		}
+	}
+	c.violated("%d was said to follow epoch %s, and does not lead", to, epoch)
 }

@@ -77,9 +77,10 @@ func (c *client) try(id, seq uint64) {
 			c.busy = false
 			if c.s.rng.IntN(20) == 0 {
 				// A late retry of what has succeeded: it must give the same.
+				session := c.session // by then there may be another
 				c.later(func() {
 					if m := c.s.w.master(); m != nil {
-						ck.write(m, &op{id: id, session: c.session, seq: seq})
+						ck.write(m, &op{id: id, session: session, seq: seq})
 					}
 				})
 			}

@@ -119,6 +119,7 @@ func (r *Replica) giveWay(why string) {
 // far.
 func (r *Replica) abandon(why string) {
 	r.phase, r.why = following, why
+	r.dropHeir(0)
 	r.releaseLock()
 	r.attempt = attempt{tries: r.attempt.tries}
 	r.deadline = r.now + r.backoff()
@@ -166,6 +167,8 @@ func (r *Replica) onNodeUp(n partition.NodeID) {
 
 // startProbe asks every member what it knows of the master.
 func (r *Replica) startProbe() {
+	r.dropHeir(0)
+	r.successor = peerRef{}
 	r.phase, r.deadline = probing, r.now+r.cfg.AnswerWait
 	r.attempt = attempt{tries: r.attempt.tries + 1}
 	for m := range r.members() {
@@ -209,6 +212,9 @@ func (r *Replica) probeAnswer() *ProbeAnswer {
 func (r *Replica) onProbeAnswer(from peerRef, m *ProbeAnswer) {
 	r.seen = max(r.seen, m.Promised)
 	named := m.Promised.Replica() == from.id
+	if h := &r.hand; m.Master && named && h.step == gone && h.to.id == from.id && m.Promised > h.goes.Epoch {
+		r.handed(from.id)
+	}
 	switch {
 	case m.Master && named && m.Promised >= r.promised && !r.isMaster():
 		// It will send its log. Should it not, the deadline asks again.
@@ -285,6 +291,9 @@ func (r *Replica) judge() {
 		r.abandon("too few members answer")
 		return
 	}
+	if r.resigned {
+		rank += len(r.active.Last().Members)
+	}
 	if rank == 0 {
 		r.acquire()
 		return
@@ -339,23 +348,31 @@ func (r *Replica) acquire() {
 }
 
 func (r *Replica) onLocked(number uint64) {
+	if r.heirLocked(number) {
+		return
+	}
 	e := partition.NewEpoch(number, r.cfg.Self)
 	if r.mut.has(sharedPromise) {
 		e = partition.NewEpoch(number, 0)
 	}
 	if r.phase != locking {
-		if number != r.attempt.lock { // not the one that is held, told twice
+		if number != r.attempt.lock && number != r.heir.number { // not the one that is held, told twice
 			r.locks = append(r.locks, &ReleaseLock{Number: number})
 		}
 		return
 	}
 	r.attempt.lock = number
-	if e <= r.promised || number == 0 || number > math.MaxUint64>>16 {
+	if e <= r.promised || !validEpoch(number, 0) {
 		r.abandon("the lock handed out an old number")
 		return
 	}
 	r.promise(e, r.cfg.Node)
 	r.phase, r.deadline = promising, 0
+}
+
+// validEpoch reports whether a lock's number makes an epoch above e.
+func validEpoch(number uint64, e partition.Epoch) bool {
+	return number != 0 && number <= math.MaxUint64>>16 && number > e.Number()
 }
 
 // onLockRefused also tells a candidate that the lock it was given is lost.
@@ -366,6 +383,9 @@ func (r *Replica) onLockRefused() {
 	case promising, gathering, fetching:
 		r.attempt.lock = 0
 		r.abandon("the lock was lost")
+	case following:
+		r.heir.number = 0 // there is nothing to give back
+		r.dropHeir(HandRefuse)
 	}
 }
 
@@ -484,7 +504,7 @@ func (r *Replica) gatherMore() {
 			}
 		}
 		r.attempt.asked = append(r.attempt.asked, to.id)
-		r.send(to, &Gather{Epoch: r.promised})
+		r.send(to, &Gather{Epoch: r.promised, Released: r.released})
 	}
 	for m := range r.members() {
 		if m.Kind != partition.Learner {

@@ -197,8 +197,13 @@ func (r *Replica) knowMaster(from peerRef) {
 	r.giveWay("another master")
 	if r.master != from.id {
 		r.trace("knows master")
+		r.resigned = false
 	}
 	r.master, r.deadline, r.why = from.id, 0, ""
+	r.successor = peerRef{}
+	if r.hand.step == gone && r.promised > r.hand.goes.Epoch {
+		r.handed(from.id)
+	}
 	r.follow.master, r.attempt.tries = from, 0
 	if from.node != "" {
 		r.promisedNode = from.node
@@ -222,6 +227,7 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 		r.promise(m.Epoch, from.node)
 		r.deadline = r.now + 2*r.cfg.AnswerWait + r.jitter(r.cfg.AnswerWait)
 	}
+	r.learnReleased(m.Released)
 	r.follow.gather = from
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 //	write 1 [n=3]           propose commands at replica 1
 //	open 1 | send 1 seq=2 op=7 [old]   open a session; send command seq of the last or first
 //	read 1 | lease-read 1   a quorum read; a read under the lease
+//	transfer 1 [to=2] | resign 1
 //	change 1 remove=3 | ineligible=3 | log=3
 //	lock deny=1 | only=2 | forget | lose | down | up
 //	quiet | verbose         without and with messages
@@ -218,6 +219,10 @@ func (g *golden) call(t *testing.T, d *datadriven.TestData) bool {
 		w.check.read(w.node(arg(0)), g.op(0))
 	case "lease-read":
 		g.leaseRead(w.node(arg(0)))
+	case "transfer":
+		g.transfer(t, d)
+	case "resign":
+		w.node(arg(0)).take(Resign{Why: "its node stops"})
 	case "change":
 		g.change(t, w.node(arg(0)), d.CmdArgs[1])
 	default:
@@ -270,6 +275,18 @@ func (g *golden) op(id uint64) *op {
 		}
 	}
 	return o
+}
+
+func (g *golden) transfer(t *testing.T, d *datadriven.TestData) {
+	to := 0
+	d.MaybeScanArgs(t, "to", &to)
+	g.w.check.transfer(g.w.node(replicaArg(t, d, 0)), partition.ReplicaID(to), func(r *Reply) {
+		if r.Err != nil {
+			g.w.printf("operator: not handed over: %v", r.Err)
+		} else {
+			g.w.printf("operator: handed over")
+		}
+	})
 }
 
 func (g *golden) opening() *op {

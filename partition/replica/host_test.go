@@ -216,7 +216,11 @@ func (n *node) work() {
 		case *Alarm:
 			n.setAlarm(x.At)
 		case *AcquireLock:
-			n.w.message("%d asks for a lock above %d, failover set: %v", n.id, x.Above, x.Failover)
+			if x.Holder == 0 {
+				n.w.message("%d asks for a lock above %d, failover set: %v", n.id, x.Above, x.Failover)
+			} else {
+				n.w.message("%d asks for a lock above %d, %d consents", n.id, x.Above, x.Holder)
+			}
 			n.w.acquire(n, x)
 		case *ReleaseLock:
 			n.w.release(n, x.Number)
@@ -427,7 +431,7 @@ func (n *node) Revoke(_ partition.GroupID, _ partition.ReplicaID, e partition.Ep
 func (n *node) Granted(_ partition.GroupID, e partition.Epoch, by partition.NodeID, s Supporter) partition.Time {
 	var until partition.Time
 	for _, g := range n.held[by] {
-		if g.floor <= e && uint64(g.boot) == s.Boot {
+		if g.floor <= e && (uint64(g.boot) == s.Boot || n.w.mut.has(grantOfAnotherBoot)) {
 			until = max(until, g.until)
 		}
 	}

@@ -16,6 +16,11 @@ import (
 //	master    acknowledges no write and answers no linearizable read before
 //	          that time; then its view says Serving
 //	holder    View.LeaseEnd: while the members whose grants run are Durable
+//
+// A master that hands over gives its lease up first. From then on no lease counts
+// in its epoch or before: its own is gone, and the earlier ones had run out when
+// it began to serve. Whoever hears of that (released) forgets what it has granted
+// for these epochs, if it has granted nothing for a later one.
 
 // promise binds this replica to a newer epoch. Whoever answers because of it
 // waits until it is on disk.
@@ -27,7 +32,17 @@ func (r *Replica) promise(e partition.Epoch, node partition.NodeID) {
 		if r.promisedNode == "" {
 			until = r.now + r.cfg.Lease // who holds it is not known: assume the worst
 		}
-		r.leaseUntil = max(r.leaseUntil, until)
+		r.leaseUntil, r.leaseEpoch = max(r.leaseUntil, until), max(r.leaseEpoch, r.promised)
+		r.learnReleased(0)
+	}
+	if r.successor.id != e.Replica() {
+		r.successor = peerRef{}
+	}
+	if r.hand.step == gone {
+		r.hand.again = 0 // whoever is to know, knows
+	}
+	if !r.heir.taking || e.Replica() != r.cfg.Self {
+		r.dropHeir(0)
 	}
 	r.promised, r.promisedNode, r.seen = e, node, max(r.seen, e)
 	r.master, r.masterDown, r.follow = 0, false, follow{}
@@ -40,15 +55,18 @@ func (r *Replica) publish() {
 	if r.isMaster() {
 		master = r.cfg.Self
 	}
-	v := r.view
+	v, next := r.view, r.next()
+	if r.mut.has(keepView) && v != nil && v.Serving && r.hand.step == gone && v.Epoch == r.promised {
+		return
+	}
 	if v != nil && v.Epoch == r.promised && v.Master == master && v.Serving == (r.phase == serving) &&
-		slices.Equal(v.Configurations, r.active) && !r.mastery.newSupport {
+		slices.Equal(v.Configurations, r.active) && v.Next == next && !r.mastery.newSupport {
 		return
 	}
 	r.mastery.newSupport = false
 	r.view = &View{
 		Group: r.cfg.Group, Self: r.cfg.Self, Epoch: r.promised, Master: master,
-		Serving: r.phase == serving, Supporters: r.supporting(), Configurations: r.active,
+		Serving: r.phase == serving, Next: next, Supporters: r.supporting(), Configurations: r.active,
 	}
 	r.out = append(r.out, &Publish{View: r.view})
 }

@@ -18,6 +18,7 @@ type mastery struct {
 	leaveAt   partition.Time  // it is known to be no member any more: steps down then
 
 	peers      []*peer // members of all active configurations, ordered by id
+	handed     bool    // it was handed over by its predecessor
 	newSupport bool    // a supporter was added since the last view
 
 	proposed []Proposal // not yet in the log
@@ -61,7 +62,11 @@ func (r *Replica) becomeMaster() {
 			p.next = r.log.common(s.end) + 1
 		}
 	}
-	r.attempt.supporters = nil
+	r.attempt.supporters, r.successor = nil, peerRef{}
+	if r.hand.step == gone {
+		r.handed(r.cfg.Self)
+	}
+	r.inherit()
 	r.appendOwn([]Proposal{{Kind: partition.KindNoop}})
 	r.trace("leads")
 }
@@ -111,7 +116,7 @@ func (r *Replica) onPropose(proposals []Proposal) {
 	m := &r.mastery
 	for _, p := range proposals {
 		switch {
-		case r.phase < recovering:
+		case r.phase < recovering && !r.keeps() && !(r.isMaster() && m.handed):
 			r.refuse(p.ID, r.notMaster())
 		case p.Kind != partition.KindCommand && p.Kind != partition.KindSession:
 			r.refuse(p.ID, partition.Errorf(partition.CodeInvalid, "a record of kind %s cannot be proposed", p.Kind))
@@ -119,6 +124,8 @@ func (r *Replica) onPropose(proposals []Proposal) {
 			r.refuse(p.ID, partition.Errorf(partition.CodeTooLarge, "a command of %d bytes, limit %d", len(p.Payload), partition.MaxPayloadBytes))
 		case len(m.pending)+len(m.proposed) >= r.cfg.MaxPending:
 			r.refuse(p.ID, partition.Errorf(partition.CodeBusy, "%d commands wait for their commit", len(m.pending)+len(m.proposed)))
+		case !r.isMaster():
+			r.heir.proposed = append(r.heir.proposed, p)
 		default:
 			m.proposed = append(m.proposed, p)
 		}
@@ -131,6 +138,11 @@ func (r *Replica) refuse(id uint64, err *partition.Error) {
 
 // notMaster is the refusal of a replica that cannot take the request now.
 func (r *Replica) notMaster() *partition.Error {
+	if n := r.successor.node; n != "" {
+		e := partition.Errorf(partition.CodeNotMaster, "%s is handed to replica %d", r.cfg.Group, r.successor.id)
+		e.Master = n
+		return e
+	}
 	if r.master != 0 && r.master != r.cfg.Self && !r.masterDown {
 		e := partition.Errorf(partition.CodeNotMaster, "replica %d is master", r.master)
 		e.Master = r.follow.master.node
@@ -192,7 +204,7 @@ func (r *Replica) advanceCommit() {
 // lead does the master's part of settle.
 func (r *Replica) lead() {
 	m := &r.mastery
-	if len(m.proposed) > 0 {
+	if len(m.proposed) > 0 && !r.draining() {
 		for i, p := range m.proposed {
 			m.pending = append(m.pending, pending{id: p.ID, index: r.log.last + 1 + partition.Index(i)})
 		}
@@ -247,8 +259,8 @@ func (r *Replica) answerProposals() {
 // masterTick looks at a master's deadlines.
 func (r *Replica) masterTick() {
 	m := &r.mastery
-	if m.leaveAt != 0 && r.now >= m.leaveAt {
-		r.stepDown("it is no eligible full member any more", true)
+	if m.leaveAt != 0 && r.now >= m.leaveAt && r.hand.step == noHand {
+		r.leave("it is no eligible full member any more")
 		return
 	}
 	if len(m.marks) > 0 && r.now >= m.marks[0].at+r.cfg.DurabilityWait {
@@ -261,6 +273,14 @@ func (r *Replica) masterTick() {
 	m.reads.tick(r)
 }
 
+// lost is the refusal of a master that steps down, of what it has not begun.
+func (r *Replica) lost() *partition.Error {
+	if r.successor.id != 0 {
+		return r.notMaster()
+	}
+	return partition.Errorf(partition.CodeUnavailable, "%s has lost its master", r.cfg.Group)
+}
+
 // stepDown ends the mastership. The fate of what is in the log and not answered
 // is unknown to it: another master may commit it.
 func (r *Replica) stepDown(why string, tell bool) {
@@ -269,9 +289,16 @@ func (r *Replica) stepDown(why string, tell bool) {
 		r.refuse(p.id, partition.Errorf(partition.CodeUnknown, "%s lost its master before the command was decided", r.cfg.Group))
 	}
 	for _, p := range m.proposed {
-		r.refuse(p.ID, partition.Errorf(partition.CodeUnavailable, "%s has lost its master", r.cfg.Group))
+		r.refuse(p.ID, r.lost())
 	}
 	m.reads.fail(r)
+	if h := r.hand; h.step == preparing || h.step == draining {
+		r.hand = handOver{}
+		r.send(h.to, &HandOver{Epoch: r.promised, Step: HandCancel})
+		if h.id != 0 {
+			r.refuse(h.id, r.lost())
+		}
+	}
 	if tell {
 		// No master of this epoch is left: the peers need not wait for a hint.
 		for _, p := range m.peers {

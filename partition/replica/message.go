@@ -51,6 +51,10 @@ type AppendAck struct {
 // Gather asks a member to support an attempt to become master.
 type Gather struct {
 	Epoch partition.Epoch
+	// Released: no lease counts any more in epochs up to this one, by the word of
+	// its master, which has handed over. What the receiver has granted for these
+	// it need not wait for.
+	Released partition.Epoch
 }
 
 // GatherAnswer answers Gather. With Epoch equal to the attempt's the sender has
@@ -118,6 +122,35 @@ type ProbeAnswer struct {
 	Without *partition.Membership
 }
 
+// HandOver is what a master and its heir say to each other in a planned change of
+// master; transfer.go shows the steps.
+type HandOver struct {
+	Epoch partition.Epoch // of the old master
+	Step  HandStep
+	// Number, with HandPrepare, is that of the old master's lock: it consents to
+	// the heir's taking it.
+	Number uint64
+	// End, with HandGo, is where the old master's log ends. All of it is committed.
+	End    partition.Position
+	EndSum uint32
+}
+
+// HandStep is a step of a planned change of master.
+type HandStep uint8
+
+const (
+	// HandPrepare asks the heir to get the lock.
+	HandPrepare HandStep = iota + 1
+	// HandReady says that the heir has it, HandRefuse that it will not.
+	HandReady
+	HandRefuse
+	// HandCancel calls it off: the old master goes on.
+	HandCancel
+	// HandGo gives the mastership up: no lease of the epoch, nor of any before it,
+	// counts any more.
+	HandGo
+)
+
 // ReadCheck asks a member to confirm that it has promised nothing newer than
 // Epoch since the check was sent.
 type ReadCheck struct {
@@ -141,5 +174,6 @@ func (*Fetch) message()        {}
 func (*FetchAnswer) message()  {}
 func (*Probe) message()        {}
 func (*ProbeAnswer) message()  {}
+func (*HandOver) message()     {}
 func (*ReadCheck) message()    {}
 func (*ReadConfirm) message()  {}

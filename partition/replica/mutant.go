@@ -6,28 +6,31 @@ package replica
 type mutant uint32
 
 const (
-	noPromiseSync    mutant = 1 << iota // an answer does not wait for the promise's disk
-	sharedPromise                       // a promise does not name one candidate
-	newerByIndex                        // the longer log is taken for the newer one
-	noSnip                              // a differing suffix stays
-	snipOnStale                         // a shorter append shortens the log
-	anyEpochCommit                      // a record of an older epoch is committed by counting
-	notJoint                            // a new configuration counts alone at once
-	losingMembership                    // membership is taken from a log that lost
-	noLeaseWait                         // a new master does not wait for old leases
-	readInWait                          // quorum reads are answered during that wait
-	grantOutlives                       // a promise forgets the grants made before it
-	forgetGrants                        // a restart forgets the grants made before it
-	learnerCounts                       // a learner is a voter
-	ackUnsynced                         // an acknowledgement does not wait for the disk
-	resumeMastership                    // a restarted master goes on as one
-	readUnconfirmed                     // a quorum read asks nobody
-	executeTwice                        // a retry is executed again
-	replyUnapplied                      // a write is answered before it is applied and allowed
-	alwaysFailover                      // any supporters suffice
-	configureEarly                      // the group is changed before an own record is committed
-	twoInFlight                         // it is changed while another change is undecided
-	promoteUnready                      // whoever has not caught up counts
+	noPromiseSync      mutant = 1 << iota // an answer does not wait for the promise's disk
+	sharedPromise                         // a promise does not name one candidate
+	newerByIndex                          // the longer log is taken for the newer one
+	noSnip                                // a differing suffix stays
+	snipOnStale                           // a shorter append shortens the log
+	anyEpochCommit                        // a record of an older epoch is committed by counting
+	notJoint                              // a new configuration counts alone at once
+	losingMembership                      // membership is taken from a log that lost
+	noLeaseWait                           // a new master does not wait for old leases
+	readInWait                            // quorum reads are answered during that wait
+	grantOutlives                         // a promise forgets the grants made before it
+	forgetGrants                          // a restart forgets the grants made before it
+	learnerCounts                         // a learner is a voter
+	ackUnsynced                           // an acknowledgement does not wait for the disk
+	resumeMastership                      // a restarted master goes on as one
+	grantOfAnotherBoot                    // a grant counts whatever incarnation gave it
+	keepView                              // a master that hands over goes on with its view
+	skipNewerLease                        // an heir does not wait for leases of epochs after the released one
+	readUnconfirmed                       // a quorum read asks nobody
+	executeTwice                          // a retry is executed again
+	replyUnapplied                        // a write is answered before it is applied and allowed
+	alwaysFailover                        // any supporters suffice
+	configureEarly                        // the group is changed before an own record is committed
+	twoInFlight                           // it is changed while another change is undecided
+	promoteUnready                        // whoever has not caught up counts
 )
 
 func (m mutant) has(x mutant) bool { return m&x != 0 }

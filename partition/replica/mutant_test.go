@@ -32,6 +32,8 @@ func TestMutants(t *testing.T) {
 		{"quorum read during the wait", readInWait, "plain", 185},
 		{"grant that outlives a newer promise", grantOutlives, "plain", 1},
 		{"restart that forgets its grants", forgetGrants, "plain", 1},
+		{"lease released, view kept", keepView, "transfers", 1},
+		{"no wait for a newer epoch than the released", skipNewerLease, "transfers", 1},
 		{"learner counted", learnerCounts, "membership", 1},
 		{"acknowledged before the disk", ackUnsynced, "plain", 1},
 		{"mastership resumed after a restart", resumeMastership, "plain", 1},

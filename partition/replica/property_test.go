@@ -26,6 +26,8 @@ func profiles() map[string]profile {
 		"plain":      {length: d, reads: true},
 		"bad-lock":   {length: d, badLock: true, reads: true},
 		"membership": {length: d, membership: true, reads: true},
+		"transfers":  {length: d, transfers: true, reads: true},
+		"planned":    {length: d, transfers: true, sessions: true, membership: true, badLock: true, reads: true},
 		"sessions":   {length: d, sessions: true},
 		"all":        {length: d, sessions: true, membership: true, badLock: true, reads: true},
 		// A promise is on the way to the disk when the node crashes, and the lock
@@ -56,7 +58,7 @@ func TestSchedules(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(profiles())) {
 		p := profiles()[name]
 		t.Run(name, func(t *testing.T) {
-			var acked, elections, lease, quorum, snips, steps int
+			var acked, elections, lease, quorum, snips, steps, transfers int
 			for seed := *first; seed < *first+*seeds; seed++ {
 				c, err := play(seed, p)
 				if err != nil {
@@ -65,9 +67,10 @@ func TestSchedules(t *testing.T) {
 				}
 				acked, elections, steps = acked+c.acked, elections+c.elections, steps+c.w.steps
 				lease, quorum, snips = lease+c.leaseReads, quorum+c.quorumReads, snips+c.snips
+				transfers += c.transfers
 			}
-			t.Logf("%d steps, %d acked, %d elections, %d lease reads, %d quorum reads, %d snips", steps, acked, elections, lease, quorum, snips)
-			if acked == 0 || elections < int(*seeds) || snips == 0 || lease == 0 {
+			t.Logf("%d steps, %d acked, %d elections, %d lease reads, %d quorum reads, %d snips, %d transfers", steps, acked, elections, lease, quorum, snips, transfers)
+			if acked == 0 || elections < int(*seeds) || snips == 0 || lease == 0 || p.transfers != (transfers > 0) {
 				t.Errorf("the schedules do not exercise the protocol")
 			}
 		})

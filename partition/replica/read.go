@@ -25,7 +25,9 @@ type reads struct {
 func (r *Replica) onReadIndex(id uint64) {
 	q := &r.mastery.reads
 	switch {
-	case r.phase < recovering:
+	case r.keeps():
+		r.heir.reads = append(r.heir.reads, id)
+	case r.phase < recovering && !(r.isMaster() && r.mastery.handed):
 		r.refuse(id, r.notMaster())
 	case len(q.waiting)+len(q.round)+len(q.done) >= r.cfg.MaxPending:
 		r.refuse(id, partition.Errorf(partition.CodeBusy, "%d reads wait", r.cfg.MaxPending))
@@ -43,7 +45,7 @@ func (q *reads) advance(r *Replica) {
 	if r.phase != serving && !(r.mut.has(readInWait) && r.phase == recovering) {
 		return
 	}
-	if len(q.round) == 0 && len(q.waiting) > 0 {
+	if len(q.round) == 0 && len(q.waiting) > 0 && !r.draining() {
 		q.round, q.waiting = append(q.round, q.waiting...), q.waiting[:0]
 		q.seq++
 		q.index, q.started, q.confirmed = r.commit, q.since, append(q.confirmed[:0], r.cfg.Self)
@@ -94,9 +96,7 @@ func (q *reads) tick(r *Replica) {
 
 // fail ends all reads of a master that steps down. Nothing was done.
 func (q *reads) fail(r *Replica) {
-	lost := func(id uint64) {
-		r.refuse(id, partition.Errorf(partition.CodeUnavailable, "%s has lost its master", r.cfg.Group))
-	}
+	lost := func(id uint64) { r.refuse(id, r.lost()) }
 	for _, id := range q.waiting {
 		lost(id)
 	}

@@ -16,6 +16,7 @@ func (r *Replica) settle() {
 	}
 	if r.isMaster() {
 		r.lead()
+		r.drained()
 	}
 	r.watch()
 	r.publish()
@@ -107,9 +108,16 @@ func (r *Replica) setAlarm() {
 			at = t
 		}
 	}
+	earlier(r.hand.until)
+	earlier(r.hand.again)
+	if !r.heir.taking {
+		earlier(r.heir.until)
+	}
 	if r.isMaster() {
 		m := &r.mastery
-		earlier(m.leaveAt)
+		if r.hand.step == noHand {
+			earlier(m.leaveAt)
+		}
 		earlier(m.reads.deadline)
 		if r.phase == recovering && r.now < m.leaseWait {
 			earlier(m.leaseWait)

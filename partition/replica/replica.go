@@ -46,6 +46,8 @@ type Replica struct {
 	promised, synced, seen partition.Epoch
 	promisedNode           partition.NodeID // node of the replica that promised names
 	leaseUntil             partition.Time   // grants to earlier masters run until then
+	leaseEpoch             partition.Epoch  // of the newest of these masters
+	released               partition.Epoch  // no lease counts up to it
 	restarted              bool
 
 	log     *log
@@ -64,18 +66,22 @@ type Replica struct {
 	deadline   partition.Time      // of the phase, 0 if it has none
 	why        string              // the last reason not to be master
 
-	follow  follow
-	attempt attempt
-	mastery mastery
-	writing []written // Persists under way, oldest first
-	seq     uint64    // of the last Persist
-	stored  stored
-	view    *View // the last that was published
-	sends   []Work
-	locks   []Work
-	replies []Work
-	out     []Work         // of the last settle, not yet yielded
-	alarm   partition.Time // that the host was asked for, 0 if it has come
+	follow    follow
+	attempt   attempt
+	mastery   mastery
+	hand      handOver
+	heir      heir
+	successor peerRef   // to whom this replica has handed over, until somebody leads; id 0: nobody
+	resigned  bool      // lets other candidates go first, until one leads
+	writing   []written // Persists under way, oldest first
+	seq       uint64    // of the last Persist
+	stored    stored
+	view      *View // the last that was published
+	sends     []Work
+	locks     []Work
+	replies   []Work
+	out       []Work         // of the last settle, not yet yielded
+	alarm     partition.Time // that the host was asked for, 0 if it has come
 }
 
 // written is a Persist under way: what is on disk when it is.
@@ -165,7 +171,7 @@ func (r *Replica) tell(now partition.Time) {
 	r.begun = true
 	if r.restarted && !r.mut.has(forgetGrants) {
 		// What was granted before is not on disk: assume the worst.
-		r.leaseUntil = r.now + r.cfg.Lease
+		r.leaseUntil, r.leaseEpoch = r.now+r.cfg.Lease, r.promised
 	}
 	if r.mut.has(resumeMastership) && r.promised.Replica() == r.cfg.Self {
 		r.becomeMaster()
@@ -199,6 +205,8 @@ func (r *Replica) onMessage(in Received) error {
 		r.onProbe(from, m)
 	case *ProbeAnswer:
 		r.onProbeAnswer(from, m)
+	case *HandOver:
+		return r.onHandOver(from, m)
 	case *ReadCheck:
 		r.onReadCheck(from, m)
 	case *ReadConfirm:
@@ -212,6 +220,10 @@ func (r *Replica) onMessage(in Received) error {
 // onTick looks at every deadline that may have come.
 func (r *Replica) onTick() {
 	r.alarm = 0
+	r.handTick()
+	if r.heir.from.id != 0 && !r.heir.taking && r.now >= r.heir.until {
+		r.dropHeir(0)
+	}
 	if r.isMaster() {
 		r.masterTick()
 		return

@@ -69,6 +69,10 @@ type AcquireLock struct {
 	Above     uint64
 	Witnesses []partition.ReplicaID
 	Failover  bool // the witnesses are a failover set
+	// Holder, if not 0, consents: the lock is granted if that replica holds it
+	// under the number Consent.
+	Holder  partition.ReplicaID
+	Consent uint64
 }
 
 // ReleaseLock gives the lock back.
@@ -120,6 +124,10 @@ type View struct {
 	// Serving: this replica is master, has committed and applied a record of
 	// its own epoch, and has waited out the leases of its predecessors.
 	Serving bool
+	// Next is where requests go while no master serves because of a hand-over: to
+	// the heir, which keeps them until it serves, or refuses them if it does not
+	// come to it. It may be the own node. Empty: nowhere.
+	Next partition.NodeID
 	// Supporters are the members that have promised Epoch, ordered by id.
 	Supporters     []Supporter
 	Configurations partition.Configurations

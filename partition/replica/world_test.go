@@ -273,6 +273,8 @@ func (w *world) acquire(n *node, a *AcquireLock) {
 			l.number = number
 			answer(Locked{Number: number})
 			return
+		case a.Holder != 0 && l.holder != nil && l.holder.id == a.Holder && l.number == a.Consent:
+			w.printf("lock: %d consents", a.Holder)
 		case !w.knobs.badLock && l.holder != nil && l.holder != n && l.holder.up && !a.Failover:
 			w.printf("lock: refused to %d", n.id)
 			answer(LockRefused{})
