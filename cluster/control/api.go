@@ -214,7 +214,9 @@ type LockGrant struct {
 	Replica partition.ReplicaID
 	Number  uint64
 	Holder  LockHolder
-	Err     *partition.Error
+	// Permit is the in-sync number that the replica holds, if it does.
+	Permit uint64
+	Err    *partition.Error
 }
 
 // LockRelease gives a lock back. It does nothing if the number is no longer the

@@ -42,7 +42,8 @@ const (
 	kindAnswer  kind = 17
 
 	// Bodies of requests and their answers.
-	// 33 and 34 asked for renewals and locks without a start.
+	// 33 and 34 asked for renewals and locks without a start, 50 answered without
+	// a permit.
 	kindAskSeat      kind = 32
 	kindAskCreate    kind = 35
 	kindAskDrop      kind = 36
@@ -55,7 +56,7 @@ const (
 	kindAskLocks     kind = 43
 	kindSeatAnswer   kind = 48
 	kindRenewAnswer  kind = 49
-	kindLockAnswer   kind = 50
+	kindLockAnswer   kind = 54
 	kindTableAnswer  kind = 51
 	kindEmptyAnswer  kind = 52
 	kindPermitAnswer kind = 53
@@ -141,6 +142,7 @@ type releaseItem struct {
 type grantItem struct {
 	Number uint64
 	Holder holderItem
+	Permit uint64 // the in-sync number that the replica holds
 	Error  *errorItem
 }
 
@@ -184,6 +186,7 @@ type permitBody struct {
 	Holder  partition.NodeID
 	Replica partition.ReplicaID
 	Lock    uint64
+	Seq     uint64
 	Able    []partition.ReplicaID
 	Why     string
 }
@@ -197,6 +200,8 @@ type permitItem struct {
 	Able    []partition.ReplicaID
 	Decreed bool
 	Why     string
+	Lock    uint64
+	Seq     uint64
 }
 
 type askPermits struct {

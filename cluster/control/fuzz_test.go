@@ -17,7 +17,7 @@ func seeded(t testing.TB) *state {
 	create(t, s, "u", 1, nil, "a")
 	applied(t, s, kindLocks, locksOf("a", 1, acquireItem{Group: 1, Replica: 1}, acquireItem{Group: 2, Replica: 2, Above: 7}))
 	applied(t, s, kindDrop, &dropBody{Token: "drop", Name: "u"})
-	permit := permitBody{Node: "a", Act: actPermit, Group: 2, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1, 2}}
+	permit := permitBody{Node: "a", Act: actDecree, Group: 2, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1, 2}}
 	applied(t, s, kindPermit, &permit)
 	applied(t, s, kindAlter, &alterBody{Token: "alter", Name: "t", Replicas: 3})
 	applied(t, s, kindSessions, &sessionsBody{Open: []sessionItem{{Node: "b", Boot: 3, Start: 77}}, Expire: []sessionItem{{Node: "a", Boot: 1}}})
@@ -34,7 +34,7 @@ func FuzzCommand(f *testing.F) {
 		kindCreate:   &createBody{Table: tableBody{Token: "x", Name: "x", Kind: "kv", Replicas: 1, Rule: 1}, Nodes: []placeItem{{Node: "a"}}, First: s.nextGroup, Assign: []byte{0, 0}},
 		kindDrop:     &dropBody{Token: "y", Name: "t"},
 		kindAlter:    &alterBody{Token: "z", Name: "t", Rule: partition.Zones, Zones: 2},
-		kindPermit:   &permitBody{Node: "a", Act: actPermit, Group: 1, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1}},
+		kindPermit:   &permitBody{Node: "a", Act: actPermit, Group: 1, Holder: "a", Replica: 1, Lock: 1, Seq: 1, Able: []partition.ReplicaID{1}},
 
 		kindLocksNoStart:    &locksNoStart{Node: "a", Boot: 1, Acquire: []acquireNoStart{{Group: 1, Replica: 1}}},
 		kindSessionsNoStart: &sessionsNoStart{Open: []heldSession{{Node: "x", Boot: 9}}},

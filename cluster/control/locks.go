@@ -62,7 +62,7 @@ func (c *Control) acquireSome(ctx context.Context, requests []LockRequest) ([]Lo
 	for i, g := range call.grants {
 		grants[i] = LockGrant{
 			Group: requests[i].Group, Replica: requests[i].Replica, Number: g.Number,
-			Holder: LockHolder(g.Holder), Err: fromItem(g.Error),
+			Holder: LockHolder(g.Holder), Permit: g.Permit, Err: fromItem(g.Error),
 		}
 	}
 	return grants, nil

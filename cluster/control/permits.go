@@ -14,12 +14,15 @@ import (
 // fork the group. So each group has an in-sync number, which moves by one, and
 // at most one holder per number:
 //
-//	n, nobody    --Permit(from n) by a member-->   n+1, held by that member
-//	n+1, held    --Release(from n+1)---------->    n+2, nobody
-//	n, any       --Decree(from n)------------->    n+1, held by whom the operator chose
+//	n, nobody or the same  --Permit(lock, seq)-->  n+1, held by the replica
+//	n, held                --Release(n)-------->   n+1, nobody
+//	n, anybody             --Decree(from n)---->   n+1, held by whom the operator chose
 //
-// Every move names the number it starts from, so each is made at most once
-// however often it is asked for, and one that arrives late does nothing. While
+// No number is ever given out twice, not even to the same replica: a release of
+// the one before, still on its way, must not end the next. A permit is for one
+// mastership, named by its lock number, and refused when a newer lock was handed
+// out; within the mastership requests are numbered. So each is granted at most
+// once however often it is sent, and one that arrives late does nothing. While
 // the number is held, the lock is refused to every replica that the holder has
 // not named, because only those have what was committed alone.
 
@@ -38,21 +41,32 @@ type permit struct {
 	able    []partition.ReplicaID // ascending; shared, never changed
 	decreed bool                  // by an operator's word
 	why     string
+	// lock and seq are of the last request that was granted; they stay after the
+	// release, so that a late one is known for what it is.
+	lock, seq uint64
 }
 
 func (p *permit) held() bool { return p.holder != "" }
+
+// of returns the number if it is held by the holder of a lock, else 0.
+func (p permit) of(h LockHolder) uint64 {
+	if p.held() && p.holder == h.Node && p.replica == h.Replica {
+		return p.number
+	}
+	return 0
+}
 
 // item is the form that is sent and kept.
 func (p *permit) item(g partition.GroupID) permitItem {
 	return permitItem{
 		Group: g, Number: p.number, Holder: p.holder, Replica: p.replica,
-		Able: p.able, Decreed: p.decreed, Why: p.why,
+		Able: p.able, Decreed: p.decreed, Why: p.why, Lock: p.lock, Seq: p.seq,
 	}
 }
 
 // permitOf reads a permit from untrusted bytes.
 func permitOf(i *permitItem) (permit, *partition.Error) {
-	p := permit{number: i.Number, holder: i.Holder, replica: i.Replica, able: i.Able, decreed: i.Decreed, why: i.Why}
+	p := permit{number: i.Number, holder: i.Holder, replica: i.Replica, able: i.Able, decreed: i.Decreed, why: i.Why, lock: i.Lock, seq: i.Seq}
 	if i.Group == 0 || i.Number == 0 || len(i.Holder) > partition.MaxNodeIDBytes || len(i.Why) > MaxWhyBytes {
 		return p, corrupt("the in-sync number of %s is 0, or a name or reason is too long", i.Group)
 	}
@@ -100,55 +114,73 @@ func (s *state) applyPermit(b *permitBody) (*permitAnswer, *partition.Error) {
 // moved is the permit after what is asked. A move that was made already, by the
 // same request, is the same answer again.
 func (s *state) moved(b *permitBody, was permit) (permit, *partition.Error) {
-	if b.From >= MaxLockNumber {
-		return was, partition.Errorf(partition.CodeInvalid, "in-sync number %d of %s, limit %d", b.From, b.Group, uint64(MaxLockNumber))
+	if was.number >= MaxLockNumber-1 || b.From >= MaxLockNumber {
+		return was, partition.Errorf(partition.CodeRefused, "the in-sync number of %s is %d, asked is from %d, limit %d", b.Group, was.number, b.From, uint64(MaxLockNumber))
 	}
 	if b.Act == actRelease {
 		return was.released(b)
 	}
-	if b.Act != actPermit && b.Act != actDecree {
-		return was, partition.Errorf(partition.CodeInvalid, "unknown act %d about the in-sync number of %s", b.Act, b.Group)
-	}
 	if err := b.validate(); err != nil {
 		return was, err
 	}
-	next := permit{
-		number: b.From + 1, holder: b.Holder, replica: b.Replica, able: b.Able,
-		decreed: b.Act == actDecree, why: b.Why,
+	if b.Act == actDecree {
+		return was.decree(b)
 	}
-	if was.same(&next) {
-		return was, nil
-	}
-	if was.number != b.From || was.held() && b.Act != actDecree {
-		return was, refusedPermit(b.Group, b.From, &was)
-	}
-	if l := s.locks[b.Group].holder; b.Act == actPermit && b.Lock != 0 && l != (LockHolder{Node: b.Holder, Replica: b.Replica, Number: b.Lock}) {
-		return was, &partition.Error{
-			Code: partition.CodeRefused,
-			Why:  fmt.Sprintf("replica %d of %s wants to go on alone by lock number %d, but the lock is held by %s", b.Replica, b.Group, b.Lock, l),
-			Next: "it has to become master anew first",
-		}
-	}
-	return next, nil
+	return s.permitted(b, was)
 }
 
 func (b *permitBody) validate() *partition.Error {
 	switch {
+	case b.Act != actPermit && b.Act != actDecree:
+		return partition.Errorf(partition.CodeInvalid, "unknown act %d about the in-sync number of %s", b.Act, b.Group)
 	case b.Holder == "" || len(b.Holder) > partition.MaxNodeIDBytes || b.Replica == 0:
 		return partition.Errorf(partition.CodeInvalid, "replica %d on node %q wants the in-sync number of %s", b.Replica, b.Holder, b.Group)
 	case b.Act == actPermit && b.Holder != b.Node:
 		return partition.Errorf(partition.CodeUnauthorized, "node %s wants the in-sync number of %s for node %s", b.Node, b.Group, b.Holder)
+	case b.Act == actPermit && (b.Lock == 0 || b.Seq == 0):
+		return partition.Errorf(partition.CodeInvalid, "replica %d of %s wants to go on alone without naming its lock and request", b.Replica, b.Group)
 	case len(b.Why) > MaxWhyBytes:
 		return partition.Errorf(partition.CodeTooLarge, "a reason of %d bytes, limit %d", len(b.Why), MaxWhyBytes)
 	}
 	return checkAble(b.Replica, b.Able)
 }
 
-// same reports whether the move to next has been made: by the same holder, with
-// the same others, in the same way.
-func (p *permit) same(next *permit) bool {
-	return p.number == next.number && p.holder == next.holder && p.replica == next.replica &&
-		p.decreed == next.decreed && slices.Equal(p.able, next.able)
+// permitted is the permit of a master that goes on alone.
+func (s *state) permitted(b *permitBody, was permit) (permit, *partition.Error) {
+	l := s.locks[b.Group]
+	mine := was.holder == b.Holder && was.replica == b.Replica
+	switch {
+	case was.held() && !mine:
+		return was, refusedPermit(b, &was)
+	case was.held() && !was.decreed && was.lock == b.Lock && was.seq == b.Seq && slices.Equal(was.able, b.Able):
+		return was, nil
+	case l.last > b.Lock || was.lock > b.Lock || was.lock == b.Lock && was.seq >= b.Seq:
+		return was, &partition.Error{
+			Code: partition.CodeNewerEpoch,
+			Why:  fmt.Sprintf("replica %d of %s wants to go on alone by lock number %d, request %d; the lock went on to number %d, and the last permit was for number %d, request %d", b.Replica, b.Group, b.Lock, b.Seq, l.last, was.lock, was.seq),
+			Next: "only the newest master is permitted to, and each request once",
+		}
+	case l.last != b.Lock || l.holder.Number != 0 && (l.holder.Node != b.Holder || l.holder.Replica != b.Replica):
+		return was, partition.Errorf(partition.CodeRefused, "replica %d of %s wants to go on alone by lock number %d, which it does not have: the last is %d, held by %s", b.Replica, b.Group, b.Lock, l.last, l.holder)
+	}
+	return permit{number: was.number + 1, holder: b.Holder, replica: b.Replica, able: b.Able, lock: b.Lock, seq: b.Seq}, nil
+}
+
+// decree is the permit by an operator's word. The last mastership, and every
+// one before, gets no further permit.
+func (p *permit) decree(b *permitBody) (permit, *partition.Error) {
+	next := permit{
+		number: b.From + 1, holder: b.Holder, replica: b.Replica, able: b.Able, decreed: true, why: b.Why,
+		lock: p.lock, seq: p.seq,
+	}
+	same := p.number == next.number && p.holder == next.holder && p.replica == next.replica && p.decreed && slices.Equal(p.able, next.able)
+	switch {
+	case same:
+		return *p, nil
+	case p.number != b.From:
+		return *p, refusedPermit(b, p)
+	}
+	return next, nil
 }
 
 func (p *permit) released(b *permitBody) (permit, *partition.Error) {
@@ -156,9 +188,9 @@ func (p *permit) released(b *permitBody) (permit, *partition.Error) {
 	case !p.held() && p.number == b.From+1 && b.From > 0:
 		return *p, nil
 	case !p.held() || p.number != b.From:
-		return *p, refusedPermit(b.Group, b.From, p)
+		return *p, refusedPermit(b, p)
 	}
-	return permit{number: p.number + 1}, nil
+	return permit{number: p.number + 1, lock: p.lock, seq: p.seq}, nil
 }
 
 // freeLock takes the lock from a holder that may not be master any more.
@@ -188,15 +220,18 @@ func (s *state) mayLock(g partition.GroupID, r partition.ReplicaID) *partition.E
 	}
 }
 
-func refusedPermit(g partition.GroupID, from uint64, is *permit) *partition.Error {
-	e := &partition.Error{Code: partition.CodeRefused}
-	switch {
-	case is.held():
-		e.Why = fmt.Sprintf("the in-sync number of %s is %d and held by replica %d on %s; asked was for the step from %d", g, is.number, is.replica, is.holder, from)
-		e.Next = fmt.Sprintf("only that replica goes on alone; bring node %s back, or if it is gone for good: pando recover plan %s", is.holder, g)
-	default:
-		e.Why = fmt.Sprintf("the in-sync number of %s is %d and nobody holds it; asked was for the step from %d", g, is.number, from)
-		e.Next = "whoever asks has not heard of the last step; it has to catch up first"
+// refusedPermit says how the number is instead.
+func refusedPermit(b *permitBody, is *permit) *partition.Error {
+	e := &partition.Error{Code: partition.CodeRefused, Why: fmt.Sprintf("the in-sync number of %s is %d", b.Group, is.number)}
+	if is.held() {
+		e.Why += fmt.Sprintf(", held by replica %d on %s", is.replica, is.holder)
+		e.Next = fmt.Sprintf("only that replica goes on alone; bring node %s back, or if it is gone for good: pando recover plan %s", is.holder, b.Group)
+	} else {
+		e.Why += ", held by nobody"
+		e.Next = "the group has gone on meanwhile; look at it again"
+	}
+	if b.Act != actPermit {
+		e.Why += fmt.Sprintf("; asked was for the step from %d", b.From)
 	}
 	return e
 }
@@ -243,64 +278,72 @@ func (p *Permit) String() string {
 	return fmt.Sprintf("in-sync number %d, held by replica %d on %s", p.Number, p.Replica, p.Node)
 }
 
-// PermitRequest asks for a group's next in-sync number.
+// PermitRequest asks that a replica of this node, which is master, may go on
+// alone.
 type PermitRequest struct {
-	Group partition.GroupID
-	// From is the number that the replica knows to be the last: 0 in a group in
-	// which nobody ever went on alone. It must come from the group's log; one
-	// that was asked for would make an old master as good as the present one.
-	From    uint64
-	Replica partition.ReplicaID // that is to hold the next one
-	Node    partition.NodeID    // where it lives; with Permit empty or this node
-	// Lock, if not 0, is the number by which the replica is master: the request
-	// is refused if it does not hold the lock by this number any more.
-	Lock uint64
+	Group   partition.GroupID
+	Replica partition.ReplicaID
+	// Lock is the number by which the replica is master. Seq numbers the requests
+	// of that mastership, from 1; the same request again has the same Seq.
+	Lock, Seq uint64
 	// Able are the replicas that may be master while the number is held, the
-	// holder among them, at most partition.MaxMembers.
+	// replica among them, at most partition.MaxMembers; empty means itself only.
 	Able []partition.ReplicaID
-	// Why is the operator's reason, at most MaxWhyBytes; with Decree only.
-	Why string
 }
 
-// Permit asks that a replica of this node may go on alone. With a nil error the
-// replica holds number From+1, and nobody else ever holds that number. The same
-// request again gets the same answer. CodeRefused: another holds it, or From is
-// not the last number; the error says which.
+// DecreeRequest is an operator's word that a replica goes on without the others.
+type DecreeRequest struct {
+	Group partition.GroupID
+	// From is the group's in-sync number as the operator's plan saw it.
+	From    uint64
+	Replica partition.ReplicaID
+	Node    partition.NodeID // where the replica lives
+	Able    []partition.ReplicaID
+	Why     string // at most MaxWhyBytes
+}
+
+// Permit asks that a replica of this node may go on alone. With a nil error it
+// may, under the number of the answer, and nobody ever had or has that number
+// but for this request, of which a repetition gets the same answer.
+// CodeNewerEpoch: a newer lock was handed out, or the request is an old one, so
+// it will never be granted. CodeRefused: another replica holds the number.
 func (c *Control) Permit(ctx context.Context, r PermitRequest) (Permit, error) {
-	if r.Node == "" {
-		r.Node = c.cfg.Node
-	}
-	r.Why = ""
-	return c.askPermit(ctx, actPermit, r)
+	return c.askPermit(ctx, &permitBody{
+		Act: actPermit, Group: r.Group, Holder: c.cfg.Node, Replica: r.Replica, Able: r.Able, Lock: r.Lock, Seq: r.Seq,
+	})
 }
 
 // Decree gives a group's next in-sync number to a replica by an operator's
 // word, whoever holds the present one: that one is taken to be gone for good. It
-// is safe only if that is true. The same decree again gets the same answer.
-func (c *Control) Decree(ctx context.Context, r PermitRequest) (Permit, error) {
-	r.Lock = 0
-	return c.askPermit(ctx, actDecree, r)
+// is safe only if that is true. The same decree again gets the same answer;
+// CodeRefused: From is not the number any more.
+func (c *Control) Decree(ctx context.Context, r DecreeRequest) (Permit, error) {
+	return c.askPermit(ctx, &permitBody{
+		Act: actDecree, Group: r.Group, From: r.From, Holder: r.Node, Replica: r.Replica, Able: r.Able, Why: r.Why,
+	})
 }
 
 // Release ends the holding of number from: the next one is held by nobody, and
-// every replica may be master again. Only who knows that a configuration with
-// all members is committed, on the disks of all of them, may ask for it. The
-// same request again gets the same answer.
+// every replica may be master again. Only who knows that a configuration after
+// the one alone is committed may ask for it, or that the one alone was never
+// written. The same request again gets the same answer; CodeRefused: the number
+// is another one, so there is nothing to release.
 func (c *Control) Release(ctx context.Context, g partition.GroupID, from uint64) (Permit, error) {
-	return c.askPermit(ctx, actRelease, PermitRequest{Group: g, From: from})
+	return c.askPermit(ctx, &permitBody{Act: actRelease, Group: g, From: from})
 }
 
-func (c *Control) askPermit(ctx context.Context, act uint8, r PermitRequest) (Permit, error) {
-	able := slices.Clone(r.Able)
-	slices.Sort(able)
-	a, err := askFor[permitAnswer](ctx, c, kindAskPermit, &permitBody{
-		Act: act, Group: r.Group, From: r.From, Holder: r.Node, Replica: r.Replica, Lock: r.Lock,
-		Able: slices.Compact(able), Why: r.Why,
-	}, kindPermitAnswer)
+func (c *Control) askPermit(ctx context.Context, b *permitBody) (Permit, error) {
+	b.Able = slices.Clone(b.Able)
+	if len(b.Able) == 0 && b.Act != actRelease {
+		b.Able = []partition.ReplicaID{b.Replica}
+	}
+	slices.Sort(b.Able)
+	b.Able = slices.Compact(b.Able)
+	a, err := askFor[permitAnswer](ctx, c, kindAskPermit, b, kindPermitAnswer)
 	if err != nil {
 		return Permit{}, err
 	}
-	all, err := a.permits([]partition.GroupID{r.Group})
+	all, err := a.permits([]partition.GroupID{b.Group})
 	if err != nil {
 		return Permit{}, err
 	}

@@ -156,7 +156,7 @@ func (s *state) acquire(node partition.NodeID, boot uint64, r acquireItem) grant
 	}
 	holder := LockHolder{Node: node, Replica: r.Replica, Number: number}
 	s.locks[r.Group] = lock{last: number, holder: holder, boot: boot}
-	return grantItem{Number: number, Holder: holderItem(holder)}
+	return grantItem{Number: number, Holder: holderItem(holder), Permit: s.permits[r.Group].of(holder)}
 }
 
 func (s *state) release(node partition.NodeID, r releaseItem) {
