@@ -45,6 +45,9 @@ type cell struct {
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.
 	broken atomic.Pointer[partition.Error]
+	// hopeless: it was given up because it has lost what was synced, so it can
+	// never take part again; see unusable.
+	hopeless atomic.Bool
 	// resigned is the view under which the replica was master when it failed.
 	resigned atomic.Pointer[replica.View]
 	// dropped: the replica is being removed, so what opens its store must put it

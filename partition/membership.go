@@ -68,7 +68,13 @@ type Membership struct {
 	// the control group's promise not to permit another one is what makes it safe.
 	// A successor has 0 again.
 	Alone uint64
+	// Asked is what an operator asked for this one group; the zero value: nothing.
+	Asked Asked
 }
+
+// Asked is how many full replicas an operator wants of one group: Replicas, as
+// long as its table asks for Instead. Another number of the table ends it.
+type Asked struct{ Replicas, Instead uint8 }
 
 // Member returns the member with the given id.
 func (m *Membership) Member(r ReplicaID) (Member, bool) {
@@ -128,15 +134,18 @@ func (m *Membership) Validate() error {
 	return nil
 }
 
-// The first byte of an encoded Membership. One that takes effect alone says so in
-// a format of its own, so that a program that does not know the rule refuses it.
+// The first byte of an encoded Membership: the format, and on top of it the bits
+// of what this one has beyond the rest. So a program that does not know what it
+// means that one takes effect alone refuses it.
 const (
 	membershipFormat = 1
-	aloneFormat      = 2
+	hasAlone         = 1 << 0
+	hasAsked         = 1 << 1
+	lastFormat       = membershipFormat + hasAlone + hasAsked
 )
 
 // MaxMembershipBytes bounds an encoded Membership.
-const MaxMembershipBytes = 22 + MaxMembers*(7+MaxNodeIDBytes+MaxZoneBytes)
+const MaxMembershipBytes = 24 + MaxMembers*(7+MaxNodeIDBytes+MaxZoneBytes)
 
 // AppendBinary encodes the configuration as the payload of a KindMember or
 // KindMode record. The encoding is canonical: equal configurations give equal
@@ -145,13 +154,19 @@ func (m *Membership) AppendBinary(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
 	format := byte(membershipFormat)
 	if m.Alone != 0 {
-		format = aloneFormat
+		format += hasAlone
+	}
+	if m.Asked != (Asked{}) {
+		format += hasAsked
 	}
 	b = append(b, format, byte(m.Policy.Rule), m.Policy.Zones, byte(len(m.Members)))
 	b = le.AppendUint64(b, uint64(m.Version))
 	b = le.AppendUint16(b, uint16(m.Next))
 	if m.Alone != 0 {
 		b = le.AppendUint64(b, m.Alone)
+	}
+	if m.Asked != (Asked{}) {
+		b = append(b, m.Asked.Replicas, m.Asked.Instead)
 	}
 	for _, x := range m.Members {
 		eligible := byte(0)
@@ -168,8 +183,8 @@ func (m *Membership) AppendBinary(b []byte) ([]byte, error) {
 // UnmarshalBinary decodes and validates a configuration from untrusted bytes.
 func (m *Membership) UnmarshalBinary(b []byte) error {
 	const head, member = 14, 7
-	if len(b) > 0 && b[0] > aloneFormat {
-		return Errorf(CodeNewerFormat, "membership format %d, this program knows %d", b[0], aloneFormat)
+	if len(b) > 0 && b[0] > lastFormat {
+		return Errorf(CodeNewerFormat, "membership format %d, this program knows %d", b[0], lastFormat)
 	}
 	if len(b) < head || b[0] < membershipFormat || b[3] > MaxMembers {
 		return Errorf(CodeCorrupt, "membership of %d bytes has no valid head", len(b))
@@ -181,13 +196,19 @@ func (m *Membership) UnmarshalBinary(b []byte) error {
 		Next:    ReplicaID(le.Uint16(b[12:])),
 		Members: make([]Member, 0, b[3]),
 	}
-	count, alone := int(b[3]), b[0] == aloneFormat
+	count, has := int(b[3]), b[0]-membershipFormat
 	b = b[head:]
-	if alone {
+	if has&hasAlone != 0 {
 		if len(b) < 8 || le.Uint64(b) == 0 {
 			return Errorf(CodeCorrupt, "membership that takes effect alone without a number")
 		}
 		d.Alone, b = le.Uint64(b), b[8:]
+	}
+	if has&hasAsked != 0 {
+		if len(b) < 2 || b[0] == 0 && b[1] == 0 {
+			return Errorf(CodeCorrupt, "membership that was asked for without a number")
+		}
+		d.Asked, b = Asked{Replicas: b[0], Instead: b[1]}, b[2:]
 	}
 	for range count {
 		if len(b) < member || len(b) < member+int(b[5])+int(b[6]) || b[3] > 1 {

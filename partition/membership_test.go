@@ -36,6 +36,31 @@ func TestMembershipRoundTrip(t *testing.T) {
 	}
 }
 
+// What a configuration has beyond the usual is in the format, and only then in
+// the bytes.
+func TestMembershipRoundTripOfMore(t *testing.T) {
+	for _, alone := range []uint64{0, 7} {
+		for _, asked := range []Asked{{}, {Replicas: 4, Instead: 3}} {
+			m := group3()
+			m.Alone, m.Asked = alone, asked
+			b, err := m.AppendBinary(nil)
+			if err != nil || len(b) > MaxMembershipBytes {
+				t.Fatal(len(b), err)
+			}
+			var d Membership
+			if err := d.UnmarshalBinary(b); err != nil || !reflect.DeepEqual(&d, m) {
+				t.Errorf("%v: %+v", err, d)
+			}
+			if err := d.UnmarshalBinary(b[:15]); err == nil {
+				t.Error("cut short is taken")
+			}
+		}
+	}
+	if m := group3(); m.SameButMode(func() *Membership { n := group3(); n.Asked.Replicas = 4; return n }()) {
+		t.Error("another number of replicas is taken for a change of mode")
+	}
+}
+
 func TestMembershipRefusesBytes(t *testing.T) {
 	good, _ := group3().AppendBinary(nil)
 	with := func(i int, x byte) []byte {
@@ -49,7 +74,8 @@ func TestMembershipRefusesBytes(t *testing.T) {
 		want error
 	}{
 		{"nothing", nil, ErrCorrupt},
-		{"a newer format", with(0, 3), ErrNewerFormat},
+		{"a newer format", with(0, 5), ErrNewerFormat},
+		{"asked for without a number", append(with(0, 3)[:14:14], 0, 0), ErrCorrupt},
 		{"alone without a number", append(with(0, 2)[:14:14], make([]byte, 8)...), ErrCorrupt},
 		{"alone, cut short", with(0, 2)[:17], ErrCorrupt},
 		{"format 0", with(0, 0), ErrCorrupt},

@@ -90,7 +90,7 @@ func mayBecome(from, to MemberKind) bool {
 
 // SameButMode reports whether next differs from m only in who is eligible.
 func (m *Membership) SameButMode(next *Membership) bool {
-	if m.Policy != next.Policy || m.Next != next.Next || next.Alone != 0 || len(m.Members) != len(next.Members) {
+	if m.Policy != next.Policy || m.Asked != next.Asked || m.Next != next.Next || next.Alone != 0 || len(m.Members) != len(next.Members) {
 		return false
 	}
 	for i, x := range m.Members {
