@@ -94,7 +94,10 @@ func (l *locker) ask(wanted []lockRequest) {
 	defer cancel()
 	batch := make([]control.LockRequest, len(wanted))
 	for i, w := range wanted {
-		batch[i] = control.LockRequest{Group: w.group, Replica: w.replica, Above: w.work.Above, Failover: w.work.Failover}
+		batch[i] = control.LockRequest{
+			Group: w.group, Replica: w.replica, Above: w.work.Above, Failover: w.work.Failover,
+			Holder: w.work.Holder, Consent: w.work.Consent,
+		}
 	}
 	grants, err := l.service.AcquireLocks(ctx, batch)
 	for i, w := range wanted {

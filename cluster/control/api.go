@@ -197,6 +197,10 @@ type LockRequest struct {
 	// Failover: a failover quorum says that the holder is unreachable, so the
 	// lock is taken from another replica at once.
 	Failover bool
+	// Holder, if not 0, hands the lock over: it is taken from that replica if it
+	// holds it by the number Consent.
+	Holder  partition.ReplicaID
+	Consent uint64
 }
 
 // LockHolder is who holds a lock, and by which number. The zero value: nobody.

@@ -131,6 +131,8 @@ type acquireItem struct {
 	Replica  partition.ReplicaID
 	Above    uint64
 	Failover bool
+	Holder   partition.ReplicaID // consents, if it holds the lock by the number Consent
+	Consent  uint64
 }
 
 type releaseItem struct {

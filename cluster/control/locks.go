@@ -53,7 +53,7 @@ func (c *Control) acquireSome(ctx context.Context, requests []LockRequest) ([]Lo
 		if r.Node != "" && r.Node != c.cfg.Node {
 			return nil, partition.Errorf(partition.CodeInvalid, "node %s asks for a lock for node %s", c.cfg.Node, r.Node)
 		}
-		call.acquire = append(call.acquire, acquireItem{Group: r.Group, Replica: r.Replica, Above: r.Above, Failover: r.Failover})
+		call.acquire = append(call.acquire, acquireItem{Group: r.Group, Replica: r.Replica, Above: r.Above, Failover: r.Failover, Holder: r.Holder, Consent: r.Consent})
 	}
 	if err := c.submit(ctx, call); err != nil {
 		return nil, err

@@ -151,7 +151,8 @@ func (s *state) acquire(node partition.NodeID, boot uint64, r acquireItem) grant
 	}
 	same := l.holder.Node == node && l.holder.Replica == r.Replica
 	taken := r.Failover && l.holder.Replica != r.Replica
-	if s.held(l) && !same && !taken {
+	consents := r.Holder != 0 && l.holder.Replica == r.Holder && l.holder.Number == r.Consent
+	if s.held(l) && !same && !taken && !consents {
 		return grantItem{Holder: holderItem(l.holder)}
 	}
 	holder := LockHolder{Node: node, Replica: r.Replica, Number: number}

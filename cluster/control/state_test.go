@@ -101,6 +101,10 @@ func TestLockRules(t *testing.T) {
 		{"a release by somebody else", func() {
 			applied(t, s, kindLocks, &locksBody{Node: "a", Boot: 1, Release: []releaseItem{{Group: 1, Replica: 3, Number: 104}}})
 		}, "a", 1, acquireItem{Replica: 1}, 0, "c"},
+		{"the consent of another replica", nil, "a", 1, acquireItem{Replica: 1, Holder: 2, Consent: 104}, 0, "c"},
+		{"the consent to an older number", nil, "a", 1, acquireItem{Replica: 1, Holder: 3, Consent: 103}, 0, "c"},
+		{"the holder's consent", nil, "a", 1, acquireItem{Replica: 1, Holder: 3, Consent: 104}, 105, "a"},
+		{"a consent used twice", nil, "b", 2, acquireItem{Replica: 2, Holder: 3, Consent: 104}, 0, "a"},
 	} {
 		if x.before != nil {
 			x.before()
