@@ -74,7 +74,8 @@ type HardState struct {
 	// Flushed: the replica's state has this on disk. The state itself is the
 	// authority and may be ahead.
 	Flushed partition.Index
-	// Generation is the state directory that counts.
+	// Generation is the state directory that counts; 0: the replica keeps no
+	// state, only the log.
 	Generation uint32
 }
 
@@ -85,7 +86,12 @@ type Write struct {
 	Replica partition.ReplicaID // for the first write of a replica; then 0 or the same
 	Promise partition.Epoch     // 0: unchanged
 	Commit  partition.Index     // 0: unchanged; stored along, causes no sync of its own
-	// Install, if set, voids the log so far: it begins behind Install.Base.
+	// Generation is that of the empty state with which a log begins that begins
+	// with its first record; only in the first write of a replica, and not
+	// together with Install.
+	Generation uint32
+	// Install, if set, gives the replica another state, or another beginning of
+	// its log.
 	Install *Install
 	// Snip removes the records behind After before Records are added.
 	Snip  bool
@@ -94,11 +100,21 @@ type Write struct {
 	Records []partition.Record
 }
 
-// Install says that a copy of the group's state up to Base was put in place:
-// the records up to Base are void, and Flushed becomes Base.Index.
+// Install says that a copy of the group's state up to Base was put in place, or,
+// with no generation, that a log without a state begins behind Base. The state
+// counts, and the one before does not, from the moment at which the write is
+// durable.
+//
+// If the log holds the record at Base, with the same epoch and checksum, it is
+// kept: what is behind Base is the tail that the new state needs, and what is
+// before goes when it is let go. Otherwise the log is void and begins behind
+// Base, which must not be before anything that is known to be committed.
+// Flushed becomes Base.Index, even if that is less than before. The promise
+// becomes at least Base.Epoch, and never falls.
 type Install struct {
-	Base       partition.Position
-	BaseSum    uint32 // checksum of the record at Base
+	Base    partition.Position
+	BaseSum uint32 // checksum of the record at Base
+	// Generation is the state directory; 0: no state.
 	Generation uint32
 	// Configuration is the record of the configuration in force at Base.
 	Configuration partition.Record

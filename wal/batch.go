@@ -55,6 +55,7 @@ type amount struct {
 	records int   // of it: records
 	extra   int64 // bound of what the segment's footer grows by
 	state   bool  // with a state item
+	keep    bool  // its install keeps the log
 	config  bool  // with a configuration
 }
 
@@ -68,7 +69,7 @@ type tail struct {
 
 // check refuses a write that does not fit to the group, which may be nil, and
 // says what room it takes.
-func check(g *group, w *Write, c *cut) (n amount, err error) {
+func check(g *group, w *Write, c look) (n amount, err error) {
 	var have tail
 	if g != nil {
 		if g.damage != nil {
@@ -86,27 +87,34 @@ func check(g *group, w *Write, c *cut) (n amount, err error) {
 	if err := checkHard(have.hard, w); err != nil {
 		return n, err
 	}
-	if n.state = g == nil || w.Promise > have.hard.Promise || have.hard.Replica == 0; n.state {
+	if w.Generation != 0 && (g != nil || w.Install != nil) {
+		return n, invalid("%s: a generation that is neither installed nor that of a new log", w.Group)
+	}
+	if n.state = g == nil || w.promise() > have.hard.Promise || have.hard.Replica == 0; n.state {
 		n.bytes += itemHead + stateBytes
 	}
 	if w.Install != nil {
-		if err := checkInstall(&have, w); err != nil {
+		base := w.Install.Base
+		n.keep = c.holds && have.before <= base.Index && base.Index <= have.end.Index
+		if err := checkInstall(&have, w, n.keep); err != nil {
 			return n, err
 		}
 		n.bytes += itemHead + installBytes + len(w.Install.Configuration)
 		n.config = true
-		have.end, have.sum = w.Install.Base, w.Install.BaseSum
+		if !n.keep {
+			have.end, have.sum = base, w.Install.BaseSum
+		}
 	}
 	if w.Snip {
 		if err := checkSnip(&have, w); err != nil {
 			return n, err
 		}
-		if c == nil && w.After < have.end.Index {
+		if c.cut == nil && w.After < have.end.Index {
 			return n, invalid("%s: the log changed during a snip", w.Group)
 		}
-		if c != nil {
+		if c.cut != nil {
 			n.bytes += itemHead
-			have.end, have.sum = c.end, c.sum
+			have.end, have.sum = c.cut.end, c.cut.sum
 		}
 	}
 	if err := checkRecords(&have, w, &n); err != nil {
@@ -128,15 +136,32 @@ func checkHard(have *HardState, w *Write) error {
 	return nil
 }
 
-func checkInstall(have *tail, w *Write) error {
+// promise is what the write promises: a log that begins behind a record has
+// promised its epoch.
+func (w *Write) promise() partition.Epoch {
+	if w.Install != nil {
+		return max(w.Promise, w.Install.Base.Epoch)
+	}
+	return w.Promise
+}
+
+// checkInstall refuses a base that would leave a gap before the log, or take
+// back what is committed: what is before the log's beginning is only in the
+// state that it had.
+func checkInstall(have *tail, w *Write, keep bool) error {
 	n := w.Install
-	switch {
-	case w.Snip:
+	if w.Snip {
 		return invalid("%s: a snip together with an install", w.Group)
-	case n.Base.Index < have.hard.Flushed || n.Base.Index < have.hard.Commit:
-		return invalid("%s: a copy at %s is older than the log, committed to %d", w.Group, n.Base, have.hard.Commit)
-	case len(n.Configuration) < itemHead || n.Configuration.Group() != w.Group || !isConfig(n.Configuration.Kind()):
-		return invalid("%s: an install without its configuration", w.Group)
+	}
+	if known := max(have.hard.Flushed, have.hard.Commit, have.before); !keep && n.Base.Index < known {
+		return invalid("%s: a copy at %s is older than the log, committed to %d", w.Group, n.Base, known)
+	}
+	if n.Base.Index == 0 || n.Base.Index > maxIndex {
+		return invalid("%s: an install at %s", w.Group, n.Base)
+	}
+	c, ok := ownConfig(n.Configuration, w.Group)
+	if !ok || c == nil || c.Index() > n.Base.Index {
+		return invalid("%s: an install at %s without its configuration", w.Group, n.Base)
 	}
 	return nil
 }

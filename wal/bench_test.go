@@ -55,7 +55,7 @@ func block(b *testing.B, l *wal.Log, g partition.GroupID, n int) {
 			return
 		}
 		if h.Index%1024 == 0 {
-			l.SetFlushed(g, h.Index, 1)
+			l.SetFlushed(g, h.Index, 0)
 		}
 	}
 }
@@ -106,7 +106,7 @@ func pipeline(b *testing.B, l *wal.Log, g partition.GroupID, n int) {
 			return
 		}
 		if h.Index%1024 == 0 {
-			l.SetFlushed(g, h.Index, 1)
+			l.SetFlushed(g, h.Index, 0)
 		}
 	}
 	for range cap(tokens) {

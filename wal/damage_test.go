@@ -288,7 +288,7 @@ func TestRotUnderRead(t *testing.T) {
 		if flushed {
 			l.Retain(1, 1)
 			l.Retain(2, 1)
-			l.SetFlushed(1, 80, 1)
+			l.SetFlushed(1, 80, 0)
 		}
 		b, _ := fs.ReadFile(files(t, fs)[0])
 		at := strings.Index(string(b), "g1/7;")
@@ -303,7 +303,7 @@ func TestRotUnderRead(t *testing.T) {
 			t.Fatalf("report %+v", rep)
 		}
 		if flushed {
-			l.SetFlushed(1, 80, 1)
+			l.SetFlushed(1, 80, 0)
 		}
 		if _, err := l.Read(1, 1, 10, 1<<20); !errors.Is(err, partition.ErrCorrupt) {
 			t.Fatalf("read: %v", err)

@@ -62,6 +62,17 @@
 // anything in them counts as durable: a process that was killed leaves batches
 // that look valid but were never synced. The log goes on in a new segment.
 //
+// # How a state is replaced
+//
+// An [Install] is the one commit point of a copied state: the host puts the
+// files in place first, then appends it, and drops the old files only when it is
+// durable. Whatever the log has behind the copy's base is kept if it has the
+// base itself; otherwise the log is void. So a log replica, which has a log and
+// no state (generation 0), gets one by the same record, and a log that begins in
+// the middle is made by one. [Log.BaseAt] describes a place in a log as an
+// Install takes it. A damaged replica is dropped and comes back under a new id
+// with its first Write.
+//
 // # How it stays small
 //
 // A segment becomes a spare when, for every replica, the state has flushed what

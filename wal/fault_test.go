@@ -264,7 +264,7 @@ func TestIdleProof(t *testing.T) {
 		l, _ := open(t, fs, o)
 		c := &chain{g: 1}
 		acked := make(chan error, 1)
-		if err := l.Append(wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 1, 100)}, func(err error) { acked <- err }); err != nil {
+		if err := l.Append(wal.Write{Group: 1, Replica: 1, Generation: 3, Records: c.make(1<<16, 1, 100)}, func(err error) { acked <- err }); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-acked; err != nil {
@@ -329,10 +329,10 @@ func TestManyWriters(t *testing.T) {
 						t.Errorf("read: %d %v", len(got), err)
 					}
 					if c.last > 40 {
-						l.SetFlushed(c.g, c.last-40, 1)
+						l.SetFlushed(c.g, c.last-40, 0)
 					}
 				}
-				l.SetFlushed(c.g, c.last, 1)
+				l.SetFlushed(c.g, c.last, 0)
 			})
 		}
 		wg.Wait()

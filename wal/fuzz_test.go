@@ -49,7 +49,8 @@ func items() []byte {
 	b = append(b, rec...)
 	b = append(b, partition.NewRecord(partition.Header{Group: 1, Index: 2, Epoch: 1 << 16, Prev: rec.Checksum(), Kind: partition.KindCommand}, []byte("x"))...)
 	b = appendSnip(b, 1, partition.Position{Epoch: 1 << 16, Index: 1}, rec.Checksum())
-	b = appendInstall(b, 1, 2, &Install{Base: partition.Position{Epoch: 2 << 16, Index: 7}, Configuration: rec})
+	b = appendInstall(b, 1, 2, &Install{Base: partition.Position{Epoch: 1 << 16, Index: 1}, Generation: 2, Configuration: rec}, true)
+	b = appendInstall(b, 1, 2, &Install{Base: partition.Position{Epoch: 2 << 16, Index: 7}, Configuration: rec}, false)
 	b = appendItem(b, 0, kindProgress, make([]byte, progressBytes))
 	b = appendQuarantine(b, 1, &Damage{From: 1, To: 2})
 	e := echo{seq: 4, touched: []touch{{group: 1, last: 2, items: 9}}}

@@ -43,7 +43,7 @@ func FuzzOpen(f *testing.F) {
 			_, _ = l.Read(g, s.First, s.Last, 1<<20)
 			_ = l.Append(wal.Write{Group: g, Promise: 1 << 60}, nil)
 			_ = l.Append(wal.Write{Group: g, Snip: true, After: s.Last / 2}, nil)
-			l.SetFlushed(g, s.Last, 1)
+			l.SetFlushed(g, s.Last, 0)
 		}
 		turns(l)
 		_ = l.Close()

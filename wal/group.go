@@ -138,13 +138,27 @@ func (g *group) activeConfigs() []partition.Record {
 	return g.configs[keep:]
 }
 
-// install voids the log and starts it anew behind the base.
-func (g *group) install(n *Install) {
+// configAt returns the configuration in force at i; nil if that is not known.
+func (g *group) configAt(i partition.Index) partition.Record {
+	for _, c := range slices.Backward(g.configs) {
+		if c.Index() <= i {
+			return c
+		}
+	}
+	return nil
+}
+
+// install takes over a state at the base. Unless the log has the record there,
+// and is kept, it starts anew behind it.
+func (g *group) install(n *Install, keep bool) {
+	g.hard.Generation = n.Generation
+	g.hard.Flushed = n.Base.Index
+	g.hard.Commit = max(g.hard.Commit, n.Base.Index)
+	if keep {
+		return
+	}
 	g.entries, g.configs, g.split = nil, []partition.Record{n.Configuration}, true
 	g.before, g.end, g.endSum = n.Base, n.Base, n.BaseSum
-	g.hard.Generation = n.Generation
-	g.hard.Flushed = max(g.hard.Flushed, n.Base.Index)
-	g.hard.Commit = max(g.hard.Commit, n.Base.Index)
 }
 
 // find returns the place of the entry that holds i.

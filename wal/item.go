@@ -12,7 +12,8 @@ const (
 	// kindSnip removes the records from its index on; its epoch and first
 	// payload bytes are epoch and checksum of the record before.
 	kindSnip
-	// kindInstall voids the log so far.
+	// kindInstall says that another state counts; unless it keeps the log so
+	// far, that is void.
 	kindInstall
 	// kindDrop forgets a replica.
 	kindDrop
@@ -75,9 +76,17 @@ func appendSnip(b []byte, g partition.GroupID, end partition.Position, sum uint3
 	return partition.AppendRecord(b, h)
 }
 
-func appendInstall(b []byte, g partition.GroupID, r partition.ReplicaID, n *Install) []byte {
+// installKeeps marks an install that keeps the log.
+const installKeeps = 1
+
+// appendInstall writes replica u16, flags u16, generation u32, index u64, epoch
+// u64 and the record of the configuration.
+func appendInstall(b []byte, g partition.GroupID, r partition.ReplicaID, n *Install, keep bool) []byte {
 	var p [installBytes]byte
 	le.PutUint16(p[:], uint16(r))
+	if keep {
+		le.PutUint16(p[2:], installKeeps)
+	}
 	le.PutUint32(p[4:], n.Generation)
 	le.PutUint64(p[8:], uint64(n.Base.Index))
 	le.PutUint64(p[16:], uint64(n.Base.Epoch))
@@ -85,17 +94,18 @@ func appendInstall(b []byte, g partition.GroupID, r partition.ReplicaID, n *Inst
 	return partition.AppendRecord(b, h, p[:], n.Configuration)
 }
 
-func decodeInstall(r partition.Record) (n Install, ok bool) {
+func decodeInstall(r partition.Record) (n Install, keep, ok bool) {
 	p := r.Payload()
 	if len(p) < installBytes {
-		return n, false
+		return n, false, false
 	}
+	keep = le.Uint16(p[2:])&installKeeps != 0
 	n = Install{
 		Base:    partition.Position{Epoch: partition.Epoch(le.Uint64(p[16:])), Index: partition.Index(le.Uint64(p[8:]))},
 		BaseSum: r.Prev(), Generation: le.Uint32(p[4:]),
 	}
 	n.Configuration, ok = ownConfig(p[installBytes:], r.Group())
-	return n, ok && n.Configuration != nil && n.Base.Index <= maxIndex
+	return n, keep, ok && n.Configuration != nil && n.Base.Index <= maxIndex
 }
 
 // ownConfig copies the configuration record in b; nil if b is empty.

@@ -86,21 +86,30 @@ type Log struct {
 // ErrPoisoned, ErrClosed, CodeTooLarge, CodeInvalid (a gap, a promise that goes
 // back, a snip of committed records) or CodeCorrupt (the group is quarantined).
 func (l *Log) Append(w Write, done func(error)) error {
-	var cut *cut
-	if w.Snip {
-		c, err := l.cutAt(w.Group, w.After)
-		if err != nil {
-			return err
-		}
-		cut = c
+	var seen look
+	var err error
+	switch {
+	case w.Snip:
+		seen.cut, err = l.cutAt(w.Group, w.After)
+	case w.Install != nil:
+		seen.holds, err = l.holds(w.Group, w.Install)
+	}
+	if err != nil {
+		return err
 	}
 	l.mu.Lock()
-	wake, err := l.append(&w, cut, done)
+	wake, err := l.append(&w, seen, done)
 	l.mu.Unlock()
 	if wake {
 		l.wake()
 	}
 	return err
+}
+
+// look is what was read from the log before a write that depends on it.
+type look struct {
+	cut   *cut // with a snip that removes something
+	holds bool // the log has the record at an install's base
 }
 
 // cut is the log's end after a snip.
@@ -128,8 +137,64 @@ func (l *Log) cutAt(g partition.GroupID, after partition.Index) (*cut, error) {
 	return &cut{end: partition.Position{Epoch: epoch, Index: after}, sum: next[0].Prev()}, nil
 }
 
+// holds reports whether the log has the record at an install's base, or ends
+// or begins with it.
+func (l *Log) holds(g partition.GroupID, n *Install) (bool, error) {
+	have, err := l.place(g, n.Base.Index)
+	switch partition.CodeOf(err) {
+	case 0:
+		return have.Base == n.Base && have.BaseSum == n.BaseSum, nil
+	case partition.CodeNotFound, partition.CodeCorrupt:
+		return false, nil // of a damaged log append says so
+	}
+	return false, err
+}
+
+// BaseAt describes the place behind the record at index i as what another log
+// can begin with: the record's epoch and checksum, and the configuration in
+// force there. Generation is left to the caller. CodeNotFound if the log does
+// not have the record, nor begins right behind it, or does not know any more
+// which configuration was in force.
+func (l *Log) BaseAt(g partition.GroupID, i partition.Index) (Install, error) {
+	n, err := l.place(g, i)
+	if err == nil && n.Configuration == nil {
+		err = partition.Errorf(partition.CodeNotFound, "%s: the log has forgotten the configuration in force at %d", g, i)
+	}
+	if err != nil {
+		return Install{}, err
+	}
+	return n, nil
+}
+
+// place is BaseAt, with or without a configuration.
+func (l *Log) place(g partition.GroupID, i partition.Index) (Install, error) {
+	l.mu.Lock()
+	x := l.groups[g]
+	if x == nil || x.damage != nil {
+		l.mu.Unlock()
+		_, _, err := l.entryOf(g, i)
+		return Install{}, err
+	}
+	epoch, ok := x.epochAt(i)
+	n := Install{Base: partition.Position{Epoch: epoch, Index: i}, BaseSum: x.endSum, Configuration: x.configAt(i)}
+	last := i == x.end.Index
+	l.mu.Unlock()
+	if i == 0 || !ok {
+		return Install{}, partition.Errorf(partition.CodeNotFound, "%s: record %d is not in the log", g, i)
+	}
+	if last {
+		return n, nil
+	}
+	next, err := l.Read(g, i+1, i+1, 1)
+	if err != nil {
+		return Install{}, err
+	}
+	n.BaseSum = next[0].Prev()
+	return n, nil
+}
+
 // append is Append under the lock; wake tells to wake the committer.
-func (l *Log) append(w *Write, c *cut, done func(error)) (wake bool, err error) {
+func (l *Log) append(w *Write, c look, done func(error)) (wake bool, err error) {
 	if err := l.refuses(len(w.Records) > 0 || w.Install != nil); err != nil {
 		return false, err
 	}
@@ -144,7 +209,7 @@ func (l *Log) append(w *Write, c *cut, done func(error)) (wake bool, err error) 
 		}
 	}
 	if n.bytes == 0 && done == nil {
-		l.progress(g, w.Commit, 0, 0)
+		l.progress(g, w.Commit, 0)
 		return false, nil
 	}
 	b, err := l.room(n)
@@ -152,13 +217,14 @@ func (l *Log) append(w *Write, c *cut, done func(error)) (wake bool, err error) 
 		return false, err
 	}
 	if g == nil {
-		g = &group{id: w.Group}
+		g = &group{id: w.Group, hard: HardState{Generation: w.Generation}}
 		l.groups[w.Group] = g
 		l.rowBytes += g.rowBound()
 	}
-	l.apply(b, g, w, c, n)
-	if c != nil || w.Install != nil {
+	l.apply(b, g, w, c.cut, n)
+	if c.cut != nil || w.Install != nil {
 		l.voided = b.seq
+		l.segments[0].cleared = 0 // what was flushed need not be any more
 	}
 	return l.enqueue(b, done), nil
 }
@@ -216,7 +282,7 @@ func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
 	}
 	if n.state {
 		g.hard.Replica = max(g.hard.Replica, w.Replica)
-		g.hard.Promise = max(g.hard.Promise, w.Promise)
+		g.hard.Promise = max(g.hard.Promise, w.promise())
 		b.buf = appendState(b.buf, g.id, g.hard)
 		b.items++
 	}
@@ -225,9 +291,9 @@ func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
 		bound = g.rowBound()
 	}
 	if w.Install != nil {
-		b.buf = appendInstall(b.buf, g.id, g.hard.Replica, w.Install)
+		b.buf = appendInstall(b.buf, g.id, g.hard.Replica, w.Install, n.keep)
 		b.items++
-		g.install(w.Install)
+		g.install(w.Install, n.keep)
 	}
 	if c != nil {
 		b.buf = appendSnip(b.buf, g.id, c.end, c.sum)
@@ -251,13 +317,11 @@ func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
 }
 
 // progress takes over a commit or flushed index, to be written some time.
-func (l *Log) progress(g *group, commit, flushed partition.Index, generation uint32) {
+func (l *Log) progress(g *group, commit, flushed partition.Index) {
 	if g == nil || commit <= g.hard.Commit && flushed <= g.hard.Flushed {
 		return
 	}
-	if flushed > g.hard.Flushed {
-		g.hard.Flushed, g.hard.Generation = flushed, max(generation, g.hard.Generation)
-	}
+	g.hard.Flushed = max(g.hard.Flushed, flushed)
 	g.hard.Commit = max(g.hard.Commit, commit, flushed)
 	l.soil(g)
 }
@@ -275,15 +339,18 @@ func (l *Log) soil(g *group) {
 }
 
 // SetFlushed says that g's state has every record up to index on disk, in the
-// given generation. It causes no sync of its own and lets segments go.
+// given generation. It causes no sync of its own and lets segments go. Of a
+// generation that does not count, because it does not yet or no longer, nothing
+// is taken. Generation 0 is for a replica without a state: nobody needs its
+// records up to index, which are known to be committed.
 func (l *Log) SetFlushed(g partition.GroupID, index partition.Index, generation uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.groups[g]
-	if x == nil || index > x.end.Index {
+	if x == nil || index > x.end.Index || generation != x.hard.Generation {
 		return
 	}
-	l.progress(x, 0, index, generation)
+	l.progress(x, 0, index)
 	if l.isPin(g) {
 		l.release()
 	}

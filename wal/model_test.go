@@ -16,12 +16,15 @@ type twin map[partition.GroupID]*twinGroup
 type twinGroup struct {
 	replica partition.ReplicaID
 	promise partition.Epoch
-	commit  partition.Index
-	flushed partition.Index
-	base    partition.Position
-	baseSum uint32
-	config  partition.Record   // at base
-	recs    []partition.Record // recs[i] has index base.Index+1+i
+	// generation is that of the state that counts, installs how many there were.
+	generation uint32
+	installs   int
+	commit     partition.Index
+	flushed    partition.Index
+	base       partition.Position
+	baseSum    uint32
+	config     partition.Record   // at base
+	recs       []partition.Record // recs[i] has index base.Index+1+i
 }
 
 // step is one write of a workload, or a drop.
@@ -41,6 +44,20 @@ func (x *twinGroup) sum() uint32 {
 	return x.recs[len(x.recs)-1].Checksum()
 }
 
+// sumAt is the checksum of the record at i, or of the base.
+func (x *twinGroup) sumAt(i partition.Index) uint32 {
+	if i == x.base.Index {
+		return x.baseSum
+	}
+	return x.at(i).Checksum()
+}
+
+// holds reports whether the record at an install's base is there.
+func (x *twinGroup) holds(n *wal.Install) bool {
+	i := n.Base.Index
+	return i >= x.base.Index && i <= x.last() && x.epochAt(i) == n.Base.Epoch && x.sumAt(i) == n.BaseSum
+}
+
 func (x *twinGroup) epochAt(i partition.Index) partition.Epoch {
 	if i == x.base.Index {
 		return x.base.Epoch
@@ -55,14 +72,18 @@ func (t twin) apply(s step) {
 	}
 	x := t[s.w.Group]
 	if x == nil {
-		x = &twinGroup{replica: s.w.Replica}
+		x = &twinGroup{replica: s.w.Replica, generation: s.w.Generation}
 		t[s.w.Group] = x
 	}
 	x.promise = max(x.promise, s.w.Promise)
 	x.commit = max(x.commit, s.w.Commit)
 	if n := s.w.Install; n != nil {
-		x.base, x.baseSum, x.config, x.recs = n.Base, n.BaseSum, n.Configuration, nil
-		x.commit, x.flushed = max(x.commit, n.Base.Index), max(x.flushed, n.Base.Index)
+		if !x.holds(n) {
+			x.base, x.baseSum, x.config, x.recs = n.Base, n.BaseSum, n.Configuration, nil
+		}
+		x.promise = max(x.promise, n.Base.Epoch)
+		x.installs++
+		x.commit, x.flushed, x.generation = max(x.commit, n.Base.Index), n.Base.Index, n.Generation
 	}
 	if s.w.Snip {
 		x.recs = x.recs[:s.w.After-x.base.Index]
@@ -113,6 +134,8 @@ func (x *twinGroup) differs(l *wal.Log, s *wal.Summary) string {
 		return fmt.Sprintf("quarantined: %+v", *s.Damage)
 	case s.Replica != x.replica || s.Promise != x.promise:
 		return fmt.Sprintf("replica %d promise %s, want %d %s", s.Replica, s.Promise, x.replica, x.promise)
+	case s.Generation != x.generation:
+		return fmt.Sprintf("generation %d, want %d", s.Generation, x.generation)
 	case s.Last != x.last() || s.LastSum != x.sum():
 		return fmt.Sprintf("end %d %08x, want %d %08x", s.Last, s.LastSum, x.last(), x.sum())
 	case s.First <= x.base.Index || s.First > max(x.flushed, x.base.Index)+1:
@@ -148,6 +171,9 @@ type workload struct {
 	steps  []step
 	number uint64 // of the newest epoch
 	next   partition.ReplicaID
+	// before tells where a group's log begins; nil: at what is flushed.
+	before func(partition.GroupID) partition.Index
+	kept   int // installs that kept the log
 }
 
 func newWorkload(seed uint64) *workload {
@@ -181,9 +207,14 @@ func (w *workload) write() step {
 		s.w.Replica = w.next
 		w.next++
 		x = &twinGroup{}
+		if w.rand.IntN(3) == 0 {
+			w.install(&s.w, x) // a log that begins in the middle
+		} else {
+			s.w.Generation = w.rand.Uint32N(3)
+		}
 	case w.rand.IntN(40) == 0:
 		s.drop = true
-	case w.rand.IntN(25) == 0:
+	case w.rand.IntN(20) == 0:
 		w.install(&s.w, x)
 	}
 	if !s.drop && s.w.Install == nil {
@@ -194,14 +225,41 @@ func (w *workload) write() step {
 	return s
 }
 
+// install puts a state in place, or takes it away: at a record that the log has,
+// or at another, which voids it.
 func (w *workload) install(s *wal.Write, x *twinGroup) {
 	base := partition.Position{Index: max(x.commit, x.flushed) + partition.Index(w.rand.IntN(9)), Epoch: x.promise}
 	if base.Index == 0 {
 		base.Index = 3
 	}
+	sum := w.rand.Uint32()
+	first := max(x.flushed, x.base.Index, 1)
+	if w.before != nil {
+		first = max(w.before(s.Group), 1)
+	}
+	keeps := len(x.recs) > 0 && first <= x.last() && w.rand.IntN(3) > 0
+	if keeps {
+		i := first + partition.Index(w.rand.IntN(int(x.last()-first)+1))
+		base, sum = partition.Position{Index: i, Epoch: x.epochAt(i)}, x.sumAt(i)
+		w.kept++
+	}
 	s.Install = &wal.Install{
-		Base: base, BaseSum: w.rand.Uint32(), Generation: w.rand.Uint32N(100),
+		Base: base, BaseSum: sum, Generation: (x.generation + 1) * w.rand.Uint32N(4) / 2,
 		Configuration: partition.NewRecord(partition.Header{Group: s.Group, Index: base.Index, Kind: partition.KindMember}, []byte("c")),
+	}
+	if w.rand.IntN(3) == 0 {
+		w.number++
+		s.Promise = partition.NewEpoch(w.number, 1)
+	}
+	end, last := base.Index, sum
+	if keeps {
+		end, last = x.last(), x.sum()
+	}
+	epoch := max(x.promise, base.Epoch, s.Promise)
+	for range w.rand.IntN(3) {
+		r := w.record(s.Group, end+1, epoch, last)
+		s.Records = append(s.Records, r)
+		end, last = end+1, r.Checksum()
 	}
 }
 
@@ -237,6 +295,7 @@ func (w *workload) flush(l *wal.Log) {
 	g := partition.GroupID(1 + w.rand.IntN(5))
 	if x := w.twin[g]; x != nil && x.commit > x.flushed {
 		x.flushed += partition.Index(w.rand.IntN(int(x.commit-x.flushed)) + 1)
-		l.SetFlushed(g, x.flushed, 1)
+		l.SetFlushed(g, x.flushed, x.generation)
+		l.SetFlushed(g, x.last(), x.generation+1) // not yet in place: nothing of it counts
 	}
 }

@@ -180,7 +180,7 @@ func TestTruncation(t *testing.T) {
 		for range n {
 			mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: hot.make(1<<16, 1, 7000)})
 			turns(l)
-			l.SetFlushed(1, hot.last, 1)
+			l.SetFlushed(1, hot.last, 0)
 		}
 	}
 	write(35)
@@ -190,7 +190,7 @@ func TestTruncation(t *testing.T) {
 	if pins := l.Pins(9); len(pins) != 1 || pins[0] != 2 {
 		t.Fatalf("pinned by %v", pins)
 	}
-	l.SetFlushed(2, 3, 4)
+	l.SetFlushed(2, 3, 0)
 	turns(l)
 	if s := l.Stats(); s.Recycled == 0 || s.Segments != 2 || s.Pinned || s.Spares > 3 {
 		t.Fatalf("after the flush: %+v", s)
@@ -236,11 +236,11 @@ func TestVoidRecordsAreKeptUntilThatIsDurable(t *testing.T) {
 		l, _ := open(t, fs, o)
 		c, d := &chain{g: 1}, &chain{g: 2}
 		mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 6, 100), Commit: 2})
-		l.SetFlushed(1, 2, 1)
+		l.SetFlushed(1, 2, 0)
 		for range 30 {
 			mustAppend(t, l, wal.Write{Group: 2, Replica: 1, Records: d.make(1<<16, 1, 7000)})
 			turns(l)
-			l.SetFlushed(2, d.last, 1)
+			l.SetFlushed(2, d.last, 0)
 		}
 		for range 10 { // batches before, enough for a new segment
 			mustAppend(t, l, wal.Write{Group: 2, Records: d.make(1<<16, 1, 7000)})
@@ -251,7 +251,7 @@ func TestVoidRecordsAreKeptUntilThatIsDurable(t *testing.T) {
 		for range 10 {
 			l.Turn()
 		}
-		l.SetFlushed(1, 2, 1)
+		l.SetFlushed(1, 2, 0)
 		after, _ := open(t, fs.Crash(1, 0), options())
 		sameRecords(t, after, c)
 		if s, _ := after.Summary(1); s.First != 1 || s.Flushed > 2 {

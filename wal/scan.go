@@ -98,6 +98,8 @@ func (r *recovery) rot(f *found, b []byte, off, next int64, seq uint64) {
 	if !f.tabled && first == f.tableSeq {
 		first++ // that is the state table, which is read in no other way
 	}
+	r.splitAll()
+	defer r.splitAll()
 	if first < seq {
 		r.lose(first, seq-1)
 		if h, ok := peekBatch(b[off:next], f.seg.number); ok && h.seq == first {
@@ -105,6 +107,14 @@ func (r *recovery) rot(f *found, b []byte, off, next int64, seq uint64) {
 		}
 	}
 	r.next = seq
+}
+
+// splitAll lets the next record of every group start a new entry: a read cannot
+// walk over a damaged batch.
+func (r *recovery) splitAll() {
+	for _, g := range r.l.groups {
+		g.split = true
+	}
 }
 
 // salvage applies the items of a damaged batch whose own checksums hold. It
@@ -217,9 +227,14 @@ func (r *recovery) groupItem(g *group, item partition.Record) {
 		}
 		g.snip(end, item.Prev())
 	case kindInstall:
-		if n, ok := decodeInstall(item); ok {
-			g.install(&n)
+		n, keep, ok := decodeInstall(item)
+		if !ok {
+			return
 		}
+		if keep && n.Base.Index > g.end.Index {
+			r.lostRecords(g.id, g.end.Index+1, n.Base.Index, "records are missing before an install")
+		}
+		g.install(&n, keep)
 	case kindQuarantine:
 		if p := item.Payload(); len(p) >= damageBytes {
 			g.damage = &Damage{

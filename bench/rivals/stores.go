@@ -136,7 +136,7 @@ func (s pando) writer(i int) func([]byte) error {
 		}
 		err := <-ch
 		if r.h.Index%flushEvery == 0 {
-			s.l.SetFlushed(r.h.Group, r.h.Index, 1)
+			s.l.SetFlushed(r.h.Group, r.h.Index, 0)
 		}
 		return err
 	}
@@ -182,7 +182,7 @@ func (s *fronted) write(batch [][]byte) error {
 	}
 	err := <-s.ch
 	if n := s.wrote.Add(uint64(len(batch))); n/flushEvery != (n-uint64(len(batch)))/flushEvery {
-		s.l.SetFlushed(1, s.r.h.Index, 1)
+		s.l.SetFlushed(1, s.r.h.Index, 0)
 	}
 	return err
 }
