@@ -162,8 +162,15 @@ type Step struct {
 	Replica partition.ReplicaID // Host, Transfer
 	Node    partition.NodeID    // Host, Transfer: where Replica is
 	Source  partition.NodeID    // Host: who has the state
-	LogOnly bool                // Host: without state
+	// Voter: the member counts already, so only what its node has of it is brought
+	// forward. A voter of which nothing is left has forgotten what it promised, and
+	// is never made again under its id.
+	Voter   bool // Host
+	LogOnly bool // Host: without state
 
+	// Refused is why the request cannot be met as things are; empty if it is met,
+	// or on the way.
+	Refused string
 	// Again is when to look again though nothing has changed; 0: never.
 	Again partition.Time
 }
@@ -198,7 +205,7 @@ func Tend(s *Situation) Step {
 		t.replaceDamaged, t.promoteFull, t.promoteLog, t.coverAway, t.dropStale, t.tooMany, t.tooFew, t.host,
 	} {
 		if step, ok := rule(); ok {
-			step.Again = 0
+			step.Again, step.Refused = 0, t.refused
 			return step
 		}
 	}

@@ -169,7 +169,11 @@ func (w *world) elect() {
 // progress lets replicas that are there catch up.
 func (w *world) progress() {
 	for _, x := range w.s.Membership.Members {
-		if p := w.peer(x.Replica); w.up(x.Replica) && p.Present && !p.Behind && (!w.lossy || w.rand.IntN(3) > 0) {
+		p := w.peer(x.Replica)
+		if x.Kind != partition.Learner && w.up(x.Replica) {
+			p.Present = true // it speaks up by itself
+		}
+		if w.up(x.Replica) && p.Present && !p.Behind && (!w.lossy || w.rand.IntN(3) > 0) {
 			p.CaughtUp = true
 		}
 	}
@@ -246,6 +250,9 @@ func (w *world) host(step Step) {
 		w.fatal("node %s is asked and is not up", step.Node)
 	}
 	p := w.peer(step.Replica)
+	if x, _ := w.s.Membership.Member(step.Replica); step.Voter != (x.Kind != partition.Learner) || step.Voter && !p.Present {
+		w.fatal("%s %d is to be brought up as a voter: %v", x.Kind, x.Replica, step.Voter)
+	}
 	p.Asked, p.AskedLogOnly = w.s.Now, step.LogOnly
 	p.Attempts++
 	if w.lossy && w.rand.IntN(3) == 0 {

@@ -54,10 +54,17 @@ func (t *tending) dropStale() (Step, bool) {
 		return t.configure(next, asked, why)
 	}
 	for _, x := range logs {
-		if t.away(x) {
-			if step, ok := drop(x, false, "the "+x.Kind.String()+" on node "+string(x.Node)+" does not answer"); ok {
-				return step, true
-			}
+		why := ""
+		switch {
+		case t.away(x):
+			why = "does not answer"
+		case t.peer(x.Replica).Behind:
+			why = "has lost the connection to the log"
+		default:
+			continue
+		}
+		if step, ok := drop(x, false, "the "+x.Kind.String()+" on node "+string(x.Node)+" "+why); ok {
+			return step, true
 		}
 	}
 	for _, x := range full {
@@ -197,12 +204,12 @@ func (t *tending) tooFew() (Step, bool) {
 		if _, there := t.m.OnNode(r.Node); !there {
 			n := t.node(r.Node)
 			if !n.Up || n.Drain != InService {
-				t.miss("node %s is not in service, it cannot take a replica", r.Node)
+				t.refuse("node %s is not in service, it cannot take a replica", r.Node)
 				return Step{}, false
 			}
 			next := t.m.Successor()
 			next.Add(learnerOn(n))
-			return t.configure(next, false, "an operator has a replica replaced by one on node "+string(r.Node))
+			return t.orRefuse(next, "an operator has a replica replaced by one on node "+string(r.Node))
 		}
 	}
 	picked := t.pick(min(need, partition.MaxMembers-len(t.m.Members)), zones)
@@ -210,6 +217,9 @@ func (t *tending) tooFew() (Step, bool) {
 		t.miss("%s: %d of %d, and no further node can take one", why, t.target()-need+len(picked), t.target())
 	}
 	if len(picked) == 0 {
+		if t.s.Request.Kind == ReplaceReplica && t.refused == "" {
+			t.refused = "no further node can take a replica"
+		}
 		return Step{}, false
 	}
 	next := t.m.Successor()
@@ -231,8 +241,11 @@ func (t *tending) host() (Step, bool) {
 		}
 		logOnly := slices.ContainsFunc(logs, func(y *partition.Member) bool { return y.Replica == x.Replica })
 		toBeFull := x.Kind == partition.Full || slices.ContainsFunc(full, func(y *partition.Member) bool { return y.Replica == x.Replica })
-		if p.Present && !p.Behind && (logOnly || !toBeFull || p.State) {
+		switch {
+		case p.Present && !p.Behind && (logOnly || !toBeFull || p.State):
 			continue
+		case !p.Present && x.Kind != partition.Learner:
+			continue // its node knows whether it opens it, or has lost it
 		}
 		if p.Asked != 0 && p.AskedLogOnly == logOnly && !t.reached(p.Asked+t.limits.HostAgain) {
 			continue
@@ -245,7 +258,7 @@ func (t *tending) host() (Step, bool) {
 			why = "it is to have the state"
 		}
 		return Step{
-			Kind: Host, Replica: x.Replica, Node: x.Node, LogOnly: logOnly, Source: t.source(x),
+			Kind: Host, Replica: x.Replica, Node: x.Node, LogOnly: logOnly, Source: t.source(x), Voter: x.Kind != partition.Learner,
 			Why: "node " + string(x.Node) + " is to bring up its replica: " + why,
 		}, true
 	}

@@ -123,6 +123,10 @@ func (t *tending) enterDrain() (Step, bool) {
 			next.Members[i].Eligible = false
 		}
 		why := "node " + string(x.Node) + " is drained"
+		if !n.Force && !t.serviceWithout(x) {
+			t.miss("%s, but no other full replica that counts is in service", why)
+			continue
+		}
 		if n.Force && t.allowed(next, true, false) != "" && t.allowed(next, true, true) == "" {
 			return Step{Kind: Configure, Next: next, Force: true, Why: why + ", and an operator insists"}, true
 		}
@@ -131,6 +135,15 @@ func (t *tending) enterDrain() (Step, bool) {
 		}
 	}
 	return Step{}, false
+}
+
+// serviceWithout reports whether another full replica that counts and answers is
+// on a node that stays in service: of nodes that are all stopped at once the last
+// ones stay eligible, so that not a single one has all the say afterwards.
+func (t *tending) serviceWithout(x *partition.Member) bool {
+	return slices.ContainsFunc(t.ofKind(partition.Full), func(y *partition.Member) bool {
+		return y.Replica != x.Replica && y.Eligible && t.answers(y) && t.node(y.Node).Drain == InService
+	})
 }
 
 // leaveDrain makes members that are back, and have caught up, eligible again; the
@@ -165,20 +178,24 @@ func (t *tending) requested() (Step, bool) {
 			return Step{}, false
 		}
 		if !n.Up || n.Drain != InService {
-			t.miss("node %s is not in service, it cannot take a replica", r.Node)
+			t.refuse("node %s is not in service, it cannot take a replica", r.Node)
 			return Step{}, false
 		}
 		next := t.m.Successor()
 		next.Add(learnerOn(n))
 		ask(next, t.s.Spec, t.target()+1)
-		return t.configure(next, true, "an operator adds a replica on node "+string(r.Node))
+		return t.orRefuse(next, "an operator adds a replica on node "+string(r.Node))
 	case RemoveReplica:
 		x, ok := t.m.Member(r.Replica)
 		if !ok {
 			return Step{}, false
 		}
 		if x.Replica == t.s.Self {
-			return t.transfer("an operator removes it")
+			step, ok := t.transfer("an operator removes it")
+			if !ok {
+				t.refuse("replica %d is the only one that can be master", x.Replica)
+			}
+			return step, ok
 		}
 		next := t.m.Successor()
 		next.Remove(x.Replica)
@@ -186,9 +203,18 @@ func (t *tending) requested() (Step, bool) {
 			ask(next, t.s.Spec, t.target()-1)
 			next = t.withoutSurplus(next)
 		}
-		return t.configure(next, true, "an operator removes the replica on node "+string(x.Node))
+		return t.orRefuse(next, "an operator removes the replica on node "+string(x.Node))
 	}
 	return Step{}, false
+}
+
+// orRefuse is the step to what an operator asks for, if it is allowed.
+func (t *tending) orRefuse(next *partition.Membership, why string) (Step, bool) {
+	if no := t.allowed(next, true, false); no != "" {
+		t.refuse("%s: %s", why, no)
+		return Step{}, false
+	}
+	return Step{Kind: Configure, Next: next, Why: why}, true
 }
 
 // replaceDamaged gives a member that fell silent a successor on the same node: it

@@ -15,6 +15,7 @@ type tending struct {
 	limits  Limits
 	missing []string       // what keeps the group from being whole, the most important first
 	again   partition.Time // earliest time at which more may be known
+	refused string         // why the request cannot be met
 
 	// leaving are the full replicas that shall go once another has taken their
 	// place: gone for good, damaged, to be replaced at an operator's word, or badly
@@ -41,7 +42,17 @@ func newTending(s *Situation) *tending {
 }
 
 // wait is the step that does nothing.
-func (t *tending) wait(why string) Step { return Step{Why: why, Again: t.again} }
+func (t *tending) wait(why string) Step {
+	return Step{Why: why, Refused: t.refused, Again: t.again}
+}
+
+// refuse says why the request is not met, as far as nothing was said yet.
+func (t *tending) refuse(format string, args ...any) {
+	t.miss(format, args...)
+	if t.refused == "" {
+		t.refused = fmt.Sprintf(format, args...)
+	}
+}
 
 func (t *tending) miss(format string, args ...any) {
 	t.missing = append(t.missing, fmt.Sprintf(format, args...))
