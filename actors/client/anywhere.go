@@ -105,7 +105,7 @@ func (r *round) choose(asked int, master partition.NodeID, now time.Time) int {
 		case r.asked&(1<<i) != 0 || s.peer.down(now):
 		case asked >= masterAfter && s.node == master:
 			return i
-		case best < 0 || s.distance < r.of.sites[best].distance:
+		case best < 0: // they are in the order of their distance
 			best, equal = i, 1
 		case s.distance == r.of.sites[best].distance:
 			if equal++; rand.IntN(equal) == 0 {

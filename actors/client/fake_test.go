@@ -63,6 +63,9 @@ type fakeNode struct {
 	refuse, frozen, black bool
 	slow                  time.Duration // dialing takes that long
 	dials                 int
+	zone                  string
+	lag                   partition.Index // its states are that many records behind
+	reads                 int             // of session and stale reads, answered or not
 }
 
 type fakeGroup struct {
@@ -70,6 +73,7 @@ type fakeGroup struct {
 	rng          partition.KeyRange
 	rangeVersion partition.RangeVersion
 	members      []partition.NodeID
+	resting      []partition.NodeID
 	master       partition.NodeID
 	index        partition.Index
 	sessions     map[partition.SessionID]*fakeSession
@@ -115,12 +119,12 @@ func (c *cluster) publish() {
 		r.Version = c.routes.Version + 1
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.nodes)) {
-		r.Nodes = append(r.Nodes, Node{ID: id, Addr: c.nodes[id].addr})
+		r.Nodes = append(r.Nodes, Node{ID: id, Addr: c.nodes[id].addr, Zone: c.nodes[id].zone})
 	}
 	t := Table{Name: "t", Kind: "kv"}
 	for _, g := range c.groups {
 		t.Partitions = append(t.Partitions, Partition{
-			Group: g.id, Lo: g.rng.Lo, Hi: g.rng.Hi, RangeVersion: g.rangeVersion, Members: g.members, Master: g.master,
+			Group: g.id, Lo: g.rng.Lo, Hi: g.rng.Hi, RangeVersion: g.rangeVersion, Members: g.members, Resting: g.resting, Master: g.master,
 		})
 	}
 	slices.SortFunc(t.Partitions, func(a, b Partition) int { return slices.Compare(a.Lo, b.Lo) })
@@ -264,8 +268,10 @@ func (c *cluster) execute(n *fakeNode, r *Request, f fault) *Response {
 	}
 	g := c.groups[r.Group]
 	switch {
-	case g == nil || !slices.Contains(g.members, n.id):
+	case g == nil || !slices.Contains(g.members, n.id) && !slices.Contains(g.resting, n.id):
 		return &Response{Code: partition.CodeNotFound, Why: "no such group"}
+	case r.Op == OpRead && r.Level.Anywhere() && r.RangeVersion == g.rangeVersion:
+		return n.show(g, r)
 	case g.master == "":
 		return &Response{Code: partition.CodeUnavailable, Why: "no master"}
 	case g.master != n.id:
@@ -281,6 +287,18 @@ func (c *cluster) execute(n *fakeNode, r *Request, f fault) *Response {
 		return &Response{Code: f.after, Why: "injected after execution"}
 	}
 	return resp
+}
+
+// show answers a session or stale read from the node's own, older state. It gives
+// the index as the body, and as many milliseconds as it is behind as its age.
+func (n *fakeNode) show(g *fakeGroup, r *Request) *Response {
+	n.reads++
+	index := g.index - min(n.lag, g.index)
+	age := time.Duration(g.index-index) * time.Millisecond
+	if index < r.MinIndex || r.MaxAge > 0 && age > r.MaxAge {
+		return &Response{Code: partition.CodeBehind, Why: fmt.Sprintf("%s is at record %d", n.id, index), Master: g.master}
+	}
+	return &Response{Index: index, Body: fmt.Append(nil, index), Age: age, AgeKnown: true}
 }
 
 // answer serves a request. A held one may come behind the window: the client
