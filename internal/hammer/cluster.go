@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type node struct {
 	expect             int
 	join               []string
 	flags              []string // further ones
+	wired              *network // that the node is reached through; nil: directly
+	door               string   // where, then
 
 	id     partition.NodeID // as it told when it was ready
 	proc   *process
@@ -105,6 +108,9 @@ func (n *node) start() error {
 		return err
 	}
 	n.proc, n.frozen = p, false
+	if n.wired != nil {
+		n.wired.started(n.name, p.cmd.Process.Pid)
+	}
 	return nil
 }
 
@@ -232,10 +238,13 @@ func (c *cluster) https() string {
 func (c *cluster) links() []string {
 	addrs := make([]string, len(c.nodes))
 	for i, n := range c.nodes {
-		addrs[i] = n.link
+		addrs[i] = n.reached()
 	}
 	return addrs
 }
+
+// reached is where clients and other nodes reach the node.
+func (n *node) reached() string { return cmp.Or(n.door, n.link) }
 
 // byID finds a node.
 func (c *cluster) byID(id partition.NodeID) (*node, error) {

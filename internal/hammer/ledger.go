@@ -65,41 +65,55 @@ func newLedger(g partition.GroupID) *ledger {
 	return &ledger{group: g, seen: map[place]entry{}, epochs: map[partition.Epoch]bool{}, counted: map[place]bool{}}
 }
 
-// look reads the logs in the data directories and follows the group's log from
-// its end, which the master says is committed up to there.
-func (l *ledger) look(commit partition.Index, dirs ...string) error {
-	l.looks++
-	var way []entry
+// lookAt reads the logs in the data directories, and follows each group's log from
+// its end back to the look before. Its master says up to where it is committed.
+func lookAt(dirs []string, commits map[*ledger]partition.Index) error {
 	for range 2 { // what is written meanwhile may be read in the wrong order
 		for _, dir := range dirs {
-			if err := l.read(filepath.Join(dir, "wal")); err != nil {
+			if err := readLog(filepath.Join(dir, "wal"), commits); err != nil {
 				return err
 			}
 		}
-		way = l.wayFrom(l.newest())
-		if len(way) > 0 && (l.end.Index == 0 || way[len(way)-1].Index <= l.end.Index+1) {
+		if allJoined(commits) {
 			break
 		}
 	}
-	return l.follow(way, commit)
+	var errs []error
+	for l, commit := range commits { // each on its own
+		l.looks++
+		errs = append(errs, l.follow(l.wayFrom(l.newest()), commit))
+	}
+	return errors.Join(errs...)
 }
 
-// read adds every record of the group that lies in a directory of segments. They
-// may be written meanwhile, and a segment that is used again may be gone.
-func (l *ledger) read(dir string) error {
-	segments, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("read the log from outside: %w", err)
+func allJoined(commits map[*ledger]partition.Index) bool {
+	for l := range commits { // all must
+		way := l.wayFrom(l.newest())
+		if len(way) == 0 || l.end.Index > 0 && way[len(way)-1].Index > l.end.Index+1 {
+			return false
+		}
 	}
-	for _, s := range segments {
-		b, err := os.ReadFile(filepath.Join(dir, s.Name()))
-		if errors.Is(err, fs.ErrNotExist) || s.IsDir() {
+	return true
+}
+
+// readLog adds every record of the groups that lies in a directory of segments.
+// They may be written meanwhile, and one that is used again may be gone.
+func readLog(dir string, groups map[*ledger]partition.Index) error {
+	segments, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	if err != nil {
+		return err
+	}
+	for _, path := range segments {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("read the log from outside: %w", err)
 		}
-		l.add(b)
+		for l := range groups { // each on its own
+			l.add(b)
+		}
 	}
 	return nil
 }

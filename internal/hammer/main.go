@@ -50,6 +50,7 @@ func scenarios() []scenario {
 		{"kill-master", "kill -9 of the master's process under load, again and again", killMaster},
 		{"kill-all", "kill -9 of all nodes at once under load", killAll},
 		{"stop-master", "SIGSTOP of the master's process for 10 s, then SIGCONT", stopMaster},
+		{"cut-off", "the network cut between the master and its peers under load", cutOff},
 		{"control-down", "the control group's majority stopped, then killed", controlDown},
 		{"late-join", "every order of starts, and a fourth node that joins later", lateJoin},
 		{"load-kill", "pando load of real files with the master killed meanwhile", loadKill},
@@ -83,7 +84,7 @@ type options struct {
 func (o *options) register(f *flag.FlagSet) {
 	f.IntVar(&o.kills, "kills", 100, "kills of kill-master")
 	f.IntVar(&o.failovers, "failovers", 0, "failovers without a kill that kill-master lets pass, for machines that are too busy")
-	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20), stop-master (3), members (50), zones, dead-voter, pairs (1), rolling (3), damage (6)")
+	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20), stop-master (3), members (50), cut-off (5), zones, dead-voter, pairs (1), rolling (3), damage (6)")
 	f.IntVar(&o.transfers, "transfers", 0, "hand-overs of transfer (default 100), which makes a tenth as many kills")
 	f.IntVar(&o.fill, "fill", 256, "values of 64 KiB that are there before a copy is needed")
 	f.IntVar(&o.clients, "clients", 64, "clients at once")

@@ -150,25 +150,28 @@ func (c *cluster) dirs() []string {
 	return dirs
 }
 
-// look brings a ledger up to date with what the master says is committed.
-func (c *cluster) look(ctx context.Context, table string, l *ledger) error {
-	var commit partition.Index
-	err := await(ctx, masterWait, l.group.String()+" has a master", func(ctx context.Context) error {
+// look brings the ledgers of some of a table's groups up to date with what their
+// masters say is committed.
+func (c *cluster) look(ctx context.Context, table string, ledgers ...*ledger) error {
+	commits := map[*ledger]partition.Index{}
+	err := await(ctx, masterWait, "the groups of "+table+" have masters", func(ctx context.Context) error {
 		ps, err := c.partitions(ctx, table)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(ps, func(p actors.PartitionInfo) bool { return p.Group == l.group && p.Master != "" })
-		if i < 0 {
-			return fmt.Errorf("no master among: %v", sketches(ps))
+		for _, l := range ledgers {
+			i := slices.IndexFunc(ps, func(p actors.PartitionInfo) bool { return p.Group == l.group && p.Master != "" })
+			if i < 0 {
+				return fmt.Errorf("%s has none: %v", l.group, sketches(ps))
+			}
+			commits[l] = ps[i].Commit
 		}
-		commit = ps[i].Commit
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if err := l.look(commit, c.dirs()...); err != nil {
+	if err := lookAt(c.dirs(), commits); err != nil {
 		c.t.violate("%v", err)
 	}
 	return nil

@@ -14,12 +14,13 @@ const (
 	// control group is as well, without which nobody may go on alone.
 	pairAway  = 4 * time.Second
 	pairHeld  = 4 * time.Second
-	pairGrace = 500 * time.Millisecond
+	pairGrace = time.Second
 )
 
 // alone is what pairs measures.
 type alone struct {
 	granted, back times // until writes go on alone; until both are in sync again
+	cut           times // longest gap when the two were cut from each other
 }
 
 // pairs has two replicas that must both have every write. Each is taken away, in
@@ -30,6 +31,11 @@ func pairs(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
+	w, err := c.wire()
+	if err != nil {
+		return err
+	}
+	defer w.close()
 	if err := c.up(ctx); err != nil {
 		return err
 	}
@@ -56,11 +62,15 @@ func pairs(ctx context.Context, t *trial) error {
 				}
 			}
 		}
+		if err := c.pairCut(ctx, l, w, &a, i); err != nil {
+			return fmt.Errorf("round %d, cut from each other: %w", i+1, err)
+		}
 		if err := c.noGrant(ctx, l); err != nil {
 			return fmt.Errorf("round %d, without the control group: %w", i+1, err)
 		}
 	}
 	t.row("alone", "%s (from the loss of one until the first acknowledgement of a write begun after it)", a.granted)
+	t.row("cut from each other", "longest gap %s", a.cut)
 	t.row("in sync again", "%s (from the restart or SIGCONT)", a.back)
 	if err := t.judged(ctx, l); err != nil {
 		return err
@@ -121,6 +131,43 @@ func (c *cluster) pairOnce(ctx context.Context, l *load, a *alone, who, how stri
 	}
 	a.back = append(a.back, l.acks.now()-thawed)
 	c.t.tell("%s %s (%s): alone after %s, in sync again %s after its return; %s", who, victim.name, how, at-from, a.back[len(a.back)-1], sketch(before))
+	return nil
+}
+
+// pairCut cuts the two from each other, while both reach the control group and
+// the clients: at most one of them may go on. Clients that know one of the two
+// alone must not read from the past.
+func (c *cluster) pairCut(ctx context.Context, l *load, w *network, a *alone, round int) error {
+	master, peer, _, err := c.pair(ctx)
+	if err != nil {
+		return err
+	}
+	s := &stops{quorum: true}
+	for i, n := range []*node{master, peer} {
+		release, err := c.pin(ctx, l, n, s, 2*round+i)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	from := l.acks.now()
+	w.cut(master.name, peer.name)
+	at, err := firstAck(ctx, l, from+pairGrace)
+	if err != nil {
+		return err
+	}
+	a.cut = append(a.cut, l.acks.longestGap(from, at))
+	alone, p, err := c.master(ctx, tableName)
+	if err := errors.Join(err, pause(ctx, pairAway)); err != nil {
+		return err
+	}
+	mended := l.acks.now()
+	w.mend(master.name, peer.name)
+	if err := c.awaitWhole(ctx, tableName, 2); err != nil {
+		return err
+	}
+	a.back = append(a.back, l.acks.now()-mended)
+	c.t.tell("cut from each other: %s goes on after %s, in sync again %s after the mending; %s", alone.name, a.cut[len(a.cut)-1], a.back[len(a.back)-1], sketch(p))
 	return nil
 }
 

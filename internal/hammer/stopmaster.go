@@ -51,6 +51,7 @@ type stops struct {
 	answered, failed atomic.Int64 // reads of the clients that know the stopped node only
 	asked, after     atomic.Int64 // begun after SIGCONT, and of these answered
 	thawed           atomic.Bool
+	quorum           bool // half of these clients read at this level
 }
 
 func (c *cluster) stopOnce(ctx context.Context, l *load, s *stops, round int) error {
@@ -154,7 +155,7 @@ func (c *cluster) pin(ctx context.Context, l *load, n *node, s *stops, round int
 		}
 	}
 	for i := range pinnedReaders {
-		r, err := openTable(ctx, c.name, tableName, []string{n.link})
+		r, err := openTable(ctx, c.name, tableName, []string{n.reached()})
 		if err != nil {
 			release()
 			return nil, err
@@ -172,6 +173,10 @@ const pinnedWait = 400 * time.Millisecond
 
 func (l *load) readPinned(id int, r store, s *stops, stop *atomic.Bool, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, uint64(id)))
+	level := client.Lease
+	if s.quorum && id%2 == 1 {
+		level = client.Quorum
+	}
 	for !stop.Load() {
 		op := history.Op{Kind: history.Read, Key: l.history.Window(l.someSlot(rng))}
 		begunAfter := s.thawed.Load()
@@ -180,7 +185,7 @@ func (l *load) readPinned(id int, r store, s *stops, stop *atomic.Bool, seed uin
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), pinnedWait)
 		call := l.history.Invoke(id, op)
-		got, err := r.get(ctx, op.Key, client.Lease)
+		got, err := r.get(ctx, op.Key, level)
 		cancel()
 		if err != nil {
 			call.Refused() // whatever became of a read that was not answered does not matter

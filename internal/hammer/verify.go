@@ -84,7 +84,7 @@ func (v *verifier) ways(ctx context.Context, c *cluster) ([]way, error) {
 	for i := -1; i < len(c.nodes); i++ {
 		from, links := "all nodes", c.links()
 		if i >= 0 {
-			from, links = c.nodes[i].name, []string{c.nodes[i].link}
+			from, links = c.nodes[i].name, []string{c.nodes[i].reached()}
 		}
 		s, err := openTable(ctx, c.name, tableName, links)
 		if err != nil {

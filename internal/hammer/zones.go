@@ -172,7 +172,7 @@ func (c *cluster) settled(ctx context.Context, nodes []*node, z *zoned) error {
 func (c *cluster) zoneAlone(ctx context.Context, z *zoned, left string) error {
 	in, out := c.inZone(left)
 	l := z.loads[tableName]
-	s, err := openTable(ctx, c.name, tableName, []string{in[0].link, in[1].link})
+	s, err := openTable(ctx, c.name, tableName, []string{in[0].reached(), in[1].reached()})
 	if err != nil {
 		return err
 	}
