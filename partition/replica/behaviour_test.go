@@ -220,9 +220,7 @@ func TestSMF8LockDenied(t *testing.T) {
 // stops nobody.
 func TestSMF9Removed(t *testing.T) {
 	w := steady(t, 4)
-	c := *w.node(1).rep.active.Last()
-	c.Version, c.Members = 2, c.Members[:3]
-	w.node(1).reconfigure(partition.KindMember, &c)
+	w.node(1).configure(false, func(m *partition.Membership) { m.Remove(4) })
 	w.run(100 * time.Millisecond)
 	w.node(1).crash()
 	w.run(5 * time.Second)
@@ -231,9 +229,7 @@ func TestSMF9Removed(t *testing.T) {
 	}
 	w = steady(t, 3)
 	w.isolate(1, true)
-	c = *w.node(1).rep.active.Last()
-	c.Version, c.Members = 2, c.Members[:2]
-	w.node(1).reconfigure(partition.KindMember, &c)
+	w.node(1).configure(true, func(m *partition.Membership) { m.Remove(3) })
 	w.run(time.Second)
 	w.node(1).crash()
 	w.isolate(1, false)
@@ -250,9 +246,7 @@ func TestSMF10Rejoin(t *testing.T) {
 	w := steady(t, 3)
 	w.isolate(1, true)
 	w.check.write(w.node(1), &op{id: 1})
-	c := *w.node(1).rep.active.Last()
-	c.Version, c.Members = 2, c.Members[:2]
-	w.node(1).reconfigure(partition.KindMember, &c)
+	w.node(1).configure(true, func(m *partition.Membership) { m.Remove(3) })
 	if len(w.node(1).rep.active) != 2 {
 		t.Fatal("a configuration counts from when it is appended")
 	}

@@ -55,7 +55,7 @@ func drawKnobs(rng *rand.Rand, p profile) knobs {
 	k := knobs{
 		netMin: ms(0, 1), netMax: ms(1, 20), diskMin: ms(0, 1), diskMax: ms(1, 15), applyMax: ms(0, 5),
 		loss: one(0.5, 0.2), repeat: one(0.5, 0.3), stray: one(0.5, 0.1), drift: one(0.5, 0.02),
-		flush: 0.3, badLock: p.badLock, hintMax: ms(1, 40), partialReads: rng.IntN(2) == 0,
+		flush: 0.3, badLock: p.badLock, hintMax: ms(1, 40), partialReads: rng.IntN(2) == 0, keepState: rng.IntN(2) == 0,
 	}
 	k.cfg.TailBytes = []int{1, 100, 1000, 1 << 20}[rng.IntN(4)]
 	k.cfg.MaxAppendBytes = []int{1, 150, 1 << 20}[rng.IntN(3)]
@@ -168,13 +168,7 @@ func (s *schedule) target() *node {
 	case 1:
 		// Somebody who thinks that it is master, though perhaps not any more and
 		// perhaps not yet ready.
-		var leading []*node
-		for _, n := range s.w.nodes {
-			if n.up && !n.paused && n.rep.phase >= recovering {
-				leading = append(leading, n)
-			}
-		}
-		if len(leading) > 0 {
+		if leading := s.leading(recovering); len(leading) > 0 {
 			return leading[s.p.pick(len(leading))]
 		}
 	}
@@ -182,6 +176,16 @@ func (s *schedule) target() *node {
 		return m
 	}
 	return s.any()
+}
+
+// leading are those who think that they are master, from a phase on.
+func (s *schedule) leading(from phase) (out []*node) {
+	for _, n := range s.w.nodes {
+		if n.up && !n.paused && n.rep.phase >= from {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // The classes of faults.
@@ -218,7 +222,7 @@ func (s *schedule) step() {
 		w.hints()
 	case c < 17:
 		if s.p.membership {
-			s.reconfigure()
+			s.operate()
 		}
 	case c == 17:
 		s.truncate()
@@ -337,8 +341,13 @@ func (s *schedule) write() {
 	}
 }
 
-// truncate drops log that every node has in its flushed state.
+// truncate drops log that every node has in its flushed state; or, where an
+// operator copies what is missing, what one node does not need itself.
 func (s *schedule) truncate() {
+	if s.p.membership {
+		s.truncateOne(s.any())
+		return
+	}
 	lowest := partition.Index(1 << 62)
 	for _, n := range s.w.nodes {
 		if n.up {
@@ -355,6 +364,24 @@ func (s *schedule) truncate() {
 	if n.up {
 		n.disk.seen.truncate(lowest)
 		n.take(Truncated{lowest})
+	}
+}
+
+func (s *schedule) truncateOne(n *node) {
+	first := n.disk.synced.first
+	lowest := min(n.flushed.applied, n.disk.synced.commit)
+	if n.logOnly && n.up {
+		lowest = min(n.rep.everywhere, n.state.applied, n.disk.synced.commit)
+	}
+	if n.gone || n.paused || lowest <= first || n.logOnly && !n.up || s.p.pick(3) > 0 {
+		return
+	}
+	s.w.check.truncated = true
+	to := first + 1 + partition.Index(s.p.pick(int(lowest-first)))
+	n.disk.synced.truncate(to)
+	if n.up {
+		n.disk.seen.truncate(to)
+		n.take(Truncated{to})
 	}
 }
 
@@ -406,6 +433,9 @@ func (s *schedule) stabilize() {
 		if at == 0 {
 			write()
 		}
+		if s.p.membership {
+			s.tend()
+		}
 		if at != 0 && len(s.busy()) == 0 && s.converged(at) == "" {
 			s.idle()
 			return
@@ -456,17 +486,47 @@ func (s *schedule) converged(at partition.Index) string {
 	}
 	for _, x := range m.rep.active.Last().Members {
 		n := s.w.node(x.Replica)
-		if !n.up {
+		if n == nil || !n.up { // never made, or away
 			continue
 		}
 		if n.rep.applied < at || n.rep.applied != m.rep.applied || n.rep.commit != m.rep.commit || n.rep.log.last != m.rep.log.last {
 			return fmt.Sprintf("%d is behind: %s", n.id, n.rep.Status())
 		}
-		if !n.state.equal(m.state) {
+		if !n.logOnly && !n.state.equal(m.state) {
 			s.w.check.violated("states of %d and %d differ at %d", n.id, m.id, at)
 		}
 	}
+	return s.lingering(m)
+}
+
+// lingering names a replica that was removed and is still there, though it knows
+// a member that could tell it.
+func (s *schedule) lingering(m *node) string {
+	now := m.rep.active.Last()
+	for _, n := range s.w.nodes {
+		if n.gone || !n.up || !excludes(now, n.id) || n.rep.master != 0 && n.rep.promised < m.rep.promised {
+			// One whose old master's node lives believes in it: its host finds out.
+			continue
+		}
+		for _, c := range n.rep.active {
+			for _, x := range c.Members {
+				if _, ok := now.Member(x.Replica); ok {
+					return fmt.Sprintf("%d lingers: %s", n.id, n.rep.Status())
+				}
+			}
+		}
+	}
 	return ""
+}
+
+// tend lets the operator do what makes the group whole, but no more changes.
+func (s *schedule) tend() {
+	for _, m := range s.w.nodes {
+		if m.up && m.rep.phase >= leveling {
+			s.bringUp(m)
+			s.copyAgain(m)
+		}
+	}
 }
 
 // idle requires that a group without work costs no ticks and no messages.
@@ -483,7 +543,7 @@ func (s *schedule) idle() {
 		w.check.violated("an idle group has no lease: supporters %v", m.view.Supporters)
 	}
 	for _, n := range w.nodes {
-		if _, ok := m.rep.active.Member(n.id); !ok {
+		if _, ok := m.rep.active.Member(n.id); !ok && !n.gone {
 			return // a replica that does not know of its removal goes on asking
 		}
 	}

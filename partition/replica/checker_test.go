@@ -27,6 +27,7 @@ type checker struct {
 	sessionLimit int
 	truncated    bool // some log does not begin with the genesis record
 
+	changes, retired, copies                                                      int
 	acked, unknown, leaseReads, quorumReads, elections, snips, retries, transfers int
 }
 
@@ -35,7 +36,8 @@ type op struct {
 	id      uint64 // of the operation: the same for retries
 	read    bool
 	node    *node
-	floor   partition.Index // when it was called
+	config  *partition.Membership // a change of the group
+	floor   partition.Index       // when it was called
 	session partition.SessionID
 	seq     uint64
 	opens   bool
@@ -82,6 +84,9 @@ func (c *checker) persists(n *node, p *Persist) {
 			c.violated("replica %d has another record %s than somebody before", n.id, r)
 		}
 		c.sums[r.Position()] = r.Checksum()
+		if n.rep.isMaster() && r.Epoch() == n.rep.promised {
+			c.appendsConfiguration(n, r)
+		}
 	}
 	if !p.Snip {
 		return
@@ -134,11 +139,13 @@ func (c *checker) commits(n *node, i partition.Index) {
 	// The new ones must be on the synced disks of a durable set.
 	for _, m := range n.rep.log.active(i - 1) {
 		if !m.Durable(func(id partition.ReplicaID) bool {
-			return int(id) <= len(c.w.nodes) && c.w.node(id).disk.synced.has(rec.Position())
+			o := c.w.node(id)
+			return o != nil && !o.gone && o.disk.synced.has(rec.Position())
 		}) {
 			c.violated("replica %d commits %s, which no durable set of configuration %d has on disk", n.id, rec, m.Version)
 		}
 	}
+	c.commitsConfiguration(n, rec)
 	c.committed = append(c.committed, rec)
 	if c.w.point != nil {
 		c.w.point(n, "commits")
@@ -202,6 +209,9 @@ func (c *checker) replied(n *node, r *Reply, res Result) {
 	}
 	delete(c.ops, r.ID)
 	delete(c.reads, r.ID)
+	if o.config != nil {
+		c.configured(n, o, r)
+	}
 	switch {
 	case r.Err == nil && o.read:
 		c.quorumReads++
@@ -342,7 +352,11 @@ func describe(m Message) string {
 	case *Probe:
 		return fmt.Sprintf("probe epoch %s", m.Epoch)
 	case *ProbeAnswer:
-		return fmt.Sprintf("probe answer epoch %s reachable %v master %v end %s", m.Promised, m.Reachable, m.Master, m.End)
+		s := fmt.Sprintf("probe answer epoch %s reachable %v master %v end %s", m.Promised, m.Reachable, m.Master, m.End)
+		if m.Without != nil {
+			s += fmt.Sprintf(" settled v%d, which is without you: %s", m.Settled, showConfig(m.Without))
+		}
+		return s
 	case *HandOver:
 		s := fmt.Sprintf("hand-over epoch %s: %s", m.Epoch, [...]string{
 			HandPrepare: "prepare", HandReady: "ready", HandRefuse: "refuse", HandCancel: "cancel", HandGo: "go",
@@ -359,8 +373,11 @@ func describe(m Message) string {
 	return fmt.Sprintf("%T", m)
 }
 
-func describePersist(p *Persist) string {
+func describePersist(p *Persist, was partition.Epoch) string {
 	s := fmt.Sprintf(" promise %s", p.Promise)
+	if !p.Snip && len(p.Records) == 0 && p.Promise == was {
+		s += fmt.Sprintf(" commit %d", p.Commit)
+	}
 	if p.Snip {
 		s += fmt.Sprintf(" snip behind %d", p.After)
 	}

@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"fmt"
-	"slices"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -86,66 +84,4 @@ func (c *client) try(id, seq uint64) {
 			}
 		}
 	}})
-}
-
-// reconfigure proposes a random change of the group at its master.
-func (s *schedule) reconfigure() {
-	m := s.w.master()
-	if m == nil || len(m.rep.mastery.proposed) > 0 {
-		return
-	}
-	last := m.rep.log.configs[len(m.rep.log.configs)-1]
-	if last.Index > m.rep.commit || m.rep.commit < m.rep.mastery.first {
-		return
-	}
-	c := *last.Membership
-	c.Version++
-	c.Members = slices.Clone(c.Members)
-	i := s.p.pick(len(c.Members))
-	kind := partition.KindMember
-	switch s.p.pick(7) {
-	case 0, 1:
-		c.Members[i].Eligible = !c.Members[i].Eligible
-		kind = partition.KindMode
-	case 2:
-		c.Members = slices.Delete(c.Members, i, i+1)
-	case 3:
-		c.Members[i].Weight = uint8(1 + s.p.pick(3))
-	case 4:
-		c.Policy = s.drawPolicy()
-	case 5:
-		if c.Members[i].Kind == partition.Learner {
-			c.Members[i].Kind = partition.Full
-		} else {
-			c.Members[i].Kind = partition.LogReplica
-		}
-	case 6:
-		if len(s.w.nodes) >= 7 || s.w.check.truncated {
-			return
-		}
-		name := partition.NodeID(fmt.Sprintf("n%d", len(s.w.nodes)+1))
-		n := s.w.addNode(name, s.w.check.committed[0])
-		n.boots()
-		kind := []partition.MemberKind{partition.Learner, partition.Learner, partition.Full}[s.p.pick(3)]
-		c.Members = append(c.Members, partition.Member{
-			Replica: n.id, Node: name, Zone: "x", Kind: kind, Eligible: true,
-		})
-		c.Next = n.id + 1
-	}
-	if c.Validate() != nil {
-		return
-	}
-	m.reconfigure(kind, &c)
-}
-
-func (n *node) reconfigure(kind partition.Kind, c *partition.Membership) {
-	payload, err := c.AppendBinary(nil)
-	if err != nil {
-		panic(err)
-	}
-	ck := n.w.check
-	ck.nextID++
-	ck.ops[ck.nextID] = &op{opens: true, node: n, floor: ck.floor}
-	n.rep.mastery.proposed = append(n.rep.mastery.proposed, Proposal{ID: ck.nextID, Kind: kind, Payload: payload})
-	n.take(Propose{})
 }

@@ -55,6 +55,8 @@ func (r *Replica) checkConfigure(in Configure) *partition.Error {
 		e := partition.Errorf(partition.CodeBusy, "the change of %s to version %d is not decided yet", r.cfg.Group, r.versionUnderWay())
 		e.Next = "one change at a time: retry when it is"
 		return e
+	case r.draining():
+		return partition.Errorf(partition.CodeBusy, "the mastership of %s is being handed over", r.cfg.Group)
 	case len(m.pending)+len(m.proposed) >= r.cfg.MaxPending:
 		return partition.Errorf(partition.CodeBusy, "%d commands wait for their commit", len(m.pending)+len(m.proposed))
 	}

@@ -45,7 +45,10 @@ type supporter struct {
 func (r *Replica) attemptTick() {
 	switch r.phase {
 	case following:
-		if r.restless() {
+		switch {
+		case r.stopped():
+			r.askRetire()
+		case r.restless():
 			r.startProbe()
 		}
 	case probing:
@@ -63,19 +66,24 @@ func (r *Replica) attemptTick() {
 
 // restless reports whether this replica should look for a master. Whoever knows
 // one on a reachable node needs no alarm. A voter that may not be master looks
-// too: its log may be the only one that says who may.
+// too: its log may be the only one that says who may. So does everybody else: it
+// may have been removed, and whom it asks tells it.
 func (r *Replica) restless() bool {
-	for _, m := range r.active {
-		if x, ok := m.Member(r.cfg.Self); ok && x.Kind != partition.Learner {
-			return r.master == 0 || r.masterDown || !r.mayMaster(r.master)
-		}
+	if r.removal.without != nil {
+		return false
 	}
-	return false
+	return r.master == 0 || r.masterDown || !r.mayMaster(r.master)
 }
 
 // watch sets or clears the alarm of a peer.
 func (r *Replica) watch() {
 	if r.phase != following || !r.begun {
+		return
+	}
+	if r.stopped() {
+		if r.deadline == 0 && !r.removal.retired {
+			r.deadline = r.now + r.retireWait()
+		}
 		return
 	}
 	if !r.restless() {
@@ -157,6 +165,9 @@ func (r *Replica) onNodeUp(n partition.NodeID) {
 		// or else nobody might ever look for a master again.
 		r.master, r.masterDown = 0, false
 	}
+	if r.stopped() && !r.removal.retired {
+		r.removal.tries, r.deadline = 0, r.now+r.retireWait()
+	}
 	if r.phase == following && r.restless() {
 		r.attempt.tries = 0
 		if soon := r.now + r.jitter(r.cfg.RetryMin); r.deadline == 0 || soon < r.deadline {
@@ -188,29 +199,35 @@ func (r *Replica) startProbe() {
 
 func (r *Replica) onProbe(from peerRef, m *Probe) {
 	r.seen = max(r.seen, m.Epoch)
-	r.send(from, r.probeAnswer())
+	r.send(from, r.probeAnswer(from.id))
 	if p := r.peer(from.id); p != nil {
-		p.down = false // it does not know this master: what was sent is lost
+		p.told = p.leaving // it has its answer, and asks until it has one
+		p.down = false     // it does not know this master: what was sent is lost
 		p.again(r)
 	}
 	if r.master == from.id && m.Epoch == r.promised {
 		r.master = 0 // who asks for a master in its own epoch is none any more
 	}
 	alone := r.master == 0 || r.masterDown
-	if m.Elect && alone && r.phase == following && !r.electable() && m.End.Compare(r.log.end()) > 0 {
+	if m.Elect && alone && !r.stopped() && r.phase == following && !r.electable() && m.End.Compare(r.log.end()) > 0 {
 		r.startProbe()
 		r.attempt.sponsor = from
 	}
 }
 
-func (r *Replica) probeAnswer() *ProbeAnswer {
+func (r *Replica) probeAnswer(to partition.ReplicaID) *ProbeAnswer {
 	master := r.isMaster()
 	reachable := master || r.mayMaster(r.master) && !r.masterDown && r.cfg.Neighbours.Reachable(r.nodeOf(r.master))
-	return &ProbeAnswer{Promised: r.promised, Reachable: reachable, Master: master, End: r.log.end()}
+	return &ProbeAnswer{
+		Promised: r.promised, Reachable: reachable, Master: master, End: r.log.end(),
+		Commit: r.commitPosition(), Settled: r.settledVersion(), Without: r.without(to),
+	}
 }
 
 func (r *Replica) onProbeAnswer(from peerRef, m *ProbeAnswer) {
 	r.seen = max(r.seen, m.Promised)
+	r.learnCommitted(m.Commit)
+	r.onSettled(from, m)
 	named := m.Promised.Replica() == from.id
 	if h := &r.hand; m.Master && named && h.step == gone && h.to.id == from.id && m.Promised > h.goes.Epoch {
 		r.handed(from.id)

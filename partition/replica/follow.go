@@ -222,6 +222,10 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 			r.send(from, &GatherAnswer{Epoch: r.promised})
 		}
 		return nil
+	case m.Epoch > r.promised && r.without(from.id) != nil && !r.mut.has(promiseRemoved):
+		// Who was removed shall not disturb: it is told, and nothing is promised.
+		r.send(from, r.probeAnswer(from.id))
+		return nil
 	case m.Epoch > r.promised:
 		r.giveWay("a newer attempt")
 		r.promise(m.Epoch, from.node)

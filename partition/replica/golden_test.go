@@ -2,7 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +23,7 @@ import (
 //	open 1 | send 1 seq=2 op=7 [old]   open a session; send command seq of the last or first
 //	read 1 | lease-read 1   a quorum read; a read under the lease
 //	transfer 1 [to=2] | resign 1
-//	change 1 remove=3 | ineligible=3 | log=3
+//	change 1 remove=3 | ineligible=3 | eligible=3 | full=3 | log=3 | add=z1 [force]   Configure; several changes make one
 //	lock deny=1 | only=2 | forget | lose | down | up
 //	quiet | verbose         without and with messages
 //	status | log 1          what replicas say, what is on a disk
@@ -101,7 +100,11 @@ func (g *golden) group(t *testing.T, d *datadriven.TestData) {
 		m.Members[i].Zone = x
 	}
 	if policy != "" {
-		m.Policy = partition.Policy{Rule: partition.Zones, Zones: policy[len("zones:")] - '0'}
+		p, err := partition.ParsePolicy(policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Policy = p
 	}
 	g.w = newWorld(1, k)
 	g.w.check.sessionLimit = 2
@@ -224,7 +227,7 @@ func (g *golden) call(t *testing.T, d *datadriven.TestData) bool {
 	case "resign":
 		w.node(arg(0)).take(Resign{Why: "its node stops"})
 	case "change":
-		g.change(t, w.node(arg(0)), d.CmdArgs[1])
+		g.change(t, w.node(arg(0)), d.CmdArgs[1:])
 	default:
 		return false
 	}
@@ -308,28 +311,44 @@ func (g *golden) leaseRead(n *node) {
 	}
 }
 
-func (g *golden) change(t *testing.T, n *node, a datadriven.CmdArg) {
-	c := *n.rep.active.Last()
-	c.Version++
-	c.Members = slices.Clone(c.Members)
-	var id int
-	a.Scan(t, 0, &id)
-	i := slices.IndexFunc(c.Members, func(m partition.Member) bool { return m.Replica == partition.ReplicaID(id) })
-	kind := partition.KindMember
-	switch a.Key {
-	case "remove":
-		c.Members = slices.Delete(c.Members, i, i+1)
-	case "ineligible":
-		c.Members[i].Eligible, kind = false, partition.KindMode
-	case "log":
-		c.Members[i].Kind = partition.LogReplica
-	default:
-		t.Fatalf("unknown change %s", a.Key)
+func (g *golden) change(t *testing.T, n *node, args []datadriven.CmdArg) {
+	next, force := n.rep.log.newest().Membership.Successor(), false
+	for _, a := range args {
+		id := 0
+		if a.Key != "add" && a.Key != "force" && a.Key != "policy" {
+			a.Scan(t, 0, &id)
+		}
+		x := next.At(partition.ReplicaID(id))
+		switch a.Key {
+		case "remove":
+			next.Remove(partition.ReplicaID(id))
+		case "ineligible", "eligible":
+			x.Eligible = a.Key == "eligible"
+		case "log":
+			x.Kind = partition.LogReplica
+		case "full":
+			x.Kind = partition.Full
+		case "add":
+			next.Add(partition.Member{Node: nodeName(next.Next), Zone: a.Vals[0], Kind: partition.Learner, Eligible: true})
+		case "policy":
+			p, err := partition.ParsePolicy(a.Vals[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			next.Policy = p
+		case "force":
+			force = true
+		default:
+			t.Fatalf("unknown change %s", a.Key)
+		}
 	}
-	if err := c.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	n.reconfigure(kind, &c)
+	g.w.check.configure(n, next, force, func(r *Reply, _ Result) {
+		if r.Err != nil {
+			g.w.printf("operator: version %d: %v", next.Version, r.Err)
+		} else {
+			g.w.printf("operator: version %d is in force", next.Version)
+		}
+	})
 }
 
 func (g *golden) lock(t *testing.T, d *datadriven.TestData) {

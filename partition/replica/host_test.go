@@ -31,6 +31,8 @@ type node struct {
 	alarm          int
 	stalled        bool // the disk does not answer
 	crashing       bool
+	logOnly        bool // it keeps no state
+	gone           bool // its replica was deleted
 
 	unreachable map[partition.NodeID]bool
 	met         map[partition.NodeID]int            // incarnations
@@ -59,6 +61,9 @@ func (n *node) ahead(at partition.Time) partition.Time {
 
 // boots starts the replica from what is on disk.
 func (n *node) boots() {
+	if n.gone {
+		return
+	}
 	n.boot++
 	n.up, n.paused, n.crashing, n.stalled = true, false, false, false
 	n.inbox, n.view = nil, nil
@@ -68,6 +73,10 @@ func (n *node) boots() {
 	n.disk.pending = nil
 	n.disk.seen = n.disk.synced.clone()
 	n.state = n.flushed.clone()
+	if n.logOnly {
+		n.state = newMapState()
+		n.state.applied = n.disk.synced.first - 1
+	}
 	n.floor = n.disk.synced.promise
 	exec, err := NewExecutor(&opPartition{n: n}, n.state)
 	if err != nil {
@@ -79,6 +88,7 @@ func (n *node) boots() {
 	n.exec = exec
 	cfg := n.w.knobs.cfg
 	cfg.Group, cfg.Self, cfg.Node, cfg.Neighbours = n.w.group, n.id, n.name, n
+	cfg.LogOnly = n.logOnly
 	cfg.Rand = rand.New(rand.NewPCG(n.w.rng.Uint64(), uint64(n.id)))
 	boot := n.boot
 	cfg.Trace = func(e TraceEvent) {
@@ -165,6 +175,16 @@ func (n *node) crashKeeping(keep int) {
 	n.w.hints()
 }
 
+// retire deletes the replica for good.
+func (n *node) retire() {
+	n.w.printf("%d is deleted", n.id)
+	n.up, n.gone = false, true
+	n.boot++
+	n.disk = disk{}
+	n.w.check.lostHost(n)
+	n.w.hints()
+}
+
 // pause stops a node without its knowledge; resume lets it find everything that
 // has come meanwhile.
 func (n *node) pause() { n.paused = true; n.w.hints() }
@@ -226,6 +246,10 @@ func (n *node) work() {
 			n.w.release(n, x.Number)
 		case *Publish:
 			n.view = x.View
+		case *Retire:
+			n.w.check.retires(n)
+			n.retire()
+			return
 		}
 	}
 	n.w.check.look(n)
@@ -340,12 +364,13 @@ func (im *image) truncate(first partition.Index) {
 
 func (n *node) persist(p *Persist) {
 	n.w.check.persists(n, p)
+	was := n.disk.seen.promise
 	n.disk.seen.apply(p)
 	n.disk.pending = append(n.disk.pending, p)
 	if !p.Sync {
 		return
 	}
-	n.w.message("%d writes%s", n.id, describePersist(p))
+	n.w.message("%d writes%s", n.id, describePersist(p, was))
 	boot := n.boot
 	n.w.after(n.w.between(n.w.knobs.diskMin, n.w.knobs.diskMax), func() { n.synced(boot, p.Seq) })
 }
@@ -368,12 +393,17 @@ func (n *node) synced(boot int, seq uint64) {
 
 func (n *node) apply(a *Apply) {
 	recs := a.Records
-	if len(recs) == 0 {
+	if len(recs) == 0 && !n.logOnly {
 		recs, _ = n.read(a.First-1, a.Last)
 	}
 	boot := n.boot
 	n.w.after(n.w.between(0, n.w.knobs.applyMax), func() {
 		if n.boot != boot {
+			return
+		}
+		if n.logOnly {
+			n.state.applied = a.Last
+			n.take(Applied{Index: a.Last})
 			return
 		}
 		for i, rec := range recs {
@@ -419,7 +449,9 @@ func (n *node) hint(o *node) {
 }
 
 // Reachable implements Neighbours.
-func (n *node) Reachable(o partition.NodeID) bool { return o == n.name || !n.unreachable[o] }
+func (n *node) Reachable(o partition.NodeID) bool {
+	return o == n.name || !n.unreachable[o] && n.w.named(o) != nil
+}
 
 // Revoke implements Neighbours.
 func (n *node) Revoke(_ partition.GroupID, _ partition.ReplicaID, e partition.Epoch, holder partition.NodeID) partition.Time {

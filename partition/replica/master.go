@@ -162,7 +162,7 @@ func (r *Replica) onAppendAck(from peerRef, m *AppendAck) error {
 		return nil
 	}
 	p := r.peer(from.id)
-	if p == nil {
+	if p == nil || p.leaving {
 		return nil
 	}
 	if m.Match > r.log.last {
@@ -318,7 +318,7 @@ func (r *Replica) refreshPeers() {
 	m := &r.mastery
 	for _, p := range m.peers {
 		if !p.leaving {
-			p.leaving, p.left = true, r.commit
+			p.leaving, p.deadline, p.tries = true, 0, 0
 		}
 	}
 	for x := range r.members() {

@@ -3,7 +3,7 @@ package replica
 // mutant is a set of known mistakes. Only tests set any: they show that the
 // properties notice each of them. Every bit names a rule of the protocol by its
 // absence.
-type mutant uint32
+type mutant uint64
 
 const (
 	noPromiseSync      mutant = 1 << iota // an answer does not wait for the promise's disk
@@ -31,6 +31,8 @@ const (
 	configureEarly                        // the group is changed before an own record is committed
 	twoInFlight                           // it is changed while another change is undecided
 	promoteUnready                        // whoever has not caught up counts
+	retireEarly                           // a removed replica retires when it knows that it is removed
+	promiseRemoved                        // members support whom they know to be removed
 )
 
 func (m mutant) has(x mutant) bool { return m&x != 0 }

@@ -16,8 +16,8 @@ type peer struct {
 	id      partition.ReplicaID
 	node    partition.NodeID
 	voter   bool
-	leaving bool            // no member any more
-	left    partition.Index // a leaving one is forgotten when it knows this to be committed
+	leaving bool // no member any more
+	told    bool // a leaving one: it knows
 
 	supports bool            // it has promised this epoch
 	boot     uint64          // the newest incarnation of its node that said so
@@ -101,7 +101,7 @@ func (p *peer) tick(r *Replica) {
 		return
 	}
 	p.deadline = 0
-	if p.next < r.log.first {
+	if p.next < r.log.first && !p.leaving {
 		return // it needs a copy
 	}
 	if !r.cfg.Neighbours.Reachable(p.node) {
@@ -189,16 +189,31 @@ func (p *peer) append(r *Replica) *Append {
 	return m
 }
 
-// farewells is how often a member that has left is told again that it has.
-const farewells = 3
+// farewells is how often a member that has left is told so, unless its node comes
+// back meanwhile; the pause doubles.
+const farewells = 8
+
+// farewell tells a member that it has left the group, whatever it has of the log.
+// When it asks whether it is still needed, it knows.
+func (p *peer) farewell(r *Replica) {
+	if p.deadline != 0 || p.down || p.told {
+		return
+	}
+	r.send(p.ref(), r.probeAnswer(p.id))
+	p.deadline = r.now + min(r.cfg.AnswerWait<<min(p.tries, 16), maxRetireWait)
+}
 
 // feedAll feeds every peer and forgets those that have left.
 func (r *Replica) feedAll() {
 	m := &r.mastery
 	kept := m.peers[:0]
 	for _, p := range m.peers {
-		p.feed(r)
-		if !p.leaving || p.commitKnown < p.left && !p.down && p.tries < farewells {
+		if p.leaving {
+			p.farewell(r)
+		} else {
+			p.feed(r)
+		}
+		if !p.leaving || !p.told && p.tries < farewells {
 			kept = append(kept, p)
 		}
 	}

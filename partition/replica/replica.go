@@ -66,6 +66,7 @@ type Replica struct {
 	deadline   partition.Time      // of the phase, 0 if it has none
 	why        string              // the last reason not to be master
 
+	removal   removal
 	follow    follow
 	attempt   attempt
 	mastery   mastery
@@ -178,6 +179,7 @@ func (r *Replica) tell(now partition.Time) {
 		return
 	}
 	r.deadline = r.now + r.jitter(r.cfg.RetryMin)
+	r.noticeRemoval()
 }
 
 func (r *Replica) onMessage(in Received) error {
@@ -344,6 +346,7 @@ func (r *Replica) learnCommit(c partition.Index) {
 	r.commit = c
 	r.setActive()
 	r.log.forget(c)
+	r.noticeRemoval()
 }
 
 // committed is the newest configuration that is known to be committed.

@@ -58,7 +58,7 @@ func (r *Replica) Status() Status {
 		Role: r.phase.String(), Epoch: r.promised, Master: r.master, Last: r.log.end(),
 		Commit: r.commit, Applied: r.applied, Serving: r.phase == serving,
 		Version: r.log.newest().Membership.Version, InFlight: r.log.newest().Index > r.commit,
-		Everywhere: r.everywhere,
+		Everywhere: r.everywhere, Removed: r.stopped(),
 	}
 	for _, p := range r.mastery.peers {
 		if p.leaving {
@@ -75,6 +75,8 @@ func (r *Replica) Status() Status {
 	}
 	switch {
 	case s.Serving:
+	case s.Removed:
+		s.Why = "it was removed from the group"
 	case r.phase == leveling:
 		s.Why = "its first record is not committed yet"
 	case r.phase == recovering && r.applied < r.mastery.first:

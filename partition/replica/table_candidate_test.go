@@ -157,8 +157,10 @@ func TestElect(t *testing.T) {
 		*r = loneRestored(m)
 	}
 	l := newLone(t, later)
-	if l.r.deadline != 0 {
-		t.Error("a learner looks for a master")
+	l.tick(time.Second)
+	l.tick(time.Second)
+	if len(workOf[*AcquireLock](l)) != 0 || l.r.phase != following {
+		t.Error("a learner wants to be master")
 	}
 	l.from(2, &Probe{Epoch: e22, Elect: true, End: partition.Position{Epoch: e22, Index: 9}})
 	if l.r.phase != probing {
@@ -244,7 +246,7 @@ func TestFetching(t *testing.T) {
 	x := partition.NewRecord(partition.Header{Group: 7, Index: 2, Epoch: e22, Prev: sum, Kind: partition.KindMember}, payload)
 	l.from(2, &GatherAnswer{Epoch: e31, End: x.Position(), Commit: x.Position()})
 	l.from(2, &FetchAnswer{Epoch: e31, Prev: pos, PrevSum: sum, Records: []partition.Record{x}})
-	if l.r.phase != following || l.r.electable() || l.r.deadline != 0 {
+	if l.r.phase != following || l.r.electable() || !l.r.Status().Removed {
 		t.Errorf("removed by the winning log: %s", l.r.Status())
 	}
 }

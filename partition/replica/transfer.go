@@ -419,7 +419,7 @@ func (r *Replica) inherit() {
 	m.proposed = append(m.proposed, h.proposed...)
 	m.reads.waiting, m.reads.since = append(m.reads.waiting, h.reads...), r.now
 	if _, ok := r.active.Member(h.from.id); !ok {
-		r.send(h.from, r.probeAnswer()) // no append will tell it
+		r.send(h.from, r.probeAnswer(h.from.id)) // no append will tell it
 	}
 }
 

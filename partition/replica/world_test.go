@@ -20,7 +20,7 @@ type world struct {
 	items itemHeap
 	seq   uint64
 	group partition.GroupID
-	nodes []*node // nodes[i] holds replica i+1
+	nodes []*node // one per replica, in the order of their coming
 	knobs knobs
 	cut   map[[2]partition.ReplicaID]bool // one way
 	lock  simLock
@@ -45,6 +45,7 @@ type knobs struct {
 	badLock             bool
 	hintMax             partition.Time
 	partialReads        bool
+	keepState           bool // log replicas keep a state nevertheless
 }
 
 func calm() knobs {
@@ -110,7 +111,15 @@ func (w *world) between(lo, hi partition.Time) partition.Time {
 
 func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
 
-func (w *world) node(id partition.ReplicaID) *node { return w.nodes[id-1] }
+// node is the host of a replica, nil if there is none yet.
+func (w *world) node(id partition.ReplicaID) *node {
+	for _, n := range w.nodes {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
+}
 
 func (w *world) named(name partition.NodeID) *node {
 	for _, n := range w.nodes {
@@ -136,25 +145,33 @@ func (w *world) start(m *partition.Membership) {
 	}
 	w.check.genesis(rec, m)
 	for _, x := range m.Members {
-		w.addNode(x.Node, rec)
+		n := w.addNode(x.Replica, image{first: 1, recs: []partition.Record{rec}})
+		n.logOnly = x.Kind == partition.LogReplica && !w.knobs.keepState
 	}
 	for _, n := range w.nodes {
 		n.boots()
 	}
 }
 
-// addNode makes the host of the next replica.
-func (w *world) addNode(name partition.NodeID, genesis partition.Record) *node {
-	n := &node{w: w, id: partition.ReplicaID(len(w.nodes) + 1), name: name, rate: 1}
+// addNode makes the host of a replica with this log on its disk.
+func (w *world) addNode(id partition.ReplicaID, log image) *node {
+	n := &node{w: w, id: id, name: nodeName(id), rate: 1, unreachable: map[partition.NodeID]bool{}}
 	if w.knobs.drift > 0 {
 		n.rate = 1 + w.knobs.drift*(2*w.rng.Float64()-1)
 		n.offset = w.between(0, time.Hour)
 	}
-	n.disk.synced = image{first: 1, recs: []partition.Record{genesis}}
+	n.disk.synced = log
 	n.disk.seen = n.disk.synced.clone()
 	n.flushed = newMapState()
+	for _, o := range w.nodes {
+		o.unreachable[n.name] = true // until they hear otherwise
+	}
 	w.nodes = append(w.nodes, n)
 	return n
+}
+
+func nodeName(id partition.ReplicaID) partition.NodeID {
+	return partition.NodeID(fmt.Sprintf("n%d", id))
 }
 
 // deliver sends a message over the network.
