@@ -1,84 +1,180 @@
 package partition
 
 import (
-	"fmt"
 	"math/bits"
+	"slices"
 )
 
-// CanLose returns how many more of the members in up may fail at once, whichever
+// What a configuration stands is found by trying every set of its voters: there
+// are at most MaxMembers of them, and the predicate decides, so the answer is
+// true for every policy and layout of zones.
+
+// sets are the voters of a configuration as bit masks: bit i is Members[i].
+type sets struct {
+	m     *Membership
+	votes uint32 // who counts
+	full  uint32 // who counts and may be master
+	zones []zoneSet
+}
+
+// zoneSet is a zone with a voter.
+type zoneSet struct {
+	name  string
+	votes uint32
+}
+
+func newSets(m *Membership) *sets {
+	s := &sets{m: m}
+	for i := range m.Members {
+		x := &m.Members[i]
+		if !x.counts() {
+			continue
+		}
+		s.votes |= 1 << i
+		if x.Kind == Full {
+			s.full |= 1 << i
+		}
+		at := slices.IndexFunc(s.zones, func(z zoneSet) bool { return z.name == x.Zone })
+		if at < 0 {
+			at = len(s.zones)
+			s.zones = append(s.zones, zoneSet{name: x.Zone})
+		}
+		s.zones[at].votes |= 1 << i
+	}
+	return s
+}
+
+// durable is Membership.Durable of a set.
+func (s *sets) durable(set uint32) bool {
+	set &= s.votes
+	switch s.m.Policy.Rule {
+	case Majority:
+		return 2*s.weight(set) > s.weight(s.votes)
+	case Zones:
+		n := 0
+		for _, z := range s.zones {
+			if z.votes&set != 0 {
+				n++
+			}
+		}
+		return n >= int(s.m.Policy.Zones)
+	case AllInSync:
+		return set != 0 && set == s.votes
+	}
+	return false
+}
+
+func (s *sets) weight(set uint32) (sum int) {
+	for ; set != 0; set &= set - 1 {
+		sum += s.m.Members[bits.TrailingZeros32(set)].weight()
+	}
+	return sum
+}
+
+// failover reports whether the set suffices to fail over: whoever is not in it
+// cannot have committed without it.
+func (s *sets) failover(set uint32) bool { return !s.durable(s.votes &^ set) }
+
+// serves reports whether the set can elect a master and commit.
+func (s *sets) serves(set uint32) bool {
+	return set&s.full != 0 && s.durable(set) && s.failover(set)
+}
+
+// loses returns how many of the given sets, whichever, can be taken out of up
+// while ok holds for the rest; -1 if it does not hold even for up.
+func loses(up uint32, parts []uint32, ok func(uint32) bool) int {
+	if !ok(up) {
+		return -1
+	}
+	least := len(parts)
+	for pick := range uint32(1) << len(parts) {
+		n := bits.OnesCount32(pick)
+		if n > least {
+			continue
+		}
+		if !ok(up &^ union(parts, pick)) {
+			least = n - 1
+		}
+	}
+	return least
+}
+
+func union(parts []uint32, pick uint32) (all uint32) {
+	for ; pick != 0; pick &= pick - 1 {
+		all |= parts[bits.TrailingZeros32(pick)]
+	}
+	return all
+}
+
+// each divides a set into its members.
+func each(set uint32) []uint32 {
+	var parts []uint32
+	for ; set != 0; set &= set - 1 {
+		parts = append(parts, set&-set)
+	}
+	return parts
+}
+
+// eachZone divides a set by zones.
+func (s *sets) eachZone(set uint32) []uint32 {
+	var parts []uint32
+	for _, z := range s.zones {
+		if z.votes&set != 0 {
+			parts = append(parts, z.votes&set)
+		}
+	}
+	return parts
+}
+
+func (s *sets) mask(up func(ReplicaID) bool) (set uint32) {
+	for i := range s.m.Members {
+		if up(s.m.Members[i].Replica) {
+			set |= 1 << i
+		}
+	}
+	return set & s.votes
+}
+
+// CanLose returns how many more of the voters in up may fail at once, whichever
 // they are, while the rest can still elect a master and commit: -1 if they
 // cannot even now.
 func (m *Membership) CanLose(up func(ReplicaID) bool) int {
-	var mask uint32
-	for i, x := range m.Members {
-		if up(x.Replica) {
-			mask |= 1 << i
-		}
-	}
-	for f := range len(m.Members) + 1 {
-		if !m.survives(mask, f) {
-			return f - 1
-		}
-	}
-	return len(m.Members)
+	s := newSets(m)
+	set := s.mask(up)
+	return loses(set, each(set), s.serves)
 }
 
-// survives reports whether the members in mask serve after any f of them fail.
-func (m *Membership) survives(mask uint32, f int) bool {
-	if f > bits.OnesCount32(mask) {
-		return false
-	}
-	if f == 0 {
-		return m.serves(mask)
-	}
-	for i := range m.Members {
-		if mask&(1<<i) != 0 && !m.survives(mask&^(1<<i), f-1) {
-			return false
-		}
-	}
-	return true
+// CanLoseZones is CanLose for whole zones.
+func (m *Membership) CanLoseZones(up func(ReplicaID) bool) int {
+	s := newSets(m)
+	set := s.mask(up)
+	return loses(set, s.eachZone(set), s.serves)
 }
 
-// serves reports whether the members in mask can elect a master and commit.
-func (m *Membership) serves(mask uint32) bool {
-	has := func(r ReplicaID) bool {
-		for i := range m.Members {
-			if m.Members[i].Replica == r {
-				return mask&(1<<i) != 0
-			}
-		}
-		return false
-	}
-	master := false
-	for i, x := range m.Members {
-		master = master || mask&(1<<i) != 0 && x.Eligible && x.Kind == Full
-	}
-	return master && m.Durable(has) && m.CanFailover(has)
+// Serves reports whether the members in up can elect a master and commit.
+func (m *Membership) Serves(up func(ReplicaID) bool) bool {
+	s := newSets(m)
+	return s.serves(s.mask(up))
 }
 
-// Describe says in words what the policy promises for these members.
-func (m *Membership) Describe() string {
-	all := func(ReplicaID) bool { return true }
-	voters := 0
-	for i := range m.Members {
-		if m.Members[i].counts() {
-			voters++
+// CanLose is the least of every active configuration: each must hold.
+func (c Configurations) CanLose(up func(ReplicaID) bool) int {
+	least := -1
+	for i, m := range c {
+		if n := m.CanLose(up); i == 0 || n < least {
+			least = n
 		}
 	}
-	lose := m.CanLose(all)
-	tail := fmt.Sprintf("goes on after the loss of any %d of its nodes", lose)
-	if lose == 0 {
-		tail = "stops when any of its nodes is lost"
+	return least
+}
+
+// Missing says in words who is missing, if the members in up cannot serve, and
+// nothing if they can.
+func (c Configurations) Missing(up func(ReplicaID) bool) string {
+	for i := len(c) - 1; i >= 0; i-- {
+		if why := c[i].Missing(up); why != "" {
+			return why
+		}
 	}
-	switch m.Policy.Rule {
-	case Majority:
-		return fmt.Sprintf("a write is on the disks of a majority of %d voters; %s", voters, tail)
-	case Zones:
-		zones := m.zonesHolding(all)
-		return fmt.Sprintf("a write is on disks in %d of %d zones; a failover needs whoever is left outside fewer than %d zones; %s",
-			m.Policy.Zones, zones, m.Policy.Zones, tail)
-	case AllInSync:
-		return fmt.Sprintf("a write is on the disks of all %d voters; %s", voters, tail)
-	}
-	return "unknown policy"
+	return ""
 }

@@ -106,22 +106,3 @@ func TestCodes(t *testing.T) {
 		}
 	}
 }
-
-func TestDescribe(t *testing.T) {
-	m := group3()
-	for _, c := range []struct {
-		p    Policy
-		want string
-	}{
-		{Policy{Rule: Majority}, "a write is on the disks of a majority of 3 voters; goes on after the loss of any 1 of its nodes"},
-		{Policy{Rule: Zones, Zones: 2}, "a write is on disks in 2 of 3 zones; a failover needs whoever is left outside fewer than 2 zones; goes on after the loss of any 1 of its nodes"},
-		{Policy{Rule: AllInSync}, "a write is on the disks of all 3 voters; stops when any of its nodes is lost"},
-		{Policy{Rule: 9}, "unknown policy"},
-	} {
-		m.Policy = c.p
-		m.Members[0].Weight = 0
-		if got := m.Describe(); got != c.want {
-			t.Errorf("%s: %s", c.p, got)
-		}
-	}
-}
