@@ -207,13 +207,13 @@ func TestVerifier(t *testing.T) {
 // ones.
 func TestNamesZone(t *testing.T) {
 	for text, want := range map[string]bool{
-		"":                                    false,
-		"1  n-1  a  full":                     false,
-		"needs zones a and b":                 true,
-		"zones b, a are missing":              true,
-		"zone b is missing":                   false,
-		"not durable: missing zone \"a\"":     true,
-		"2 of 3 zones; zones:2\nzone a is up": false,
+		"":                false,
+		"1  n-1  a  full": false,
+		"it cannot commit: missing is zone a (n1); it has to come back": true,
+		"why: missing are zone b (n2) and zone a (n1)\nnext: wait":      true,
+		"missing is zone b (n2)":  false,
+		"missing is zone ab (n2)": false,
+		"a write is on disk in two of three zones; zone a is up\nnothing is missing": false,
 	} {
 		if got := namesZone(text, "a"); got != want {
 			t.Errorf("%q: %v", text, got)

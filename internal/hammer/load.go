@@ -245,20 +245,23 @@ func nothingDone(err error) bool {
 	return true
 }
 
-// probe creates one key after the other, each of which exists only once, so
-// that a command that was executed twice is told that its key is there already.
+// probe creates keys, one with each prefix at a time, each of which exists only
+// once, so that a command that was executed twice is told that its key is there
+// already.
 func (l *load) probe(s store, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	room := make(chan struct{}, maxProbes)
 	var under sync.WaitGroup
-	for n := 0; !l.stopped.Load(); n++ {
+	for n := 0; !l.stopped.Load(); n += len(l.prefixes) {
 		<-tick.C
-		room <- struct{}{}
-		under.Go(func() {
-			l.probeOnce(s, n)
-			<-room
-		})
+		for i := range l.prefixes {
+			room <- struct{}{}
+			under.Go(func() {
+				l.probeOnce(s, n+i)
+				<-room
+			})
+		}
 	}
 	under.Wait()
 }

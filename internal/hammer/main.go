@@ -60,6 +60,7 @@ func scenarios() []scenario {
 		{"zones", "three zones, each stopped and killed under load, and two at once", zones},
 		{"dead-voter", "a voter killed for good: until a log replica covers for it, until a copy replaces it", deadVoter},
 		{"rolling", "SIGTERM and restart of one node after the other under load", rolling},
+		{"maintenance", "a node drained by the operator under load, with kills meanwhile", maintenance},
 		{"transfer", "mastership handed over under load, compared with kill -9", transfers},
 		{"damage", "a byte flipped in the log and in state files, and a disk rolled back", repairs},
 		{"recover", "two of three members gone for good, and the operator's recovery", recovery},
@@ -84,7 +85,7 @@ type options struct {
 func (o *options) register(f *flag.FlagSet) {
 	f.IntVar(&o.kills, "kills", 100, "kills of kill-master")
 	f.IntVar(&o.failovers, "failovers", 0, "failovers without a kill that kill-master lets pass, for machines that are too busy")
-	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20), stop-master (3), members (50), cut-off (5), zones, dead-voter, pairs (1), rolling (3), damage (6)")
+	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20), stop-master (3), members (50), cut-off (5), zones, dead-voter, pairs (1), rolling, maintenance (3), damage (6)")
 	f.IntVar(&o.transfers, "transfers", 0, "hand-overs of transfer (default 100), which makes a tenth as many kills")
 	f.IntVar(&o.fill, "fill", 256, "values of 64 KiB that are there before a copy is needed")
 	f.IntVar(&o.clients, "clients", 64, "clients at once")

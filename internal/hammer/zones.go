@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -277,15 +278,12 @@ func (c *cluster) namesMissing(ctx context.Context, in, out []*node, told string
 	return ctx.Err()
 }
 
-// namesZone reports whether a line speaks of missing zones and names this one.
+// namesZone reports whether a line of the text says that this zone is missing.
 func namesZone(text, zone string) bool {
+	named := regexp.MustCompile(`\bzone ` + regexp.QuoteMeta(zone) + `\b`)
 	for _, line := range strings.Split(text, "\n") {
-		_, after, ok := strings.Cut(line, "zone")
-		if !ok || !strings.Contains(line, "missing") && !strings.Contains(line, "needs") && !strings.Contains(line, "unreachable") {
-			continue
-		}
-		words := strings.FieldsFunc(after, func(r rune) bool { return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') })
-		if slices.Contains(words, zone) {
+		_, after, ok := strings.Cut(line, "missing")
+		if ok && named.MatchString(after) {
 			return true
 		}
 	}
