@@ -56,7 +56,7 @@ func drawMessage(t *rapid.T, g partition.GroupID) replica.Message {
 	case 6:
 		return &replica.Probe{Epoch: epoch, Elect: flag("elect"), End: position()}
 	case 7:
-		return &replica.ProbeAnswer{Promised: epoch, Reachable: flag("reachable"), Master: flag("master"), End: position(), Commit: position(),
+		return &replica.ProbeAnswer{Promised: epoch, Reachable: flag("reachable"), Master: flag("master"), Trying: flag("trying"), End: position(), Commit: position(),
 			Settled: partition.MembershipVersion(u("settled")), Without: drawMembership(t)}
 	case 8:
 		return &replica.ReadCheck{Epoch: epoch, Seq: u("seq")}

@@ -17,6 +17,7 @@ const (
 	flagElect     = 1 << 0 // Probe
 	flagReachable = 1 << 0 // ProbeAnswer
 	flagMaster    = 1 << 1 // ProbeAnswer
+	flagTrying    = 1 << 2 // ProbeAnswer
 	flagWaiting   = 1 << 0 // ReadConfirm
 	flagState     = 1 << 0 // AppendAck
 
@@ -57,7 +58,7 @@ func EncodeReplica(f *Frame, m replica.Message) {
 		f.Kind, f.Flags = KindProbe, bit(m.Elect, flagElect)
 		e.u64(uint64(m.Epoch)).position(m.End)
 	case *replica.ProbeAnswer:
-		f.Kind, f.Flags = KindProbeAnswer, bit(m.Reachable, flagReachable)|bit(m.Master, flagMaster)
+		f.Kind, f.Flags = KindProbeAnswer, bit(m.Reachable, flagReachable)|bit(m.Master, flagMaster)|bit(m.Trying, flagTrying)
 		e.u64(uint64(m.Promised)).position(m.End).position(m.Commit).u64(uint64(m.Settled)).membership(m.Without)
 	case *replica.ReadCheck:
 		f.Kind = KindReadCheck
@@ -114,8 +115,8 @@ func (d *decoder) message(f Frame) (m replica.Message, flags uint8) {
 		return &replica.Probe{Epoch: d.epoch(), Elect: f.Flags&flagElect != 0, End: d.position()}, flagElect
 	case KindProbeAnswer:
 		return &replica.ProbeAnswer{Promised: d.epoch(), Reachable: f.Flags&flagReachable != 0,
-			Master: f.Flags&flagMaster != 0, End: d.position(), Commit: d.position(),
-			Settled: partition.MembershipVersion(d.u64()), Without: d.membership()}, flagReachable | flagMaster
+			Master: f.Flags&flagMaster != 0, Trying: f.Flags&flagTrying != 0, End: d.position(), Commit: d.position(),
+			Settled: partition.MembershipVersion(d.u64()), Without: d.membership()}, flagReachable | flagMaster | flagTrying
 	case KindReadCheck:
 		return &replica.ReadCheck{Epoch: d.epoch(), Seq: d.u64()}, 0
 	case KindReadConfirm:

@@ -17,8 +17,11 @@ import (
 type attempt struct {
 	tries      int // since a master was last known; sets the back-off
 	probed     []probed
-	sponsor    peerRef               // whose log says that this replica may be master, when its own does not
-	asked      []partition.ReplicaID // by Gather
+	sponsor    peerRef        // whose log says that this replica may be master, when its own does not
+	asked      []peerRef      // by Gather
+	until      partition.Time // the end of gathering
+	promisedAt partition.Time // when the own promise was given to the disk
+	diskTook   partition.Time // until it was on it
 	supporters []supporter
 	source     peerRef // of the Fetch under way
 	target     partition.Position
@@ -58,6 +61,10 @@ func (r *Replica) attemptTick() {
 	case locking:
 		r.abandon("the lock did not answer in time")
 	case gathering:
+		if r.now < r.attempt.until {
+			r.askAgain()
+			return
+		}
 		r.abandon("too few supporters")
 	case fetching:
 		r.dropSource()
@@ -107,10 +114,34 @@ func (r *Replica) backoff() partition.Time {
 }
 
 // patience is the wait for answers that need the disks of others: AnswerWait,
-// doubled per try so that slow disks only delay a mastership.
+// doubled per try, and not less than twice what the own disk took, so that slow
+// disks only delay a mastership. A master would wait no longer than DurabilityWait
+// for the same disks.
 func (r *Replica) patience() partition.Time {
-	d := r.cfg.AnswerWait << min(r.attempt.tries, 5)
-	return min(d, max(r.cfg.RetryMax, r.cfg.AnswerWait))
+	d := max(r.cfg.AnswerWait<<min(r.attempt.tries, 16), 2*r.attempt.diskTook)
+	return min(d, max(r.cfg.DurabilityWait, r.cfg.AnswerWait))
+}
+
+// fetchWait is how long a supporter may take to supply the next records.
+func (r *Replica) fetchWait() partition.Time {
+	return min(r.patience(), max(r.cfg.RetryMax, r.cfg.AnswerWait))
+}
+
+// awaitSupport waits for supporters as long as patience allows. Who has not
+// answered within AnswerWait is asked again: the question may be lost.
+func (r *Replica) awaitSupport() {
+	r.phase, r.attempt.until = gathering, r.now+r.patience()
+	r.deadline = min(r.now+r.cfg.AnswerWait, r.attempt.until)
+}
+
+// askAgain repeats the question to whoever does not support this attempt yet.
+func (r *Replica) askAgain() {
+	r.deadline = min(r.now+r.cfg.AnswerWait, r.attempt.until)
+	for _, to := range r.attempt.asked {
+		if !r.supports(to.id) {
+			r.send(to, &Gather{Epoch: r.promised, Released: r.released})
+		}
+	}
 }
 
 // giveWay ends a mastership or an attempt in favour of somebody else.
@@ -145,6 +176,10 @@ func (r *Replica) onNodeDown(n partition.NodeID) {
 	if r.isMaster() {
 		r.peersOn(n, false)
 		return
+	}
+	if r.master == 0 && r.phase == following && r.promisedNode == n && r.electable() {
+		// The candidate that was promised support is gone: nobody waits for it.
+		r.deadline = min(r.deadline, r.now+r.jitter(r.cfg.RetryMin))
 	}
 	if r.master == 0 || r.nodeOf(r.master) != n {
 		return
@@ -220,6 +255,7 @@ func (r *Replica) probeAnswer(to partition.ReplicaID) *ProbeAnswer {
 	reachable := master || r.mayMaster(r.master) && !r.masterDown && r.cfg.Neighbours.Reachable(r.nodeOf(r.master))
 	return &ProbeAnswer{
 		Promised: r.promised, Reachable: reachable, Master: master, End: r.log.end(),
+		Trying: r.phase >= promising && !master && r.attempt.lock != 0,
 		Commit: r.commitPosition(), Settled: r.settledVersion(), Without: r.without(to),
 	}
 }
@@ -291,7 +327,7 @@ func (r *Replica) judge() {
 	}
 	for _, p := range r.attempt.probed {
 		if r.holdsBack(p.answer) {
-			r.abandon("another member reaches the master")
+			r.abandon("another member reaches the master, or is about to be it")
 			return
 		}
 		c := p.answer.End.Compare(end)
@@ -329,6 +365,9 @@ const heldBack = 8
 // a replica that may not be master any more, unless they know more of the log.
 func (r *Replica) holdsBack(a ProbeAnswer) bool {
 	named := a.Promised.Replica()
+	if a.Trying && a.Promised >= r.promised && named != r.cfg.Self && r.attempt.tries <= heldBack {
+		return true // its disks, or those of its supporters, may just be slow
+	}
 	if !a.Reachable || a.Promised < r.promised || named == r.cfg.Self || r.attempt.tries > heldBack {
 		return false
 	}
@@ -355,7 +394,7 @@ func (r *Replica) acquire() {
 			witnesses = append(witnesses, m.Replica)
 		}
 	}
-	r.phase, r.deadline = locking, r.now+max(r.cfg.RetryMax, r.cfg.AnswerWait)
+	r.phase, r.deadline = locking, r.now+max(r.cfg.RetryMax, r.patience())
 	r.locks = append(r.locks, &AcquireLock{
 		Above:     max(r.promised, r.seen).Number(),
 		Witnesses: witnesses,
@@ -384,7 +423,7 @@ func (r *Replica) onLocked(number uint64) {
 		return
 	}
 	r.promise(e, r.cfg.Node)
-	r.phase, r.deadline = promising, 0
+	r.phase, r.deadline, r.attempt.promisedAt = promising, 0, r.now
 }
 
 // validEpoch reports whether a lock's number makes an epoch above e.
@@ -409,7 +448,8 @@ func (r *Replica) onLockRefused() {
 // startGather asks for support once the candidate's own promise is on disk:
 // before that a restart could try the same epoch again.
 func (r *Replica) startGather() {
-	r.phase, r.deadline = gathering, r.now+r.patience()
+	r.attempt.diskTook = r.now - r.attempt.promisedAt
+	r.awaitSupport()
 	r.trace("gathers")
 	r.support(supporter{peerRef: peerRef{id: r.cfg.Self, node: r.cfg.Node}, end: r.log.end(), commit: r.commitPosition(), leaseUntil: r.leaseUntil})
 }
@@ -465,7 +505,7 @@ func (r *Replica) weigh() {
 		}
 	}
 	if best.id != 0 {
-		r.phase, r.deadline = fetching, r.now+r.patience()
+		r.phase, r.deadline = fetching, r.now+r.fetchWait()
 		r.attempt.source, r.attempt.target = best.peerRef, best.end
 		r.fetch()
 		return
@@ -515,12 +555,12 @@ func (r *Replica) supports(id partition.ReplicaID) bool {
 func (r *Replica) gatherMore() {
 	r.phase = gathering
 	ask := func(to peerRef) {
-		for _, id := range r.attempt.asked {
-			if id == to.id {
+		for _, x := range r.attempt.asked {
+			if x.id == to.id {
 				return
 			}
 		}
-		r.attempt.asked = append(r.attempt.asked, to.id)
+		r.attempt.asked = append(r.attempt.asked, to)
 		r.send(to, &Gather{Epoch: r.promised, Released: r.released})
 	}
 	for m := range r.members() {
@@ -559,11 +599,10 @@ func (r *Replica) onFetchAnswer(from peerRef, m *FetchAnswer) error {
 	}
 	switch {
 	case r.log.has(r.attempt.target):
-		r.phase = gathering
-		r.deadline = r.now + r.patience()
+		r.awaitSupport()
 		r.weigh()
 	case f.through > r.attempt.fetched:
-		r.attempt.fetched, r.deadline = f.through, r.now+r.patience()
+		r.attempt.fetched, r.deadline = f.through, r.now+r.fetchWait()
 		r.send(r.attempt.source, &Fetch{Epoch: r.promised, After: f.through})
 	}
 	return nil
@@ -579,6 +618,6 @@ func (r *Replica) dropSource() {
 		}
 	}
 	a.supporters = kept
-	r.phase, r.deadline = gathering, r.now+r.patience()
+	r.awaitSupport()
 	r.weigh()
 }

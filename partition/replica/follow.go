@@ -229,7 +229,8 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 	case m.Epoch > r.promised:
 		r.giveWay("a newer attempt")
 		r.promise(m.Epoch, from.node)
-		r.deadline = r.now + 2*r.cfg.AnswerWait + r.jitter(r.cfg.AnswerWait)
+		// It has to wait for disks, perhaps as slow as those that kept others from it.
+		r.deadline = r.now + r.cfg.AnswerWait + r.patience() + r.jitter(r.cfg.AnswerWait)
 	}
 	r.learnReleased(m.Released)
 	r.follow.gather = from

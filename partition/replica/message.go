@@ -108,6 +108,9 @@ type ProbeAnswer struct {
 	// master's node answers heartbeats of the sender's node; or the sender is that
 	// master itself.
 	Reachable bool
+	// Trying: the sender has the lock and is on its way to be master in the epoch
+	// Promised.
+	Trying bool
 	// Master: the sender is master in the epoch Promised. Unasked and without it,
 	// the replica that Promised names says that it has resigned.
 	Master bool

@@ -379,7 +379,7 @@ func (r *Replica) onGo(from peerRef, m *HandOver) {
 		return
 	}
 	r.learnCommit(m.End.Index)
-	r.attempt = attempt{tries: r.attempt.tries, lock: h.number}
+	r.attempt = attempt{tries: r.attempt.tries, lock: h.number, promisedAt: r.now}
 	h.taking = true
 	r.promise(partition.NewEpoch(h.number, r.cfg.Self), r.cfg.Node)
 	r.phase, r.deadline = promising, 0
