@@ -67,7 +67,7 @@ func (o *ReadOptions) least(g partition.GroupID) partition.Index {
 	if o.Level != Session {
 		return o.MinIndex
 	}
-	least := o.Token.index(g)
+	least := o.Token.Index(g)
 	if o.Seen != nil {
 		least = max(least, o.Seen.index(g))
 	}

@@ -30,8 +30,8 @@ type mark struct {
 	index partition.Index
 }
 
-// index returns what is seen of a group, 0 if nothing.
-func (t Token) index(g partition.GroupID) partition.Index {
+// Index returns the record of a group that is seen, 0 if none is.
+func (t Token) Index(g partition.GroupID) partition.Index {
 	if i, ok := t.find(g); ok {
 		return t.marks[i].index
 	}

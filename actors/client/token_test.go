@@ -41,11 +41,11 @@ func TestTokenRoundTrip(t *testing.T) {
 			t.Fatalf("joined %v, seen %v", ab, seen.Token())
 		}
 		for _, m := range ab.marks {
-			if want := max(a.index(m.group), b.index(m.group)); m.index != want || seen.index(m.group) != want || want == 0 {
+			if want := max(a.Index(m.group), b.Index(m.group)); m.index != want || seen.index(m.group) != want || want == 0 {
 				t.Fatalf("group %s: %d, want %d", m.group, m.index, want)
 			}
 		}
-		if ab.index(2) != 0 { // only odd ones are drawn
+		if ab.Index(2) != 0 { // only odd ones are drawn
 			t.Fatal("a group that nobody has seen")
 		}
 	})
@@ -92,7 +92,7 @@ func TestTokenRefused(t *testing.T) {
 		"nothing":             {sealed(), partition.ErrInvalid},
 		"too many":            {over.String(), partition.ErrInvalid},
 	} {
-		if got, err := ParseToken(x.text); !errors.Is(err, x.want) || err == nil && got.index(7) != 9 {
+		if got, err := ParseToken(x.text); !errors.Is(err, x.want) || err == nil && got.Index(7) != 9 {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}

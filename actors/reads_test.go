@@ -1,0 +1,275 @@
+package actors
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pando.dev/pando/actors/client"
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/kv"
+)
+
+// showing asks the replica of this node for a key, with the level and bounds of
+// the request. The answer comes once, later perhaps.
+func showing(n *Node, g partition.GroupID, r client.Request) <-chan *client.Response {
+	route, _ := n.control.Catalog().Group(g)
+	query, _ := kv.Get(r.Key)
+	r.Op, r.Group, r.RangeVersion, r.Body = client.OpRead, g, route.RangeVersion, query
+	answer := make(chan *client.Response, 2) // a second one would be a defect
+	backend{n}.Read(&r, func(r *client.Response) { c := *r; answer <- &c })
+	return answer
+}
+
+func session(key string, least partition.Index) client.Request {
+	return client.Request{Level: client.Session, Key: []byte(key), MinIndex: least}
+}
+
+func stale(key string, age time.Duration) client.Request {
+	return client.Request{Level: client.Stale, Key: []byte(key), MaxAge: age}
+}
+
+// idle reports whether no read waits, as the bookkeeping has it.
+func (r *heldReads) idle() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) > 0 || r.bytes != 0 || r.asking {
+		return fmt.Errorf("%d reads of %d bytes wait, asking %v", len(r.waiting), r.bytes, r.asking)
+	}
+	return nil
+}
+
+// TestHeldReads: a read that waits for a record is answered when that is applied
+// and not before; one that waits in vain is refused at its deadline, and says
+// where the replica is; too many are refused at once; and when the replica ends
+// nobody goes on waiting.
+func TestHeldReads(t *testing.T) {
+	t.Parallel()
+	c := startSingle(t, single(t, t.TempDir()))
+	c.table(TableSpec{Name: "t"})
+	n := c.any()
+	if err := put(t.Context(), n, "k", "old"); err != nil {
+		t.Fatal(err)
+	}
+	g := groupsOf(n)[0]
+	st := n.cells.get(g).state.Load()
+	now := st.held.index()
+	if r := <-showing(n, g, session("k", now)); r.Code != 0 || valueOf(r.Body) != "old" || r.Index < now {
+		t.Fatalf("what is there: %+v", r)
+	}
+
+	waiting := showing(n, g, session("k", now+1))
+	select {
+	case r := <-waiting:
+		t.Fatalf("answered before its record: %+v", r)
+	default:
+	}
+	if err := put(t.Context(), n, "k", "new"); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-waiting; r.Code != 0 || r.Index <= now || valueOf(r.Body) == "old" {
+		t.Fatalf("after its record: %+v", r)
+	}
+
+	vain := session("k", 1<<40)
+	vain.TimeoutMS = 40
+	r := <-showing(n, g, vain)
+	if r.Code != partition.CodeBehind || !strings.Contains(r.Why, fmt.Sprintf("at record %d", st.held.index())) || !strings.Contains(r.Why, "node ") {
+		t.Fatalf("in vain: %+v", r)
+	}
+
+	var all []<-chan *client.Response
+	for range maxHeld {
+		all = append(all, showing(n, g, session("k", 1<<40)))
+	}
+	if r := <-showing(n, g, session("k", 1<<40)); r.Code != partition.CodeBusy {
+		t.Errorf("over the limit: %+v", r)
+	}
+	if r := <-showing(n, g, session("k", now)); r.Code != 0 {
+		t.Errorf("one that need not wait: %+v", r)
+	}
+	for i, answer := range all {
+		if r := <-answer; r.Code != partition.CodeBehind {
+			t.Fatalf("read %d: %+v", i, r)
+		}
+	}
+	if err := st.held.idle(); err != nil {
+		t.Error(err)
+	}
+
+	last := showing(n, g, session("k", 1<<40))
+	n.cells.get(g).box.PostUserMessage(&completion{incarnation: 0}) // nothing: the actor is alive
+	st.damaged(partition.Errorf(partition.CodeCorrupt, "planted damage"))
+	if r := <-last; r.Code != partition.CodeUnavailable {
+		t.Errorf("when the replica ends: %+v", r)
+	}
+	if err := st.held.idle(); err != nil {
+		t.Error(err)
+	}
+	for i, answer := range append(all, waiting, last) {
+		select {
+		case r := <-answer:
+			t.Errorf("read %d was answered twice: %+v", i, r)
+		default:
+		}
+	}
+}
+
+// TestWhoAnswersReads: a log replica and a learner answer no reads, a member in
+// maintenance does, and so does one that knows of no master.
+func TestWhoAnswersReads(t *testing.T) {
+	t.Parallel()
+	c := startSingle(t, single(t, t.TempDir()))
+	c.table(TableSpec{Name: "t"})
+	n := c.any()
+	g := groupsOf(n)[0]
+	cell := n.cells.get(g)
+	v := cell.view.Load()
+	for _, x := range []struct {
+		name string
+		kind partition.MemberKind
+		rest bool
+		gone bool
+		want partition.Code
+	}{
+		{name: "full", kind: partition.Full},
+		{name: "in maintenance", kind: partition.Full, rest: true},
+		{name: "log replica", kind: partition.LogReplica, want: partition.CodeUnavailable},
+		{name: "learner", kind: partition.Learner, want: partition.CodeUnavailable},
+		{name: "no member", gone: true, want: partition.CodeUnavailable},
+	} {
+		after, m := *v, *v.Configurations[0]
+		after.Serving, after.Master = false, 0
+		m.Members = []partition.Member{m.Members[0]}
+		m.Members[0].Kind, m.Members[0].Eligible = x.kind, !x.rest
+		if x.gone {
+			m.Members = nil
+		}
+		after.Configurations = []*partition.Membership{&m}
+		cell.view.Store(&after)
+		for _, r := range []client.Request{session("k", 0), stale("k", 0)} {
+			if got := <-showing(n, g, r); got.Code != x.want {
+				t.Errorf("%s, level %s: %+v", x.name, r.Level, got)
+			}
+		}
+		if x.want == 0 { // without a master nobody tells how old it is
+			if got := <-showing(n, g, stale("k", time.Second)); got.Code != partition.CodeBehind {
+				t.Errorf("%s, by age: %+v", x.name, got)
+			}
+		}
+	}
+	cell.view.Store(v)
+}
+
+// TestStaleAtACutOffReplica covers LEA-6 and LEA-4: a replica that is cut off goes
+// on answering without bounds and by an index that it has, says that it is behind
+// otherwise, and never claims an age that is not so; the old master no more than
+// any other.
+func TestStaleAtACutOffReplica(t *testing.T) {
+	t.Parallel()
+	for _, master := range []bool{false, true} {
+		c, p := newCutCluster(t)
+		c.table(TableSpec{Name: "t"})
+		if err := put(t.Context(), c.any(), "k", "old"); err != nil {
+			t.Fatal(err)
+		}
+		m := c.master("t")
+		g := groupsOf(c.nodes[m])[0]
+		at, other := c.nodes[m], c.nodes[(m+1)%3]
+		if !master {
+			at = c.nodes[(m+2)%3]
+		}
+		eventually(t, "an answer by age", func() error {
+			if r := <-showing(at, g, stale("k", time.Second)); r.Code != 0 || !r.AgeKnown || r.Age > time.Second || valueOf(r.Body) != "old" {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
+		old := at.cells.get(g).state.Load().held.index()
+		p.cutOff(at.ID())
+		if err := put(t.Context(), other, "k", "new"); err != nil {
+			t.Fatal(err)
+		}
+		acked := time.Now()
+		if r := <-showing(at, g, stale("k", 0)); r.Code != 0 || valueOf(r.Body) != "old" || r.Index != old {
+			t.Errorf("without a bound: %+v", r)
+		}
+		if r := <-showing(at, g, session("k", old)); r.Code != 0 || valueOf(r.Body) != "old" {
+			t.Errorf("by an index that it has: %+v", r)
+		}
+		if r := <-showing(at, g, session("k", old+1)); r.Code != partition.CodeBehind {
+			t.Errorf("by an index that it has not: %+v", r)
+		}
+		for range 50 {
+			before := time.Since(acked)
+			r := <-showing(at, g, stale("k", 200*time.Millisecond))
+			if r.Code == 0 && r.Age < before {
+				t.Fatalf("%q is shown as at most %s old, %s after the next was acknowledged", valueOf(r.Body), r.Age, before)
+			}
+			if r.Code != 0 && (r.Code != partition.CodeBehind || !strings.Contains(r.Why, " old")) {
+				t.Fatalf("%+v", r)
+			}
+			if r.Code != 0 && before > time.Second {
+				break
+			}
+		}
+		// The client finds somebody who is not cut off.
+		seen := new(client.Seen)
+		table := other.Client().KV("t").With(client.ReadOptions{Level: client.Stale, MaxAge: 300 * time.Millisecond, Seen: seen})
+		if a, err := table.Get(t.Context(), []byte("k")); err != nil || string(a.Value) != "new" {
+			t.Errorf("the others: %q, %v", a.Value, err)
+		}
+		p.cutOff("")
+		eventually(t, "the cut-off node back", func() error {
+			a, err := at.Client().KV("t").With(client.ReadOptions{Level: client.Session, Token: seen.Token()}).Get(t.Context(), []byte("k"))
+			if err == nil && string(a.Value) != "new" {
+				t.Fatalf("by the token of the newer one: %q", a.Value)
+			}
+			return err
+		})
+	}
+}
+
+// TestOneQuestionForMany: however many reads want to know at once how new the
+// state is, one question is on its way, and a replica that nobody reads asks
+// none.
+func TestOneQuestionForMany(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t"})
+	if err := put(t.Context(), c.any(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	m := c.master("t")
+	n := c.nodes[(m+1)%3]
+	g := groupsOf(n)[0]
+	st := n.cells.get(g).state.Load()
+	const together = 200
+	before := n.counters.indexAsked.Load()
+	var all []<-chan *client.Response
+	for range together {
+		all = append(all, showing(n, g, stale("k", time.Minute)))
+	}
+	for _, answer := range all {
+		if r := <-answer; r.Code != 0 || !r.AgeKnown {
+			t.Errorf("%+v", r)
+		}
+	}
+	if asked := n.counters.indexAsked.Load() - before; asked != 1 {
+		t.Errorf("%d questions for %d reads", asked, together)
+	}
+	// What is shorter than a round trip nobody but the master can promise.
+	if r := <-showing(n, g, stale("k", 1)); r.Code != partition.CodeBehind || r.Master != c.nodes[m].ID() {
+		t.Errorf("an age of a nanosecond: %+v", r)
+	}
+	if asked := n.counters.indexAsked.Load() - before; asked != 1+maxAsks {
+		t.Errorf("%d questions", asked)
+	}
+	if a, err := n.Client().KV("t").With(client.ReadOptions{Level: client.Stale, MaxAge: time.Second}).Get(t.Context(), []byte("k")); err != nil || string(a.Value) != "v" {
+		t.Errorf("through the client: %q, %v", a.Value, err)
+	}
+	if err := st.held.idle(); err != nil {
+		t.Error(err)
+	}
+}
