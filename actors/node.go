@@ -117,7 +117,7 @@ func (n *Node) openDisk() error {
 	}
 	log, found, err := wal.Open(wal.OS{}, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
 		Node: id.Node, Incarnation: id.Boot, SegmentBytes: n.cfg.WALSegmentBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
-		DiskFree: n.cfg.diskFree,
+		DiskFree: n.cfg.diskFree, SoftCapBytes: n.cfg.WALCapBytes,
 	})
 	if err != nil {
 		return fmt.Errorf("open the log in %s: %w", n.cfg.Dir, err)

@@ -401,7 +401,7 @@ func (a *replicaActor) open(m *opened) {
 	machine, err := replica.New(replica.Config{
 		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.neighbours,
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-		Lease: a.node.cfg.Lease, Trace: a.node.trace, LogOnly: l.state == nil,
+		Lease: a.node.cfg.Lease, Trace: a.node.trace, LogOnly: l.state == nil, Solo: true,
 	}, l.restored)
 	if err != nil {
 		panic(fmt.Errorf("start replica of %s: %w", a.cell.group, err))
