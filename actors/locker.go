@@ -102,7 +102,7 @@ func (l *locker) ask(wanted []lockRequest) {
 	grants, err := l.service.AcquireLocks(ctx, batch)
 	for i, w := range wanted {
 		if err == nil && i < len(grants) && grants[i].Number != 0 {
-			w.done(replica.Locked{Number: grants[i].Number})
+			w.done(replica.Locked{Number: grants[i].Number, Permit: grants[i].Permit})
 		} else {
 			w.done(replica.LockRefused{})
 		}

@@ -446,6 +446,10 @@ func (a *replicaActor) do(w replica.Work) error {
 		})
 	case *replica.ReleaseLock:
 		a.node.locker.release(a.cell.group, a.replica, w.Number)
+	case *replica.Permit:
+		a.permit(w)
+	case *replica.ReleasePermit:
+		a.node.releasePermit(a.cell.group, w.Number)
 	case *replica.Publish:
 		a.publish(w.View)
 	case *replica.Retire:
