@@ -12,21 +12,38 @@ type TableSpec struct {
 	// Kind is the partition kind that serves it (default "kv").
 	Kind string `json:"kind,omitempty"`
 	// Replicas is the replication factor (default 3, or the number of nodes if
-	// there are fewer).
+	// there are fewer; 2 with the policy all-in-sync; with zones:K at least K).
 	Replicas int `json:"replicas,omitempty"`
+	// Policy is the durability policy: majority (the default), zones:K or
+	// all-in-sync.
+	Policy string `json:"policy,omitempty"`
 	// SplitPoints divide the table from the start: n points, n+1 partitions.
 	SplitPoints [][]byte `json:"split_points,omitempty"`
 	// Nodes, if set, is where every replica goes; otherwise they are placed by
 	// weighted rendezvous hashing over the zones.
 	Nodes []partition.NodeID `json:"nodes,omitempty"`
+	// Token makes retries safe: the same request with the same token is carried
+	// out once. Empty: one is made.
+	Token string `json:"token,omitempty"`
 }
 
-// TableInfo describes a table as the catalog has it.
+// TableChange is what of a table shall become otherwise; empty fields stay.
+type TableChange struct {
+	Replicas int    `json:"replicas,omitempty"`
+	Policy   string `json:"policy,omitempty"`
+	// Token is as in TableSpec.
+	Token string `json:"token,omitempty"`
+}
+
+// TableInfo describes a table as the catalog has it: what it shall be. Each
+// partition tells what it is.
 type TableInfo struct {
-	Name       string              `json:"name"`
-	Kind       string              `json:"kind"`
-	Replicas   int                 `json:"replicas"`
-	Policy     string              `json:"policy"`
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`
+	Replicas int    `json:"replicas"`
+	Policy   string `json:"policy"`
+	// Version is the catalog version in which the table was made or altered last.
+	Version    uint64              `json:"version"`
 	Partitions []partition.GroupID `json:"partitions"`
 }
 
@@ -39,11 +56,19 @@ type PartitionInfo struct {
 	Hi           []byte                      `json:"hi"`
 	RangeVersion partition.RangeVersion      `json:"range_version"`
 	Version      partition.MembershipVersion `json:"membership_version"`
-	Policy       string                      `json:"policy"`
-	Rule         string                      `json:"rule"` // the policy in words
-	Master       partition.NodeID            `json:"master"`
-	Epoch        string                      `json:"epoch"`
-	Commit       partition.Index             `json:"commit"`
+	// InFlight: this version is not known to be committed, so the one before it
+	// holds as well.
+	InFlight bool   `json:"in_flight"`
+	Policy   string `json:"policy"`
+	Rule     string `json:"rule"` // the policy in words
+	// Missing says which zones or nodes have to come back, if the partition takes
+	// no writes for want of them.
+	Missing string `json:"missing,omitempty"`
+	// Solo says who goes on alone, if somebody does or may.
+	Solo   string           `json:"solo,omitempty"`
+	Master partition.NodeID `json:"master"`
+	Epoch  string           `json:"epoch"`
+	Commit partition.Index  `json:"commit"`
 	// CanLose is how many more of its nodes may fail, in the worst case, while
 	// the partition goes on taking writes; -1: it takes none now.
 	CanLose  int           `json:"can_lose"`

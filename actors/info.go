@@ -1,10 +1,12 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +36,37 @@ type report struct {
 	Why     string            `json:"why"`
 	// Behind are the members whose next record the master's log no longer has.
 	Behind []partition.ReplicaID `json:"behind,omitempty"`
+	// Configs are the active configurations, encoded, of a replica that is not
+	// just a peer of a master.
+	Configs [][]byte `json:"configs,omitempty"`
+	// Removed: the group has gone on without this replica.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// configurations are those of the report; nil if it has none that can be read.
+func (r *report) configurations() partition.Configurations {
+	var all partition.Configurations
+	for _, b := range r.Configs {
+		m := new(partition.Membership)
+		if m.UnmarshalBinary(b) != nil {
+			return nil
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// encodeConfigurations is what a report carries.
+func encodeConfigurations(all partition.Configurations) [][]byte {
+	var out [][]byte
+	for _, m := range all {
+		b, err := m.AppendBinary(nil)
+		if err != nil {
+			return nil
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 // reports describes this node's replicas of the given groups.
@@ -45,10 +78,13 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 			continue
 		}
 		r := report{Group: g, Role: "opening", Why: "the replica is being opened"}
-		if st := c.status.Load(); st != nil && c.view.Load() != nil {
+		if st, v := c.status.Load(), c.view.Load(); st != nil && v != nil {
 			r = report{
-				Group: g, Role: st.Role, Serving: st.Serving, Epoch: st.Epoch,
+				Group: g, Role: st.Role, Serving: st.Serving, Epoch: st.Epoch, Removed: st.Removed,
 				Last: st.Last.Index, Commit: st.Commit, Applied: st.Applied, Why: st.Why, Behind: st.Behind,
+			}
+			if st.Serving || v.Master == 0 {
+				r.Configs = encodeConfigurations(v.Configurations)
 			}
 		}
 		if s := c.stalled.Load(); s != nil {
@@ -78,21 +114,37 @@ type reportKey struct {
 	node  partition.NodeID
 }
 
-// collect asks every member of the groups for its reports, all nodes at once.
-// What a node did not tell is missing from the result; silent has the nodes that
-// did not answer every question.
+// collect asks every member of the groups for its reports: those that the
+// catalog knows, and then those that the masters name beside them. What a node
+// did not tell is missing from the result; silent has the nodes that did not
+// answer every question.
 func (n *Node) collect(ctx context.Context, groups []*control.Group) (all map[reportKey]report, silent map[partition.NodeID]bool) {
+	all, silent = make(map[reportKey]report), make(map[partition.NodeID]bool)
 	byNode := make(map[partition.NodeID][]partition.GroupID)
 	for _, g := range groups {
 		for _, m := range g.Membership.Members {
 			byNode[m.Node] = append(byNode[m.Node], g.ID)
 		}
 	}
+	n.askAll(ctx, byNode, all, silent)
+	byNode = make(map[partition.NodeID][]partition.GroupID)
+	for _, g := range groups {
+		for _, m := range everyMember(shape(g, all)) {
+			if _, known := g.Membership.OnNode(m.Node); !known {
+				byNode[m.Node] = append(byNode[m.Node], g.ID)
+			}
+		}
+	}
+	n.askAll(ctx, byNode, all, silent)
+	return all, silent
+}
+
+// askAll asks nodes for their reports, all at once.
+func (n *Node) askAll(ctx context.Context, byNode map[partition.NodeID][]partition.GroupID, all map[reportKey]report, silent map[partition.NodeID]bool) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	all, silent = make(map[reportKey]report), make(map[partition.NodeID]bool)
 	for node, ids := range byNode {
 		wg.Go(func() {
 			for part := range slices.Chunk(ids, askGroups) {
@@ -113,7 +165,6 @@ func (n *Node) collect(ctx context.Context, groups []*control.Group) (all map[re
 		})
 	}
 	wg.Wait()
-	return all, silent
 }
 
 func (n *Node) askReports(ctx context.Context, node partition.NodeID, groups []partition.GroupID) ([]report, error) {
@@ -164,17 +215,33 @@ func (n *Node) Partition(ctx context.Context, id partition.GroupID) (PartitionIn
 			Code: partition.CodeNotFound, Why: fmt.Sprintf("there is no partition %s", id), Next: "list them with: pando partition ls",
 		}
 	}
-	return n.describe(ctx, cat, []*control.Group{g})[0], nil
+	p := n.describe(ctx, cat, []*control.Group{g})[0]
+	n.addPermit(ctx, &p)
+	return p, nil
+}
+
+// addPermit adds who may go on alone, as the control group has it. It is left
+// out if the control group does not answer in time.
+func (n *Node) addPermit(ctx context.Context, p *PartitionInfo) {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	all, err := n.control.Permits(ctx, []partition.GroupID{p.Group})
+	switch {
+	case err != nil && p.Solo != "":
+		p.Solo += "; the control group does not say whether it still holds"
+	case err == nil && all[0].Held():
+		p.Solo = all[0].String()
+		if all[0].Why != "" {
+			p.Solo += ": " + all[0].Why
+		}
+	}
 }
 
 func (n *Node) describe(ctx context.Context, cat *control.Catalog, groups []*control.Group) []PartitionInfo {
 	reports, silent := n.collect(ctx, groups)
 	out := make([]PartitionInfo, 0, len(groups))
 	for _, g := range groups {
-		p := PartitionInfo{
-			Group: g.ID, Lo: g.Range.Lo, Hi: g.Range.Hi, RangeVersion: g.RangeVersion,
-			Version: g.Membership.Version, Policy: g.Membership.Policy.String(), Rule: g.Membership.Describe(),
-		}
+		p := PartitionInfo{Group: g.ID, Lo: g.Range.Lo, Hi: g.Range.Hi, RangeVersion: g.RangeVersion}
 		if t, ok := cat.TableOf(g); ok {
 			p.Table = t.Name
 		}
@@ -184,42 +251,113 @@ func (n *Node) describe(ctx context.Context, cat *control.Catalog, groups []*con
 	return out
 }
 
-// fillReplicas adds what the members reported. Of two that serve, one has been
-// cut off and does not know it yet: the newer epoch counts.
+// fillReplicas adds what the members reported.
 func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]report, silent map[partition.NodeID]bool) {
+	active := shape(g, reports)
+	last := active.Last()
+	p.Version, p.InFlight = last.Version, len(active) > 1
+	p.Policy, p.Rule = last.Policy.String(), last.Describe()
+	if last.Alone != 0 {
+		p.Solo = fmt.Sprintf("%s on alone, in-sync number %d", nodesOf(last), last.Alone)
+	}
 	up := make(map[partition.ReplicaID]bool)
-	var epoch partition.Epoch
-	var behind []partition.ReplicaID
-	for _, m := range g.Membership.Members {
+	var master *report
+	for _, m := range everyMember(active) {
 		r, ok := reports[reportKey{g.ID, m.Node}]
-		info := ReplicaInfo{
-			Replica: m.Replica, Node: m.Node, Zone: m.Zone, Kind: m.Kind.String(), Eligible: m.Eligible,
-			Role: r.Role, Applied: r.Applied, Last: r.Last, Why: r.Why,
-		}
-		switch {
-		case !ok && silent[m.Node]:
-			info.Role, info.Why = "unreachable", "its node does not answer"
-		case !ok:
-			info.Role, info.Why = "missing", "its node does not have it yet"
-		case r.Role != "broken" && r.Role != "opening":
-			up[m.Replica] = true
-		}
-		if r.Serving && r.Epoch >= epoch {
-			epoch = r.Epoch
-			p.Master, p.Epoch, p.Commit, behind = m.Node, r.Epoch.String(), r.Commit, r.Behind
+		info := replicaInfo(m, r, ok, silent[m.Node])
+		up[m.Replica] = ok && r.Role != "broken" && r.Role != "opening" && !r.Removed
+		// Of two that serve, one has been cut off and does not know it yet: the
+		// newer epoch counts.
+		if r.Serving && (master == nil || r.Epoch > master.Epoch) {
+			master = &r
+			p.Master, p.Epoch, p.Commit = m.Node, r.Epoch.String(), r.Commit
 		}
 		p.Replicas = append(p.Replicas, info)
 	}
 	for i, r := range p.Replicas {
-		if slices.Contains(behind, r.Replica) {
+		if master != nil && slices.Contains(master.Behind, r.Replica) {
 			p.Replicas[i].Role, p.Replicas[i].Why = "behind", "its next record is no longer in the master's log: only a copy brings it back"
 			up[r.Replica] = false
 		}
 	}
+	answers := func(r partition.ReplicaID) bool { return up[r] }
 	p.CanLose = -1
 	if p.Master != "" {
-		p.CanLose = g.Membership.CanLose(func(r partition.ReplicaID) bool { return up[r] })
+		p.CanLose = active.CanLose(answers)
 	}
+	if p.CanLose < 0 {
+		p.Missing = active.Missing(answers)
+	}
+}
+
+// shape returns the group's configurations in force: by the word of the newest
+// master, or of the replica with the newest configuration, or of the catalog.
+func shape(g *control.Group, reports map[reportKey]report) partition.Configurations {
+	var best partition.Configurations
+	var from report
+	for _, m := range g.Membership.Members {
+		r := reports[reportKey{g.ID, m.Node}]
+		if len(r.Configs) == 0 {
+			continue
+		}
+		all := r.configurations()
+		newer := best == nil || r.Serving && !from.Serving || r.Serving == from.Serving &&
+			(r.Epoch > from.Epoch || r.Epoch == from.Epoch && len(all) > 0 && all.Last().Version > best.Last().Version)
+		if all != nil && newer {
+			best, from = all, r
+		}
+	}
+	if best == nil || !from.Serving && best.Last().Version < g.Membership.Version {
+		return partition.Configurations{g.Membership}
+	}
+	return best
+}
+
+// everyMember lists the members of all configurations by id, as the newest one
+// that has them describes them.
+func everyMember(all partition.Configurations) []partition.Member {
+	var out []partition.Member
+	seen := make(map[partition.ReplicaID]bool)
+	for i := len(all) - 1; i >= 0; i-- {
+		for _, m := range all[i].Members {
+			if !seen[m.Replica] {
+				seen[m.Replica] = true
+				out = append(out, m)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b partition.Member) int { return cmp.Compare(a.Replica, b.Replica) })
+	return out
+}
+
+// nodesOf names the members that count as the subject of a sentence.
+func nodesOf(m *partition.Membership) string {
+	var names []string
+	for _, x := range m.Members {
+		if x.Eligible && x.Kind != partition.Learner {
+			names = append(names, string(x.Node))
+		}
+	}
+	if len(names) == 1 {
+		return names[0] + " goes"
+	}
+	return strings.Join(names, ", ") + " go"
+}
+
+func replicaInfo(m partition.Member, r report, ok, silent bool) ReplicaInfo {
+	info := ReplicaInfo{
+		Replica: m.Replica, Node: m.Node, Zone: m.Zone, Kind: m.Kind.String(), Eligible: m.Eligible,
+		Role: r.Role, Applied: r.Applied, Last: r.Last, Why: r.Why,
+	}
+	switch {
+	case !ok && silent:
+		info.Role, info.Why = "unreachable", "its node does not answer"
+	case !ok:
+		info.Role, info.Why = "missing", "its node does not have it yet"
+	case r.Removed:
+		info.Role, info.Why = "removed", "the group has gone on without it"
+	}
+	return info
 }
 
 func noSuchTable(name string) error {

@@ -39,7 +39,13 @@ func (n *Node) Status(ctx context.Context) (ClusterStatus, error) {
 // limits says what keeps a partition from tolerating more.
 func limits(p PartitionInfo) string {
 	if p.Master == "" {
+		if p.Missing != "" {
+			return "it has no master: " + p.Missing
+		}
 		return "it has no master"
+	}
+	if p.Missing != "" {
+		return p.Missing
 	}
 	for _, r := range p.Replicas {
 		switch r.Role {
@@ -59,6 +65,9 @@ func (n *Node) controlStatus() ControlStatus {
 
 // controlTolerance is how many more seats of the control group may fail.
 func (n *Node) controlTolerance(c ControlStatus) (int, string) {
+	if stale := n.control.Stale(); stale != nil {
+		return -1, stale.Error()
+	}
 	if c.State != string(control.Ready) {
 		return -1, "the control group has no leader: " + n.control.Status().Why
 	}
@@ -80,6 +89,9 @@ func (n *Node) controlTolerance(c ControlStatus) (int, string) {
 func (n *Node) Ready() error {
 	if n.closing.Load() {
 		return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+	}
+	if stale := n.control.Stale(); stale != nil {
+		return stale
 	}
 	st := n.control.Status()
 	if !n.control.Synced() {

@@ -37,7 +37,7 @@ func (n *Node) Tables() []TableInfo {
 }
 
 func tableInfo(cat *control.Catalog, t *control.Table) TableInfo {
-	info := TableInfo{Name: t.Name, Kind: t.Kind, Replicas: t.Replicas, Policy: t.Policy.String()}
+	info := TableInfo{Name: t.Name, Kind: t.Kind, Replicas: t.Replicas, Policy: t.Policy.String(), Version: t.Changed}
 	for _, g := range cat.Groups(t.Name) {
 		info.Partitions = append(info.Partitions, g.ID)
 	}
@@ -57,21 +57,65 @@ func (n *Node) CreateTable(ctx context.Context, spec TableSpec) (TableInfo, erro
 	if err != nil {
 		return TableInfo{}, err
 	}
-	switch {
-	case spec.Replicas == 0 && len(spec.Nodes) > 0:
-		spec.Replicas = len(nodes)
-	case spec.Replicas == 0:
-		spec.Replicas = min(defaultReplicas, len(nodes))
-	case spec.Replicas > len(nodes):
-		return TableInfo{}, &partition.Error{
-			Code: partition.CodeRefused,
-			Why:  fmt.Sprintf("%d replicas are asked for, but only %d nodes are there to hold them", spec.Replicas, len(nodes)),
-			Next: "start more nodes, or ask for fewer replicas",
+	policy := partition.Policy{Rule: partition.Majority}
+	if spec.Policy != "" {
+		if policy, err = partition.ParsePolicy(spec.Policy); err != nil {
+			return TableInfo{}, err
 		}
 	}
+	if spec.Replicas == 0 {
+		spec.Replicas = usualReplicas(policy, len(spec.Nodes), len(nodes))
+	}
 	t, err := n.control.CreateTable(ctx, control.TableSpec{
-		Name: spec.Name, Kind: spec.Kind, Replicas: spec.Replicas, SplitPoints: spec.SplitPoints, Nodes: nodes,
+		Name: spec.Name, Kind: spec.Kind, Replicas: spec.Replicas, Policy: policy,
+		SplitPoints: spec.SplitPoints, Nodes: nodes, Token: spec.Token,
 	})
+	if err != nil {
+		return TableInfo{}, err
+	}
+	return tableInfo(n.control.Catalog(), t), nil
+}
+
+// usualReplicas is how many replicas a table gets that asks for no number: one
+// on each node that it names, otherwise what its policy is for, as far as there
+// are nodes.
+func usualReplicas(p partition.Policy, named, nodes int) int {
+	usual := defaultReplicas
+	switch {
+	case named > 0:
+		return named
+	case p.Rule == partition.AllInSync:
+		usual = 2
+	case p.Rule == partition.Zones:
+		// Fewer would be refused: the policy could not be met.
+		return max(min(usual, nodes), int(p.Zones))
+	}
+	return min(usual, nodes)
+}
+
+// AlterTable changes what a table shall be. Its masters bring the partitions
+// there, step by step, and each stays as durable as it was meanwhile.
+func (n *Node) AlterTable(ctx context.Context, name string, change TableChange) (TableInfo, error) {
+	if change.Replicas == 0 && change.Policy == "" {
+		return TableInfo{}, &partition.Error{
+			Code: partition.CodeInvalid, Why: fmt.Sprintf("nothing of table %q is to be altered", name),
+			Next: "give replicas, a policy, or both",
+		}
+	}
+	c := control.TableChange{Replicas: change.Replicas, Token: change.Token}
+	if change.Policy != "" {
+		p, err := partition.ParsePolicy(change.Policy)
+		if err != nil {
+			return TableInfo{}, err
+		}
+		c.Policy = &p
+	}
+	nodes, err := n.candidates(nil)
+	if err != nil {
+		return TableInfo{}, err
+	}
+	c.Nodes = nodes
+	t, err := n.control.AlterTable(ctx, name, c)
 	if err != nil {
 		return TableInfo{}, err
 	}

@@ -74,6 +74,17 @@ func (c *Client) CreateTable(ctx context.Context, spec actors.TableSpec) (actors
 	return t, err
 }
 
+// AlterTable changes what a table shall be.
+func (c *Client) AlterTable(ctx context.Context, name string, change actors.TableChange) (actors.TableInfo, error) {
+	var t actors.TableInfo
+	body, err := json.Marshal(change)
+	if err != nil {
+		return t, fmt.Errorf("encode the change: %w", err)
+	}
+	_, err = c.do(ctx, request{method: http.MethodPatch, path: "/api/v1/tables/" + url.PathEscape(name), body: body}, &t)
+	return t, err
+}
+
 // DropTable removes a table and everything in it.
 func (c *Client) DropTable(ctx context.Context, name string) error {
 	_, err := c.do(ctx, request{method: http.MethodDelete, path: "/api/v1/tables/" + url.PathEscape(name)}, nil)

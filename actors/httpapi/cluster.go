@@ -84,6 +84,20 @@ func (a *api) createTable(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (a *api) alterTable(w http.ResponseWriter, r *http.Request) error {
+	var change actors.TableChange
+	if err := readJSON(w, r, &change); err != nil {
+		return err
+	}
+	t, err := a.cfg.Catalog.AlterTable(r.Context(), r.PathValue("table"), change)
+	if err != nil {
+		return err
+	}
+	a.cfg.Logger.Info("table_altered", "table", t.Name, "replicas", t.Replicas, "policy", t.Policy)
+	answer(w, http.StatusOK, t)
+	return nil
+}
+
 func (a *api) dropTable(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("table")
 	if err := a.cfg.Catalog.DropTable(r.Context(), name); err != nil {

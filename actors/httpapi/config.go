@@ -26,6 +26,7 @@ type Cluster interface {
 type Catalog interface {
 	Tables() []actors.TableInfo
 	CreateTable(ctx context.Context, spec actors.TableSpec) (actors.TableInfo, error)
+	AlterTable(ctx context.Context, name string, change actors.TableChange) (actors.TableInfo, error)
 	DropTable(ctx context.Context, name string) error
 }
 

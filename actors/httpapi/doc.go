@@ -10,6 +10,7 @@
 //	GET    /api/v1/partitions/{group}          one partition ("g17" or "17")
 //	GET    /api/v1/tables                      the catalog's tables
 //	POST   /api/v1/tables                      create a table (admin)
+//	PATCH  /api/v1/tables/{table}              alter a table: replicas, policy (admin)
 //	DELETE /api/v1/tables/{table}              drop a table (admin)
 //	GET    /api/v1/kv/{table}                  scan: lo, hi, prefix, limit, cursor
 //	GET    /api/v1/kv/{table}/{key}            one value, raw or as JSON

@@ -61,7 +61,7 @@ func (a *api) routes() map[string]methods {
 		"/api/v1/partitions":           read(a.partitions),
 		"/api/v1/partitions/{group}":   read(a.partition),
 		"/api/v1/tables":               {http.MethodGet: {cert.Client, a.tables}, http.MethodPost: {cert.Admin, a.createTable}},
-		"/api/v1/tables/{table}":       {http.MethodDelete: {cert.Admin, a.dropTable}},
+		"/api/v1/tables/{table}":       {http.MethodPatch: {cert.Admin, a.alterTable}, http.MethodDelete: {cert.Admin, a.dropTable}},
 		"/api/v1/kv/{table}":           a.kvMethods(),
 		"/api/v1/kv/{table}/{key...}":  a.kvMethods(),
 		"/api/v1/kv/{table}/{$}":       a.kvMethods(),

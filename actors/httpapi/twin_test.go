@@ -89,6 +89,19 @@ func (t *twin) CreateTable(_ context.Context, s actors.TableSpec) (actors.TableI
 	return actors.TableInfo{Name: s.Name, Replicas: s.Replicas}, nil
 }
 
+func (t *twin) AlterTable(_ context.Context, name string, c actors.TableChange) (actors.TableInfo, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tables[name] == nil {
+		return actors.TableInfo{}, noSuch(name)
+	}
+	p, err := partition.ParsePolicy(c.Policy)
+	if err != nil {
+		return actors.TableInfo{}, err
+	}
+	return actors.TableInfo{Name: name, Replicas: c.Replicas, Policy: p.String(), Version: 2}, nil
+}
+
 func (t *twin) DropTable(_ context.Context, name string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

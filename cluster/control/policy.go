@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pando.dev/pando/cluster/placement"
 	"pando.dev/pando/partition"
 )
 
@@ -14,6 +15,8 @@ import (
 type TableChange struct {
 	Replicas int               // 0: as it is
 	Policy   *partition.Policy // nil: as it is
+	// Nodes are where the groups may be placed; empty means all that seem alive.
+	Nodes []placement.Node
 	// Token is as in TableSpec.
 	Token string
 }
@@ -31,7 +34,11 @@ func (c *Control) AlterTable(ctx context.Context, name string, change TableChang
 	if change.Policy != nil {
 		ask.Rule, ask.Zones = change.Policy.Rule, change.Policy.Zones
 	}
-	for _, n := range c.aliveNodes() {
+	nodes := change.Nodes
+	if len(nodes) == 0 {
+		nodes = c.aliveNodes()
+	}
+	for _, n := range nodes {
 		ask.Nodes = append(ask.Nodes, placeItem{Node: n.ID, Zone: n.Zone})
 	}
 	done, err := askFor[tableAnswer](ctx, c, kindAskAlter, ask, kindTableAnswer)

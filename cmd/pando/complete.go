@@ -21,7 +21,7 @@ func (c *cli) completeArguments(cmd *cobra.Command) {
 		return
 	}
 	table, file := strings.Contains(cmd.Use, " <table>") || strings.Contains(cmd.Use, " [table]"), strings.Contains(cmd.Use, "<file>")
-	if cmd.CommandPath() == "pando table drop" {
+	if path := cmd.CommandPath(); path == "pando table drop" || path == "pando table alter" {
 		table = true
 	}
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -94,9 +94,19 @@ func printPartition(w io.Writer, p actors.PartitionInfo) {
 	row(w, "policy", fmt.Sprintf("%s (%s)", p.Policy, p.Rule))
 	row(w, "master", dash(p.Master))
 	row(w, "can lose", canLose(p))
+	if p.Missing != "" {
+		row(w, "missing", p.Missing)
+	}
+	if p.Solo != "" {
+		row(w, "solo", p.Solo)
+	}
 	row(w, "epoch", dash(p.Epoch))
 	row(w, "commit", p.Commit)
-	row(w, "versions", fmt.Sprintf("membership %d, range %d", p.Version, p.RangeVersion))
+	inFlight := ""
+	if p.InFlight {
+		inFlight = " (not committed yet: the one before it holds as well)"
+	}
+	row(w, "versions", fmt.Sprintf("membership %d%s, range %d", p.Version, inFlight, p.RangeVersion))
 	fmt.Fprintln(w)
 	row(w, "REPLICA", "NODE", "ZONE", "KIND", "ROLE", "APPLIED", "LAST", "ELIGIBLE", "WHY")
 	for _, r := range p.Replicas {

@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cli) tableCommand() *cobra.Command {
-	return group("table", "Create, list and drop tables", c.tableCreate(), c.tableLs(), c.tableDrop())
+	return group("table", "Create, list, alter and drop tables", c.tableCreate(), c.tableLs(), c.tableAlter(), c.tableDrop())
 }
 
 func (c *cli) tableCreate() *cobra.Command {
@@ -31,7 +31,8 @@ func (c *cli) tableCreate() *cobra.Command {
 		Use: "create <name>", Short: "Create a table", Args: cobra.ExactArgs(1),
 		Long: "Creates a table. Its partitions are placed over the zones by weighted rendezvous\n" +
 			"hashing, or on the nodes of --on. Waits until each partition has a master.",
-		Example: "  pando table create words --replicas 3 --split g,n,t\n  pando table create local --on n1,n2,n3",
+		Example: "  pando table create words --replicas 3 --split g,n,t\n  pando table create local --on n1,n2,n3\n" +
+			"  pando table create safe --replicas 5 --policy zones:2",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.api()
 			if err != nil {
@@ -52,7 +53,8 @@ func (c *cli) tableCreate() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or as many as nodes are alive; it stays so)")
+	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or as many as nodes are alive; it stays so; 2 with all-in-sync)")
+	policyFlag(cmd, &spec.Policy, "durability policy: majority, zones:K or all-in-sync (default majority)")
 	f.StringSliceVar(&splits, "split", nil, "keys at which the table is divided from the start, key,...")
 	f.StringSliceVar(&nodes, "on", nil, "nodes that hold every partition, node,...")
 	f.StringVar(&spec.Kind, "kind", "", "partition kind (default kv)")
@@ -79,12 +81,124 @@ func (c *cli) createTable(cmd *cobra.Command, api *httpapi.Client, spec actors.T
 	if err := waitForMasters(cmd.Context(), api, spec.Name, wait); err != nil {
 		return err
 	}
-	if spec.Replicas == 0 && len(spec.Nodes) == 0 && t.Replicas < usualReplicas {
-		fmt.Fprintf(c.err, "note: only %d of %d replicas, one per node that is alive now; nodes that come later change nothing in it\n", t.Replicas, usualReplicas)
+	if spec.Replicas == 0 && spec.Policy == "" && len(spec.Nodes) == 0 && t.Replicas < usualReplicas {
+		fmt.Fprintf(c.err, "note: only %d of %d replicas, one per node that is alive now; when there are more: pando table alter %s --replicas %d\n", t.Replicas, usualReplicas, t.Name, usualReplicas)
+	}
+	return c.show(t, func(w io.Writer) { printTable(w, t) })
+}
+
+func printTable(w io.Writer, t actors.TableInfo) {
+	fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s\n", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+}
+
+func policyFlag(cmd *cobra.Command, into *string, help string) {
+	cmd.Flags().StringVar(into, "policy", "", help)
+	must(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions([]string{"majority", "zones:2", "all-in-sync"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+func (c *cli) tableAlter() *cobra.Command {
+	var change actors.TableChange
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "alter <name>", Short: "Change a table's replicas or durability policy", Args: cobra.ExactArgs(1),
+		Long: "Changes what a table shall be, and refuses what the nodes that are alive could never\n" +
+			"be brought to. The masters of its partitions bring them there step by step; reads and\n" +
+			"writes go on meanwhile. --wait waits until every partition is as asked for.",
+		Example: "  pando table alter words --replicas 5\n  pando table alter words --policy zones:2 --wait 2m",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !cmd.Flags().Changed("replicas") && change.Policy == "" {
+				return &usageError{errors.New("nothing is to be altered: give --replicas, --policy, or both")}
+			}
+			if cmd.Flags().Changed("replicas") && change.Replicas < 1 {
+				return &usageError{fmt.Errorf("--replicas %d is not positive", change.Replicas)}
+			}
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			return c.alterTable(cmd, api, args[0], change, wait)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&change.Replicas, "replicas", 0, "replicas of each partition (default as it is)")
+	policyFlag(cmd, &change.Policy, "durability policy: majority, zones:K or all-in-sync (default as it is)")
+	f.StringVar(&change.Token, "token", "", "makes it safe to repeat the command: one with the same token is carried out once")
+	f.DurationVar(&wait, "wait", 0, "how long to wait until the partitions are so; 0 does not wait")
+	return cmd
+}
+
+func (c *cli) alterTable(cmd *cobra.Command, api *httpapi.Client, name string, change actors.TableChange, wait time.Duration) error {
+	ctx, cancel := c.within(cmd)
+	defer cancel()
+	t, err := api.AlterTable(ctx, name, change)
+	if err != nil {
+		return err
+	}
+	if err := waitForShape(cmd.Context(), api, t, wait); err != nil {
+		return err
 	}
 	return c.show(t, func(w io.Writer) {
-		fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s\n", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+		printTable(w, t)
+		if wait <= 0 {
+			fmt.Fprintf(w, "its masters bring the partitions there; see how far they are with: pando partition ls %s\n", t.Name)
+		}
 	})
+}
+
+// waitForShape waits until every partition of the table is what the table shall
+// be.
+func waitForShape(ctx context.Context, api *httpapi.Client, t actors.TableInfo, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	missing := "its partitions are not known yet"
+	done := poll(ctx, func() bool {
+		ps, err := api.Partitions(ctx, t.Name)
+		if err != nil {
+			if ctx.Err() == nil {
+				missing = err.Error()
+			}
+			return false
+		}
+		for _, p := range ps {
+			if missing = unlike(p, t); missing != "" {
+				return false
+			}
+		}
+		return len(ps) > 0
+	})
+	if !done {
+		return &partition.Error{
+			Code: partition.CodeUnknown, Why: fmt.Sprintf("table %q is altered, but after %v %s", t.Name, wait, missing),
+			Next: "it goes on by itself; look with pando partition ls " + t.Name,
+		}
+	}
+	return nil
+}
+
+// unlike says how a partition is not yet what its table shall be.
+func unlike(p actors.PartitionInfo, t actors.TableInfo) string {
+	full, others := 0, 0
+	for _, r := range p.Replicas {
+		if r.Kind == "full" && r.Eligible {
+			full++
+		} else {
+			others++
+		}
+	}
+	switch {
+	case p.Master == "":
+		return fmt.Sprintf("partition %s has no master", p.Group)
+	case p.InFlight:
+		return fmt.Sprintf("a change of partition %s is under way (membership version %d)", p.Group, p.Version)
+	case p.Policy != t.Policy:
+		return fmt.Sprintf("partition %s has policy %s", p.Group, p.Policy)
+	case full != t.Replicas || others > 0:
+		return fmt.Sprintf("partition %s has %d full replicas and %d others", p.Group, full, others)
+	}
+	return ""
 }
 
 func findTable(ctx context.Context, api *httpapi.Client, name string) (actors.TableInfo, error) {
