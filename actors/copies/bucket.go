@@ -9,6 +9,10 @@ import (
 	"pando.dev/pando/partition"
 )
 
+// leastBytes is the least rate, in bytes per second, and the least that is taken
+// at once.
+const leastBytes = 4096
+
 // bucket bounds a rate. Whoever takes from it reserves the next time that is
 // free, so all who wait come in the order in which they asked.
 type bucket struct {
@@ -34,9 +38,23 @@ func (b *bucket) take(ctx context.Context, n int) error {
 	return sleep(ctx, wait)
 }
 
+// portion is how much to take at once, at most n: at a low rate less, so that
+// whoever waits for it does not take the wait for silence.
+func (b *bucket) portion(n int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rate <= 0 {
+		return n
+	}
+	return min(n, max(leastBytes, int(b.rate/4)))
+}
+
 func (b *bucket) set(bytesPerSecond int64) {
 	b.mu.Lock()
 	b.rate = float64(bytesPerSecond)
+	if bytesPerSecond > 0 {
+		b.rate = max(b.rate, leastBytes)
+	}
 	b.paid = time.Time{} // what waits at an old rate is not waited for at the new
 	b.mu.Unlock()
 }

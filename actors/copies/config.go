@@ -80,10 +80,6 @@ type Config struct {
 	Verify func(dir string) (partition.Index, error)
 	// Logger is optional.
 	Logger *slog.Logger
-
-	// each, if set, is told of each chunk that was written to the stage. Tests
-	// watch by it.
-	each func(g partition.GroupID, done, total int64)
 }
 
 const (
@@ -94,6 +90,11 @@ const (
 	// bursts is how much may be sent at once after a pause, in seconds of the
 	// rate.
 	bursts = 0.02
+	// readsPerSend is how much faster than it is sent a state may be read for
+	// its checksums.
+	readsPerSend = 4
+	// spaceBytes is after how many bytes the free space is looked at again.
+	spaceBytes = 64 << 20
 )
 
 func (c Config) withDefaults() (Config, error) {

@@ -26,7 +26,8 @@ type Copies struct {
 	cfg    Config
 	root   *os.Root // of the stage: nothing that is done there leads out of it
 	stage  string
-	bucket bucket
+	bucket bucket // what is sent
+	reads  bucket // what is read for checksums
 	out    *turns
 	in     *turns
 
@@ -112,7 +113,7 @@ func New(cfg Config) (*Copies, error) {
 		checkpoints: make(map[checkpointID]*checkpoint), fetching: make(map[partition.GroupID]*fetch),
 		transfers: make(map[*transfer]struct{}),
 	}
-	c.bucket.set(cfg.BytesPerSecond)
+	c.SetRate(cfg.BytesPerSecond)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -164,7 +165,14 @@ func (c *Copies) begin() error {
 
 // SetRate changes how many bytes per second are sent from now on, all copies
 // together; negative: no bound.
-func (c *Copies) SetRate(bytesPerSecond int64) { c.bucket.set(bytesPerSecond) }
+func (c *Copies) SetRate(bytesPerSecond int64) {
+	c.bucket.set(bytesPerSecond)
+	c.reads.set(bytesPerSecond * readsPerSend)
+}
+
+// Pace waits until n more bytes of state files may be read for their checksums:
+// the first checkpoint of a state after a start reads all of it.
+func (c *Copies) Pace(ctx context.Context, n int) error { return c.reads.take(ctx, n) }
 
 // Status tells what goes on.
 func (c *Copies) Status() Status {

@@ -18,6 +18,8 @@ const (
 	// checkpoint is gone, and maxDamaged how often one file may come damaged.
 	maxAnew    = 8
 	maxDamaged = 3
+	// thanksWait bounds the wait for the source to hear that it is done.
+	thanksWait = time.Second
 )
 
 // Request says which copy is wanted.
@@ -71,6 +73,7 @@ type fetch struct {
 	reserved int64    // of Copies.reserved
 	anew     int
 	got      int64 // bytes received, over all attempts
+	unasked  int64 // of them since the free space was looked at
 	current  openFile
 }
 
@@ -207,9 +210,18 @@ func (f *fetch) attempt(ctx context.Context) error {
 			return err
 		}
 	}
-	_ = w.send(kindDone, nil, nil) // if that is lost the source keeps the checkpoint a little longer
-	_ = s.CloseWrite()
+	f.thank(w)
 	return nil
+}
+
+// thank tells the source that everything is here, and waits until it has heard
+// it: closing at once could drop what is on its way. If it does get lost the
+// source only keeps its checkpoint a little longer.
+func (f *fetch) thank(w *wire) {
+	if w.send(kindDone, nil, nil) == nil && w.s.CloseWrite() == nil {
+		w.stall = min(w.stall, thanksWait)
+		_, _, _ = w.receive()
+	}
 }
 
 // await waits for the source's offer.

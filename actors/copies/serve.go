@@ -226,7 +226,7 @@ func (v *serving) file(p *checkpoint, w want) error {
 	defer func() { _ = f.Close() }()
 	sum := uint32(0)
 	for off := w.from; off < file.Bytes; {
-		n := int(min(chunkBytes, file.Bytes-off))
+		n := int(min(int64(v.c.bucket.portion(chunkBytes)), file.Bytes-off))
 		data, err := v.chunk(f, file, off, n)
 		if err != nil {
 			return err

@@ -169,13 +169,14 @@ func (f *fetch) chunk(file uint32, off int64, data []byte) error {
 	f.wrote(n)
 	f.t.done.Add(n)
 	f.c.count.received.Add(n)
-	if each := f.c.cfg.each; each != nil {
-		each(f.r.Group, f.t.done.Load(), f.t.total.Load())
-	}
 	if x.have == x.Bytes {
 		return f.complete(x)
 	}
-	return nil
+	if f.unasked += n; f.unasked < spaceBytes {
+		return nil
+	}
+	f.unasked = 0
+	return f.reserve(f.reserved) // others may have filled the disk meanwhile
 }
 
 // complete checks a file that has come to its end and makes it durable. A

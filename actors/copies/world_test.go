@@ -71,7 +71,8 @@ func (h *half) end(broken bool) {
 // pipe is one end of a transfer.
 type pipe struct {
 	in, out *half
-	spoil   func(p []byte) []byte // of what is written, if set
+	spoil   func(p []byte) []byte // of what is written, if set; nil cuts it off
+	cut     bool
 }
 
 func newPipe() (a, b *pipe) {
@@ -83,7 +84,8 @@ func (p *pipe) Read(b []byte) (int, error) { return p.in.read(b) }
 
 func (p *pipe) Write(b []byte) (int, error) {
 	if p.spoil != nil {
-		if b = p.spoil(b); b == nil {
+		if b = p.spoil(b); b == nil { // what was written before still arrives
+			p.cut = true
 			p.Close()
 			return 0, io.ErrClosedPipe
 		}
@@ -95,7 +97,7 @@ func (p *pipe) CloseWrite() error { p.out.end(false); return nil }
 
 func (p *pipe) Close() error {
 	p.in.end(true)
-	p.out.end(true)
+	p.out.end(!p.cut)
 	return nil
 }
 
@@ -218,8 +220,14 @@ func (n *node) store(tb testing.TB, g partition.GroupID, generation uint32) *sto
 	return s
 }
 
-// fill applies records from index from to to, of about size bytes each.
+// fill applies records from index from to to, of about size bytes each, to keys
+// that come again.
 func fill(tb testing.TB, s *store.Store, from, to partition.Index, size int) {
+	tb.Helper()
+	fillKeys(tb, s, from, to, size, func(r *rand.Rand, _ partition.Index) int { return r.IntN(int(to) * 2) })
+}
+
+func fillKeys(tb testing.TB, s *store.Store, from, to partition.Index, size int, key func(*rand.Rand, partition.Index) int) {
 	tb.Helper()
 	r := rand.New(rand.NewPCG(uint64(from), 5))
 	for i := from; i <= to; i++ {
@@ -228,7 +236,7 @@ func fill(tb testing.TB, s *store.Store, from, to partition.Index, size int) {
 			value[j] = byte(r.Uint32())
 		}
 		err := s.Apply(i, func(w partition.Writer) error {
-			return w.Set(fmt.Appendf(nil, "\x01%06d", r.IntN(int(to)*2)), value)
+			return w.Set(fmt.Appendf(nil, "\x01%06d", key(r, i)), value)
 		})
 		if err != nil {
 			tb.Fatal(err)
@@ -264,7 +272,7 @@ func digest(tb testing.TB, s *store.Store) (uint64, partition.Index) {
 }
 
 func (w *world) fetch(n *node, r Request) (*Copy, error) {
-	ctx, cancel := context.WithTimeout(w.tb.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.tb.Context(), 5*time.Minute)
 	defer cancel()
 	return n.copies.Fetch(ctx, r)
 }
