@@ -26,6 +26,8 @@ const (
 	// TagControlGroup names the control group that a node belongs to. Members
 	// of two different ones do not merge.
 	TagControlGroup = "cg"
+	// TagMode says whether the node is in service; what it means is its host's.
+	TagMode = "md"
 )
 
 // GossipConfig is what gossip is started with. The zero value of each optional
@@ -45,6 +47,7 @@ type GossipConfig struct {
 	HTTPAddr  string // of HTTP, for the others
 	Version   string // of the program
 	Expect    int    // seats of the control group
+	Mode      string // TagMode at the start
 	// Key encrypts all gossip: 32 bytes, the same on every node. ReadKey reads it
 	// from a file.
 	Key []byte
@@ -88,6 +91,7 @@ type Node struct {
 	Expect       int
 	Seat         bool
 	ControlGroup string
+	Mode         string
 }
 
 // GossipStatus tells how joining goes.
@@ -126,10 +130,14 @@ func (c *GossipConfig) validate() error {
 }
 
 func (c *GossipConfig) tags() map[string]string {
-	return map[string]string{
+	tags := map[string]string{
 		tagCluster: c.Cluster, tagBoot: strconv.FormatUint(c.Boot, 10), tagLink: c.LinkAddr, tagHTTP: c.HTTPAddr,
 		tagZone: c.Zone, tagVersion: c.Version, tagExpect: strconv.Itoa(c.Expect),
 	}
+	if c.Mode != "" {
+		tags[TagMode] = c.Mode
+	}
+	return tags
 }
 
 // bindAddress resolves host:port and refuses to be open to others without a key.
