@@ -86,6 +86,16 @@ type Config struct {
 	// come every 75 ms, so below 150 ms a single late one costs the lease.
 	Lease time.Duration
 
+	// LogAfter is how long a member may be away before a log replica stands in for
+	// it on another node (default 10 s). A group that has lost a member survives
+	// another loss again a moment later; a shorter time costs two changes of each
+	// group for every node that only restarts.
+	LogAfter time.Duration
+	// ReplaceAfter is how long a member may be away before it is replaced for good
+	// by a copy on another node (default 5 m). A node that was drained by an
+	// operator is not replaced.
+	ReplaceAfter time.Duration
+
 	// Logger receives what an operator would act on (default: nothing).
 	Logger *slog.Logger
 	// Fatal is called when the node must not go on, such as after a failed

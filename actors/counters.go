@@ -19,6 +19,7 @@ type counters struct {
 	roomWaits    atomic.Uint64
 	sent         atomic.Uint64
 	alarms       atomic.Uint64 // timers set for replicas
+	tended       atomic.Uint64 // steps that the tender took
 }
 
 // Counter is one figure for /metrics.
@@ -35,6 +36,7 @@ func (n *Node) Counters() []Counter {
 	count := func(name, help string, v uint64) Counter { return Counter{Name: name, Help: help, Value: float64(v)} }
 	w := n.log.Stats()
 	return []Counter{
+		count("group_steps_total", "changes of groups, hand-overs and calls to bring up replicas that the tender made", n.counters.tended.Load()),
 		count("busy_total", "requests and messages refused because a queue was full", n.counters.busy.Load()),
 		count("replica_restarts_total", "replicas rebuilt from the log after a failure", n.counters.restarts.Load()),
 		count("messages_sent_total", "messages of replicas given to the links", n.counters.sent.Load()),

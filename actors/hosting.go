@@ -40,7 +40,10 @@ type hosting struct {
 	Group   partition.GroupID   `json:"group"`
 	Replica partition.ReplicaID `json:"replica"`
 	LogOnly bool                `json:"log_only,omitempty"`
-	Source  partition.NodeID    `json:"source,omitempty"` // where the state is copied from
+	// Voter: the member counts already. If nothing of it is left here it has
+	// forgotten what it promised, and is not made again under its id.
+	Voter  bool             `json:"voter,omitempty"`
+	Source partition.NodeID `json:"source,omitempty"` // where the state is copied from
 	// MinIndex is where the master's log begins: a replica whose log ends before
 	// needs a copy.
 	MinIndex partition.Index `json:"min_index,omitempty"`
@@ -135,6 +138,8 @@ func (a *replicasActor) bring(ctx actor.Context, h hosting) error {
 	c := a.node.cells.get(g)
 	sum, here := a.node.log.Summary(g)
 	switch {
+	case !here && c == nil && h.Voter:
+		return partition.Errorf(partition.CodeRefused, "node %s has lost its replica of %s, which has to be replaced", a.node.ID(), g)
 	case !here && c == nil:
 		return a.begin(h, nil)
 	case sum.Replica > h.Replica:

@@ -20,6 +20,9 @@ const (
 	callReports = 2 // reports on replicas
 	callIndex   = 3 // the index that a master shows
 	callHost    = 4 // to bring up a replica
+	callMembers = 5 // what a node says of its members to their masters
+	callDrain   = 6 // to leave service, or to come back
+	callChange  = 7 // an operator's change of a partition
 )
 
 // The first byte of the answer to a call.
@@ -94,6 +97,12 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveIndex(ctx, body[1:]))
 	case callHost:
 		return answer(nil, n.serveHost(ctx, body[1:]))
+	case callMembers:
+		return answer(n.serveMembers(ctx, from, body[1:]))
+	case callDrain:
+		return answer(n.serveDrain(ctx, body[1:]))
+	case callChange:
+		return answer(n.serveChange(ctx, body[1:]))
 	}
 	return answer(nil, partition.Errorf(partition.CodeInvalid, "unknown call %d", body[0]))
 }

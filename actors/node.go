@@ -42,6 +42,9 @@ type Node struct {
 
 	identity   *cluster.Identity
 	suspects   *suspects
+	service    *service
+	tender     *tender
+	asker      *asker
 	log        *wal.Log
 	engine     *store.Engine
 	system     *actor.ActorSystem
@@ -90,6 +93,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
+	n.tender, n.asker = newTender(n), &asker{node: n}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
 		if err := step(); err != nil {
@@ -113,6 +117,9 @@ func (n *Node) openDisk() error {
 	n.identity = id
 	n.logger = n.cfg.Logger.With("node", id.Node)
 	if n.suspects, err = openSuspects(n.cfg.Dir); err != nil {
+		return err
+	}
+	if n.service, err = openService(n.cfg.Dir); err != nil {
 		return err
 	}
 	log, found, err := wal.Open(wal.OS{}, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
@@ -267,7 +274,7 @@ func (n *Node) openCluster() error {
 	n.gossip, err = cluster.StartGossip(cluster.GossipConfig{
 		Node: n.ID(), Boot: n.identity.Boot, Cluster: n.cfg.Cluster, Zone: n.cfg.Zone, Bind: n.cfg.Gossip,
 		Advertise: n.cfg.GossipAdvertise, LinkAddr: cmp.Or(n.cfg.Advertise, n.LinkAddr()), HTTPAddr: n.cfg.HTTP, Version: Version,
-		Expect: n.cfg.Expect, Key: key, Dir: n.cfg.Dir, Join: n.cfg.Join, LeaveDelay: leaveDelay, Logger: n.logger,
+		Expect: n.cfg.Expect, Mode: n.service.now().tag(), Key: key, Dir: n.cfg.Dir, Join: n.cfg.Join, LeaveDelay: leaveDelay, Logger: n.logger,
 	})
 	if err != nil {
 		return err
@@ -296,6 +303,9 @@ func (n *Node) openActors() error {
 	n.background.Go(n.keepLogShort)
 	n.background.Go(n.watchNeighbours)
 	n.background.Go(n.tellSeat)
+	n.background.Go(n.tellMode)
+	n.background.Go(n.tender.tick)
+	n.background.Go(n.asker.run)
 	n.background.Go(n.rememberCatalog)
 	n.local, err = client.Open(n.ctx, client.Config{
 		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Zone: n.cfg.Zone, Logger: n.logger,

@@ -481,6 +481,10 @@ func (a *replicaActor) publish(v *replica.View) {
 	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch || before.Configurations[0] != v.Configurations[0]) {
 		a.node.announce(a.cell, v)
 	}
+	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch || len(before.Configurations) != len(v.Configurations) ||
+		before.Configurations.Last() != v.Configurations.Last()) {
+		a.node.tender.mark(a.cell.group)
+	}
 }
 
 func (a *replicaActor) reply(w *replica.Reply) {

@@ -22,6 +22,7 @@ const reconcileEvery = 5 * time.Second
 //
 //	node
 //	 |- membership   who is there: gossip in, links and routes out
+//	 |- tender       brings the groups mastered here to what they shall be
 //	 `- replicas     one child per replica
 //
 // The links' actors are supervised by the links, the log has a committer of its
@@ -51,6 +52,8 @@ func (s *supervisor) Receive(ctx actor.Context) {
 		replicas := newReplicas(s.node)
 		pid := s.spawn(ctx, "replicas", func() actor.Actor { return replicas }, replicas.strategy)
 		s.node.replicas.Store(pid)
+		tender := newTenderActor(s.node)
+		s.spawn(ctx, "tender", func() actor.Actor { return tender }, nil)
 		s.node.watch(s.node.control.Changed, pid, func(p *atomic.Bool) any { return catalogChanged{p} })
 		s.node.up.Store(true)
 	case *actor.Stopping:

@@ -1,0 +1,135 @@
+package actors
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"pando.dev/pando/cluster/placement"
+	"pando.dev/pando/partition"
+)
+
+// begin takes the step.
+func (a *tenderActor) begin(c *cell, x *tended, s *placement.Situation) {
+	step, g := x.step, c.group
+	x.busy, x.again = true, 0
+	a.steps++
+	system, self := a.node.system, a.self
+	done := func(err error) { system.Root.Send(self, &stepDone{group: g, step: step, err: err}) }
+	a.node.logger.Debug("tending", "group", g, "step", step.Kind.String(), "why", step.Why)
+	switch step.Kind {
+	case placement.Configure:
+		if step.Force {
+			a.node.logger.Warn("a check is overridden", "group", g, "why", step.Why)
+		}
+		c.box.PostUserMessage(&configure{membership: step.Next, force: step.Force, done: func(_ partition.Index, err error) { done(err) }})
+	case placement.Transfer:
+		c.box.PostUserMessage(&transferMaster{to: step.Replica, done: done})
+	case placement.Host:
+		h := x.hosts[step.Replica]
+		if h == nil {
+			h = &hostTry{}
+			x.hosts[step.Replica] = h
+		}
+		h.at, h.logOnly = a.node.now(), step.LogOnly
+		everywhere := c.status.Load().Everywhere
+		a.node.background.Go(func() { done(a.node.askToHost(g, step, everywhere)) })
+	}
+}
+
+// done takes in the outcome of a step.
+func (a *tenderActor) done(m *stepDone) {
+	a.steps--
+	x := a.groups[m.group]
+	if x == nil {
+		return // before a restart of this actor
+	}
+	x.busy = false
+	now := a.node.now()
+	if h := x.hosts[m.step.Replica]; m.step.Kind == placement.Host && h != nil {
+		a.hosted(h, m.err)
+	} else if m.err != nil {
+		x.failures++
+		x.lastErr = m.err.Error()
+		x.notYet = now + min(backOffMin<<min(x.failures-1, 16), backOffMax)
+		level := a.node.logger.Info
+		if errors.Is(m.err, partition.ErrBusy) || errors.Is(m.err, partition.ErrNotMaster) || errors.Is(m.err, partition.ErrUnavailable) {
+			level = a.node.logger.Debug // it passes
+		}
+		level("step not taken", "group", m.group, "step", m.step.Kind.String(), "why", m.step.Why, "err", m.err)
+	} else {
+		x.failures, x.lastErr, x.notYet = 0, "", 0
+		a.node.counters.tended.Add(1)
+		a.node.logger.Info("group tended", "group", m.group, "step", m.step.Kind.String(), "why", m.step.Why)
+		a.repaired(m)
+	}
+	a.t.mark(m.group)
+}
+
+// hosted notes what a node said that was asked to bring up a replica.
+func (a *tenderActor) hosted(h *hostTry, err error) {
+	switch {
+	case err == nil:
+		h.attempts, h.progress = 0, ""
+	case errors.Is(err, partition.ErrBusy):
+		h.progress = asError(err).Why
+	default:
+		h.attempts++
+		h.progress = asError(err).Why
+	}
+}
+
+// repaired remembers that a damaged replica was replaced, so that a disk that
+// goes on spoiling what it holds does not keep its groups changing.
+func (a *tenderActor) repaired(m *stepDone) {
+	if m.step.Kind != placement.Configure {
+		return
+	}
+	x := a.groups[m.group]
+	for r := range x.broken { // in no order: each on its own
+		if _, still := m.step.Next.Member(r); still {
+			continue
+		}
+		delete(x.broken, r)
+		for _, y := range m.step.Next.Members {
+			if y.Kind == partition.Learner {
+				k := repairKey{m.group, y.Node}
+				a.repairs[k] = repair{count: a.repairs[k].count + 1, at: a.node.now()}
+			}
+		}
+	}
+}
+
+// maySucceed reports whether a damaged replica may be replaced now.
+func (a *tenderActor) mayReplace(g partition.GroupID, node partition.NodeID) bool {
+	r, ok := a.repairs[repairKey{g, node}]
+	return !ok || a.node.now() >= r.at+min(repairMin<<min(r.count-1, 16), repairMax)
+}
+
+// askToHost asks a node to bring up a replica, with what it needs for that.
+func (n *Node) askToHost(g partition.GroupID, step placement.Step, everywhere partition.Index) error {
+	sum, ok := n.log.Summary(g)
+	if !ok {
+		return partition.Errorf(partition.CodeUnavailable, "the log of node %s has no replica of %s", n.ID(), g)
+	}
+	h := hosting{Group: g, Replica: step.Replica, LogOnly: step.LogOnly, Source: step.Source, MinIndex: sum.First, Voter: step.Voter}
+	if step.LogOnly {
+		base, err := n.log.BaseAt(g, everywhere)
+		if err != nil {
+			return fmt.Errorf("find where a log replica of %s can begin: %w", g, err)
+		}
+		h.Base, h.BaseSum, h.Configuration = base.Base, base.BaseSum, base.Configuration
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, serveWait)
+	defer cancel()
+	if step.Node == n.ID() {
+		return n.hostReplica(ctx, h)
+	}
+	body, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	_, err = n.call(ctx, step.Node, callHost, body)
+	return err
+}
