@@ -190,6 +190,7 @@ type permitBody struct {
 	Lock    uint64
 	Seq     uint64
 	Able    []partition.ReplicaID
+	Next    partition.ReplicaID
 	Why     string
 }
 
@@ -200,6 +201,7 @@ type permitItem struct {
 	Holder  partition.NodeID // empty: nobody
 	Replica partition.ReplicaID
 	Able    []partition.ReplicaID
+	Next    partition.ReplicaID
 	Decreed bool
 	Why     string
 	Lock    uint64

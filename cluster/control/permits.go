@@ -24,7 +24,8 @@ import (
 // out; within the mastership requests are numbered. So each is granted at most
 // once however often it is sent, and one that arrives late does nothing. While
 // the number is held, the lock is refused to every replica that the holder has
-// not named, because only those have what was committed alone.
+// not named, because only those have what was committed alone; and those that
+// joined the group later, which they did by a record behind it.
 
 // maxAskPermits bounds the groups of one question for permits.
 const maxAskPermits = 64
@@ -39,7 +40,10 @@ type permit struct {
 	holder  partition.NodeID // empty: nobody holds it, all members are in sync
 	replica partition.ReplicaID
 	able    []partition.ReplicaID // ascending; shared, never changed
-	decreed bool                  // by an operator's word
+	// next is the first id of a replica that joined later; 0: not known, so only
+	// the able ones count.
+	next    partition.ReplicaID
+	decreed bool // by an operator's word
 	why     string
 	// lock and seq are of the last request that was granted; they stay after the
 	// release, so that a late one is known for what it is.
@@ -60,13 +64,13 @@ func (p permit) of(h LockHolder) uint64 {
 func (p *permit) item(g partition.GroupID) permitItem {
 	return permitItem{
 		Group: g, Number: p.number, Holder: p.holder, Replica: p.replica,
-		Able: p.able, Decreed: p.decreed, Why: p.why, Lock: p.lock, Seq: p.seq,
+		Able: p.able, Next: p.next, Decreed: p.decreed, Why: p.why, Lock: p.lock, Seq: p.seq,
 	}
 }
 
 // permitOf reads a permit from untrusted bytes.
 func permitOf(i *permitItem) (permit, *partition.Error) {
-	p := permit{number: i.Number, holder: i.Holder, replica: i.Replica, able: i.Able, decreed: i.Decreed, why: i.Why, lock: i.Lock, seq: i.Seq}
+	p := permit{number: i.Number, holder: i.Holder, replica: i.Replica, able: i.Able, next: i.Next, decreed: i.Decreed, why: i.Why, lock: i.Lock, seq: i.Seq}
 	if i.Group == 0 || i.Number == 0 || len(i.Holder) > partition.MaxNodeIDBytes || len(i.Why) > MaxWhyBytes {
 		return p, corrupt("the in-sync number of %s is 0, or a name or reason is too long", i.Group)
 	}
@@ -163,14 +167,16 @@ func (s *state) permitted(b *permitBody, was permit) (permit, *partition.Error) 
 	case l.last != b.Lock || l.holder.Number != 0 && (l.holder.Node != b.Holder || l.holder.Replica != b.Replica):
 		return was, partition.Errorf(partition.CodeRefused, "replica %d of %s wants to go on alone by lock number %d, which it does not have: the last is %d, held by %s", b.Replica, b.Group, b.Lock, l.last, l.holder)
 	}
-	return permit{number: was.number + 1, holder: b.Holder, replica: b.Replica, able: b.Able, lock: b.Lock, seq: b.Seq}, nil
+	return permit{
+		number: was.number + 1, holder: b.Holder, replica: b.Replica, able: b.Able, next: b.Next, lock: b.Lock, seq: b.Seq,
+	}, nil
 }
 
 // decree is the permit by an operator's word. The last mastership, and every
 // one before, gets no further permit.
 func (p *permit) decree(b *permitBody) (permit, *partition.Error) {
 	next := permit{
-		number: b.From + 1, holder: b.Holder, replica: b.Replica, able: b.Able, decreed: true, why: b.Why,
+		number: b.From + 1, holder: b.Holder, replica: b.Replica, able: b.Able, next: b.Next, decreed: true, why: b.Why,
 		lock: p.lock, seq: p.seq,
 	}
 	same := p.number == next.number && p.holder == next.holder && p.replica == next.replica && p.decreed && slices.Equal(p.able, next.able)
@@ -193,10 +199,15 @@ func (p *permit) released(b *permitBody) (permit, *partition.Error) {
 	return permit{number: p.number + 1, lock: p.lock, seq: p.seq}, nil
 }
 
+// mayLead reports whether the replica has everything that was committed alone.
+func (p *permit) mayLead(r partition.ReplicaID) bool {
+	return !p.held() || slices.Contains(p.able, r) || p.next != 0 && r >= p.next
+}
+
 // freeLock takes the lock from a holder that may not be master any more.
 func (s *state) freeLock(g partition.GroupID, p permit) {
 	l, ok := s.locks[g]
-	if ok && p.held() && !slices.Contains(p.able, l.holder.Replica) {
+	if ok && !p.mayLead(l.holder.Replica) {
 		s.locks[g] = lock{last: l.last}
 	}
 }
@@ -205,7 +216,7 @@ func (s *state) freeLock(g partition.GroupID, p permit) {
 // alone.
 func (s *state) mayLock(g partition.GroupID, r partition.ReplicaID) *partition.Error {
 	p := s.permits[g]
-	if !p.held() || slices.Contains(p.able, r) {
+	if p.mayLead(r) {
 		return nil
 	}
 	by := "went on alone"
@@ -255,8 +266,10 @@ type Permit struct {
 	// members are in sync.
 	Node    partition.NodeID
 	Replica partition.ReplicaID
-	// Able are the replicas that may be master while the number is held.
+	// Able are the replicas that may be master while the number is held, beside
+	// those from Next on, which joined the group later; with Next 0 there are none.
 	Able []partition.ReplicaID
+	Next partition.ReplicaID
 	// Decreed: an operator's word gave it, for the reason Why.
 	Decreed bool
 	Why     string
@@ -289,6 +302,10 @@ type PermitRequest struct {
 	// Able are the replicas that may be master while the number is held, the
 	// replica among them, at most partition.MaxMembers; empty means itself only.
 	Able []partition.ReplicaID
+	// Next is Membership.Next of the newest configuration in the replica's log:
+	// replicas from this id on join by a record behind the one that takes effect
+	// alone, so they may be master as well. 0: none may.
+	Next partition.ReplicaID
 }
 
 // DecreeRequest is an operator's word that a replica goes on without the others.
@@ -299,7 +316,8 @@ type DecreeRequest struct {
 	Replica partition.ReplicaID
 	Node    partition.NodeID // where the replica lives
 	Able    []partition.ReplicaID
-	Why     string // at most MaxWhyBytes
+	Next    partition.ReplicaID // as in PermitRequest
+	Why     string              // at most MaxWhyBytes
 }
 
 // Permit asks that a replica of this node may go on alone. With a nil error it
@@ -309,7 +327,7 @@ type DecreeRequest struct {
 // it will never be granted. CodeRefused: another replica holds the number.
 func (c *Control) Permit(ctx context.Context, r PermitRequest) (Permit, error) {
 	return c.askPermit(ctx, &permitBody{
-		Act: actPermit, Group: r.Group, Holder: c.cfg.Node, Replica: r.Replica, Able: r.Able, Lock: r.Lock, Seq: r.Seq,
+		Act: actPermit, Group: r.Group, Holder: c.cfg.Node, Replica: r.Replica, Able: r.Able, Next: r.Next, Lock: r.Lock, Seq: r.Seq,
 	})
 }
 
@@ -319,7 +337,7 @@ func (c *Control) Permit(ctx context.Context, r PermitRequest) (Permit, error) {
 // CodeRefused: From is not the number any more.
 func (c *Control) Decree(ctx context.Context, r DecreeRequest) (Permit, error) {
 	return c.askPermit(ctx, &permitBody{
-		Act: actDecree, Group: r.Group, From: r.From, Holder: r.Node, Replica: r.Replica, Able: r.Able, Why: r.Why,
+		Act: actDecree, Group: r.Group, From: r.From, Holder: r.Node, Replica: r.Replica, Able: r.Able, Next: r.Next, Why: r.Why,
 	})
 }
 
@@ -376,7 +394,7 @@ func (a *permitAnswer) permits(groups []partition.GroupID) ([]Permit, error) {
 	all := make([]Permit, len(groups))
 	for i, p := range a.Permits {
 		all[i] = Permit{
-			Group: p.Group, Number: p.Number, Node: p.Holder, Replica: p.Replica, Able: p.Able,
+			Group: p.Group, Number: p.Number, Node: p.Holder, Replica: p.Replica, Able: p.Able, Next: p.Next,
 			Decreed: p.Decreed, Why: p.Why, Lock: LockHolder(a.Locks[i]),
 		}
 	}

@@ -123,7 +123,7 @@ func TestPermitBarsLocks(t *testing.T) {
 		t.Fatal(g)
 	}
 	decree := decrees(0, 1, 1, 3)
-	decree.Why = "site b is gone"
+	decree.Why, decree.Next = "site b is gone", 5
 	applied(t, s, kindPermit, &decree)
 	if h := s.locks[1]; h.holder.Number != 0 || h.last != 1 {
 		t.Fatalf("a replica that may not be master keeps the lock: %+v", h)
@@ -135,15 +135,21 @@ func TestPermitBarsLocks(t *testing.T) {
 	if g := lock("c", 3); g.Number != 2 || g.Permit != 0 {
 		t.Fatalf("a replica of those that have everything: %+v", g)
 	}
-	if g := lock("a", 1); g.Number != 3 || g.Permit != 1 {
+	if g := lock("d", 4); g.Number != 0 || g.Error == nil {
+		t.Fatalf("a replica that was there before, and is not named: %+v", g)
+	}
+	if g := lock("e", 5); g.Number != 3 || g.Permit != 0 {
+		t.Fatalf("a replica that joined later: %+v", g)
+	}
+	if g := lock("a", 1); g.Number != 4 || g.Permit != 1 {
 		t.Fatalf("the holder: %+v", g)
 	}
 	release := releases(1)
 	applied(t, s, kindPermit, &release)
-	if g := lock("b", 2); g.Number != 4 || g.Permit != 0 {
+	if g := lock("b", 2); g.Number != 5 || g.Permit != 0 {
 		t.Fatalf("after the release: %+v", g)
 	}
-	permit := wants(2, 4, 1, 2)
+	permit := wants(2, 5, 1, 2)
 	applied(t, s, kindPermit, &permit)
 	if e := fromItem(lock("a", 1).Error); e == nil || !strings.Contains(e.Why, "replica 2 on b went on alone (in-sync number 3)") {
 		t.Fatalf("beside a permit: %v", e)
@@ -186,6 +192,9 @@ func (m *permitModel) saw(t *rapid.T, b *permitBody, a *permitAnswer, s *state) 
 		t.Fatalf("a step from %d was answered with %d", b.From, p.Number)
 	}
 	request := fmt.Sprintf("%d %s/%d %v %d/%d %d", b.Act, b.Holder, b.Replica, b.Able, b.Lock, b.Seq, b.From)
+	if b.Act != actRelease && p.Next != b.Next && moved {
+		t.Fatalf("%+v was answered with %+v", b, p)
+	}
 	if old, ok := m.given[p.Number]; ok && old != request {
 		t.Fatalf("number %d was given for %s and for %s", p.Number, old, request)
 	}
@@ -261,6 +270,7 @@ func drawPermit(t *rapid.T, s *state, late []permitBody) permitBody {
 		b = wants(r, near("lock", s.locks[g].last), near("seq", p.seq), able...)
 	}
 	b.Group = g
+	b.Next = rapid.SampledFrom([]partition.ReplicaID{0, 0, 2, 3, 4}).Draw(t, "next")
 	if b.Act != actRelease && rapid.IntRange(0, 4).Draw(t, "moved") == 0 {
 		b.Node, b.Holder = "d", "d"
 	}
@@ -274,11 +284,11 @@ func barred(t *rapid.T, s *state) {
 	node := partition.NodeID(rune('a' + r - 1))
 	got := applied(t, s, kindLocks, locksOf(node, 1, acquireItem{Group: g, Replica: r, Failover: true})).locks.Grants[0]
 	p := s.permits[g]
-	may := p.holder == "" || slices.Contains(p.able, r)
+	may := p.holder == "" || slices.Contains(p.able, r) || p.next > 0 && r >= p.next
 	if may != (got.Number != 0) || may != (got.Error == nil) {
 		t.Fatalf("replica %d, permit %+v: %+v", r, p, got)
 	}
-	if h := s.locks[g].holder; h.Number != 0 && p.holder != "" && !slices.Contains(p.able, h.Replica) {
+	if h := s.locks[g].holder; h.Number != 0 && p.holder != "" && !slices.Contains(p.able, h.Replica) && (p.next == 0 || h.Replica < p.next) {
 		t.Fatalf("the lock is held by %+v beside the permit %+v", h, p)
 	}
 }
