@@ -22,6 +22,9 @@ const (
 func (a *replicaActor) permit(w *replica.Permit) {
 	n, done := a.node, a.complete
 	r := control.PermitRequest{Group: a.cell.group, Replica: a.replica, Lock: w.Lock, Seq: w.Seq}
+	if v := a.cell.view.Load(); v != nil {
+		r.Next = v.Configurations.Last().Next
+	}
 	n.background.Go(func() {
 		ctx, cancel := context.WithTimeout(n.ctx, permitWait)
 		defer cancel()
