@@ -235,6 +235,9 @@ func (a *replicasActor) brought(ctx actor.Context, m *brought) {
 		return
 	}
 	delete(a.bringing, m.Group)
+	if err := a.node.suspects.strike(m.Group); err != nil {
+		a.node.logger.Warn("replaced replica not struck off the list of suspects", "group", m.Group, "err", err)
+	}
 	a.node.logger.Info("replica brought up", "group", m.Group, "replica", m.Replica)
 	if m.fresh {
 		a.start(ctx, m.Group, true)

@@ -183,9 +183,9 @@ func (g *groupOf) level(n *Node) {
 func TestLogReplicaGetsAState(t *testing.T) {
 	c := newCluster(t, 4)
 	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
-	table := c.any().Client().KV("t")
 	write := func(from, to int) {
 		t.Helper()
+		table := c.any().Client().KV("t")
 		for i := from; i < to; i++ {
 			if err := set(t, table, i); err != nil {
 				t.Fatal(err)
@@ -224,6 +224,7 @@ func TestLogReplicaGetsAState(t *testing.T) {
 	g.change("the log replica is full", func(m *partition.Membership) { m.At(x.Replica).Kind = partition.Full })
 	write(300, 400)
 	g.level(target)
+	table := c.any().Client().KV("t")
 	for i := range 400 {
 		if v, err := table.Get(t.Context(), key(i)); err != nil || string(v.Value) != string(key(i)) {
 			t.Fatalf("key %d: %+v %v", i, v, err)

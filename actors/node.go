@@ -282,6 +282,7 @@ func (n *Node) openCluster() error {
 	n.control, err = control.Start(control.Config{
 		Node: n.ID(), Boot: n.identity.Boot, Dir: filepath.Join(n.cfg.Dir, "control"), Expect: n.cfg.Expect,
 		Transport: controlTransport{n}, Peers: n.controlPeers, Joined: func() bool { return n.gossip.Status().Joined }, Now: n.now, Logger: n.logger,
+		OnStale: func(err error) { n.background.Go(func() { n.stale(err) }) },
 	})
 	if err != nil {
 		return fmt.Errorf("start the control group: %w", err)

@@ -163,7 +163,7 @@ func (n *Node) unusable() []unusable {
 	}
 	for _, g := range n.control.Catalog().AllGroups() {
 		m, ok := g.Membership.OnNode(n.ID())
-		if !ok || g.Membership.Version == 1 || m.Kind == partition.Learner || n.cells.get(g.ID) != nil {
+		if !ok || g.Membership.Version == 1 && !n.suspects.has(g.ID, m.Replica) || m.Kind == partition.Learner || n.cells.get(g.ID) != nil {
 			continue
 		}
 		if _, ok := n.log.Summary(g.ID); !ok {

@@ -40,12 +40,46 @@ func (n *Node) load(c *cell, t *control.Table) (l *loaded, err error) {
 			l, err = nil, &mailbox.Panic{Value: r, Stack: debug.Stack()}
 		}
 	}()
+	if !c.fresh.Load() && !c.ran.Load() { // it was found on the disk
+		if err := n.awaitAdmission(c.group); err != nil {
+			return nil, err
+		}
+	}
 	if c.ran.Load() {
 		if err := n.awaitDisk(c.group); err != nil {
 			return nil, err
 		}
 	}
 	return n.loadNow(c, t)
+}
+
+// admissionWait is how long after its start a node waits for the control group
+// before its replicas take part without that one's word.
+const admissionWait = 2 * time.Second
+
+// awaitAdmission waits for the control group's word that this process runs on the
+// disk that the node wrote last, and not on an old copy of it. If there is no word
+// in time the replica takes part all the same, for a cluster must come up again
+// when its control group does not.
+func (n *Node) awaitAdmission(g partition.GroupID) error {
+	limit := time.NewTimer(admissionWait - n.now())
+	defer limit.Stop()
+	for {
+		changed := n.control.Changed()
+		if err := n.control.Stale(); err != nil {
+			return suspect(g, asError(err).Why)
+		}
+		if n.control.Admitted() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return nil
+		case <-n.ctx.Done():
+			return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+		}
+	}
 }
 
 // awaitDisk waits until everything that was appended for the group is on disk.

@@ -132,6 +132,12 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 	// Asked before the catalog is taken: an older one may lack what is here.
 	whole := a.catalog.Synced() && !a.node.foreign()
 	cat := a.catalog.Catalog()
+	if whole && a.node.suspects.forgetful() {
+		if err := a.node.remembered(cat); err != nil {
+			a.node.logger.Error("lost replicas not written down", "err", err)
+			whole = false
+		}
+	}
 	for _, g := range cat.AllGroups() {
 		if _, here := g.Membership.OnNode(a.node.ID()); !here {
 			continue
@@ -140,7 +146,7 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 			a.adopt(c, cat, g)
 			continue
 		}
-		if whole { // and so the control group knows this incarnation of the node
+		if whole && !a.node.suspects.forgetful() { // and so the control group knows this incarnation of the node
 			a.create(g)
 		}
 	}
@@ -179,6 +185,9 @@ func (a *replicasActor) adopt(c *cell, cat *control.Catalog, g *control.Group) {
 // members bring a new replica up.
 func (a *replicasActor) create(g *control.Group) {
 	if a.creating[g.ID] || a.leaving[g.ID] != nil || a.bringing[g.ID] != nil || g.Membership.Version != 1 {
+		return
+	}
+	if me, _ := g.Membership.OnNode(a.node.ID()); a.node.suspects.has(g.ID, me.Replica) {
 		return
 	}
 	a.creating[g.ID] = true

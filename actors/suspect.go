@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
 )
 
@@ -23,11 +24,20 @@ const suspectFile = "SUSPECT"
 type suspects struct {
 	path string
 	mu   sync.Mutex
-	list map[partition.GroupID]partition.ReplicaID
+	suspectList
+}
+
+// suspectList is the form in the file.
+type suspectList struct {
+	Replicas map[partition.GroupID]partition.ReplicaID `json:"replicas"`
+	// Forgetful: there may have been more replicas than are on the disk. Until the
+	// catalog has told which, none is made from its group's first record, for it
+	// might be one that has been there.
+	Forgetful bool `json:"forgetful"`
 }
 
 func openSuspects(dir string) (*suspects, error) {
-	s := &suspects{path: filepath.Join(dir, suspectFile), list: make(map[partition.GroupID]partition.ReplicaID)}
+	s := &suspects{path: filepath.Join(dir, suspectFile), suspectList: suspectList{Replicas: make(map[partition.GroupID]partition.ReplicaID)}}
 	b, err := os.ReadFile(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -35,7 +45,7 @@ func openSuspects(dir string) (*suspects, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the list of suspect replicas: %w", err)
 	}
-	if err := json.Unmarshal(b, &s.list); err != nil {
+	if err := json.Unmarshal(b, &s.suspectList); err != nil {
 		return nil, &partition.Error{
 			Code: partition.CodeCorrupt, Why: fmt.Sprintf("%s is damaged: %v", s.path, err),
 			Next: "start this node anew in an empty directory: its replicas cannot be trusted",
@@ -48,15 +58,23 @@ func openSuspects(dir string) (*suspects, error) {
 func (s *suspects) has(g partition.GroupID, r partition.ReplicaID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return r != 0 && s.list[g] == r
+	return r != 0 && s.Replicas[g] == r
 }
 
-func (s *suspects) add(more map[partition.GroupID]partition.ReplicaID) error {
+// forgetful reports whether there may have been more than is known.
+func (s *suspects) forgetful() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Forgetful
+}
+
+func (s *suspects) add(more map[partition.GroupID]partition.ReplicaID, forgetful bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for g, r := range more { // in no order: a set
-		s.list[g] = r
+		s.Replicas[g] = r
 	}
+	s.Forgetful = forgetful
 	return s.write()
 }
 
@@ -64,21 +82,21 @@ func (s *suspects) add(more map[partition.GroupID]partition.ReplicaID) error {
 func (s *suspects) strike(g partition.GroupID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.list[g]; !ok {
+	if _, ok := s.Replicas[g]; !ok {
 		return nil
 	}
-	delete(s.list, g)
+	delete(s.Replicas, g)
 	return s.write()
 }
 
 func (s *suspects) write() error {
-	if len(s.list) == 0 {
+	if len(s.Replicas) == 0 && !s.Forgetful {
 		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	b, err := json.Marshal(s.list)
+	b, err := json.Marshal(&s.suspectList)
 	if err != nil {
 		return err
 	}
@@ -95,18 +113,44 @@ func (n *Node) silence(why string) error {
 		}
 	}
 	n.logger.Error("every replica of this node falls silent", "why", why, "replicas", len(all))
-	if len(all) == 0 {
-		return nil
-	}
-	// First in memory, by failing them; then on disk; nothing they have said
-	// since the start can be taken back in any case.
-	if err := n.suspects.add(all); err != nil {
+	if err := n.suspects.add(all, true); err != nil {
 		return fmt.Errorf("write down the suspect replicas: %w", err)
 	}
 	n.cells.each(func(c *cell) {
 		c.box.PostUserMessage(&silenced{why: suspect(c.group, why)})
 	})
 	return nil
+}
+
+// remembered marks what the catalog says was here and is not. From then on
+// replicas may be made here again.
+func (n *Node) remembered(cat *control.Catalog) error {
+	lost := make(map[partition.GroupID]partition.ReplicaID)
+	for _, g := range cat.AllGroups() {
+		if m, ok := g.Membership.OnNode(n.ID()); ok && n.cells.get(g.ID) == nil {
+			lost[g.ID] = m.Replica
+		}
+	}
+	n.logger.Warn("replicas that were here are lost", "count", len(lost))
+	return n.suspects.add(lost, false)
+}
+
+// stale ends a process that turns out to run on an old copy of the node's disk.
+// The next one may act for the node again: by then every replica here is known
+// to be suspect, and is replaced by its group.
+func (n *Node) stale(why error) {
+	err := n.silence(asError(why).Why)
+	if err == nil {
+		err = n.identity.Skip()
+	}
+	if err != nil {
+		n.logger.Error("suspect replicas not written down", "err", err)
+		n.cfg.Fatal(why)
+		return
+	}
+	e := &partition.Error{Code: partition.CodeSessionExpired, Why: asError(why).Why}
+	e.Next = "if its disk was lost or put back from a copy, start it again: its replicas stay silent and are replaced; if its directory was copied, stop one of the two first"
+	n.cfg.Fatal(e)
 }
 
 // silenced ends a replica for good.

@@ -173,6 +173,16 @@ func (id *Identity) load(o IdentityOptions) error {
 	return stamp.Write(path, nodeFormat, id.encode())
 }
 
+// Skip makes the next start count as a later one than any that another process
+// of this node may have counted, on a newer state of the directory or on another
+// one. Only whoever has made sure that nothing is trusted any more of what the
+// directory holds, and of what it may have forgotten, may call it.
+func (id *Identity) Skip() error {
+	next := *id
+	next.Boot = max(id.Boot, bootsAfter(time.Now()))
+	return stamp.Write(filepath.Join(id.dir, nodeFile), nodeFormat, next.encode())
+}
+
 // matches refuses the directory of another node or cluster.
 func (id *Identity) matches(o IdentityOptions) error {
 	if o.Node != "" && o.Node != id.Node {
@@ -206,6 +216,15 @@ func (id *Identity) matches(o IdentityOptions) error {
 // starts.
 func bootsBefore(now time.Time) uint64 {
 	return (1<<36 - uint64(now.UnixMilli()/100)) << 16
+}
+
+// bootsAfter is above all boots that were counted so far: those of identities
+// that were made are below 2^52, and of those that were skipped to the later is
+// the higher.
+//
+//	(2^36 + tenths of a second since 1970) * 2^16
+func bootsAfter(now time.Time) uint64 {
+	return (1<<36 + uint64(now.UnixMilli()/100)) << 16
 }
 
 // mintNode returns an id that no other node has: 50 random bits. Crockford's

@@ -1,0 +1,73 @@
+package actors
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"pando.dev/pando/partition"
+)
+
+// A node whose disk was put back from a copy may have forgotten what it promised
+// since. Its process ends when the control group says so; the next one keeps the
+// replicas silent until they are replaced.
+func TestDiskPutBackFromACopy(t *testing.T) {
+	fatal := make(chan error, 8)
+	c := newClusterWith(t, 4, func(cfg *Config) {
+		if cfg.NodeID == "n4" {
+			cfg.Expect = 0 // no seat: only replicas
+			cfg.Fatal = func(err error) { fatal <- err }
+		}
+	})
+	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n2", "n3", "n4"}})
+	write := func(from int) {
+		t.Helper()
+		table := c.any().Client().KV("t")
+		for i := range 20 {
+			if err := set(t, table, from+i); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(0)
+	c.stop(3)
+	saved := t.TempDir()
+	if err := os.CopyFS(saved, os.DirFS(c.cfgs[3].Dir)); err != nil {
+		t.Fatal(err)
+	}
+	for from := 20; from <= 40; from += 20 {
+		n := c.start(3)
+		write(from)
+		g.level(n)
+		c.stop(3)
+	}
+	c.cfgs[3].Dir = saved
+	c.start(3)
+	select {
+	case err := <-fatal:
+		if !errors.Is(err, partition.ErrSessionExpired) {
+			t.Fatalf("it ended with %v", err)
+		}
+	case <-t.Context().Done():
+	}
+	c.stop(3)
+	n := c.start(3)
+	eventually(t, "its replicas are silent", func() error {
+		u := n.unusable()
+		if len(u) != 1 || u[0].group != g.id {
+			return errors.New("it trusts its disk")
+		}
+		return nil
+	})
+	eventually(t, "it has a session again", func() error {
+		if !n.control.Admitted() {
+			return errors.New("not admitted")
+		}
+		return nil
+	})
+	select {
+	case err := <-fatal:
+		t.Fatalf("it ended again: %v", err)
+	default:
+	}
+}
