@@ -149,14 +149,16 @@ func (b *permitBody) validate() *partition.Error {
 	return checkAble(b.Replica, b.Able)
 }
 
-// permitted is the permit of a master that goes on alone.
+// permitted is the permit of a master that goes on alone. Beside a permit that is
+// held, only who may be master then can get the next one: having the newest lock
+// it leads by a configuration in which the holder no longer commits without it.
 func (s *state) permitted(b *permitBody, was permit) (permit, *partition.Error) {
 	l := s.locks[b.Group]
-	mine := was.holder == b.Holder && was.replica == b.Replica
+	mine := was.held() && was.holder == b.Holder && was.replica == b.Replica
 	switch {
-	case was.held() && !mine:
+	case was.held() && !mine && !was.mayLead(b.Replica):
 		return was, refusedPermit(b, &was)
-	case was.held() && !was.decreed && was.lock == b.Lock && was.seq == b.Seq && slices.Equal(was.able, b.Able):
+	case mine && !was.decreed && was.lock == b.Lock && was.seq == b.Seq && slices.Equal(was.able, b.Able):
 		return was, nil
 	case l.last > b.Lock || was.lock > b.Lock || was.lock == b.Lock && was.seq >= b.Seq:
 		return was, &partition.Error{
