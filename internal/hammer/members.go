@@ -23,7 +23,7 @@ type steps struct {
 	took         map[int]times  // until the table had so many replicas, the kill included
 	struck       map[string]int // what the group was at when its master was killed
 	lastStep     map[int]time.Duration
-	versions     int
+	written      []int // that was there before
 	ledger       *ledger
 	roundsJudged int
 }
@@ -35,6 +35,7 @@ func members(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
+	c.smallDisks() // the log must not have everything, so that copies are needed
 	if err := c.up(ctx); err != nil {
 		return err
 	}
@@ -45,8 +46,18 @@ func members(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
+	filler, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer filler.close()
+	written, err := fillTable(ctx, filler, t.opts.fill)
+	if err != nil {
+		return err
+	}
 	s := &steps{
-		took: map[int]times{}, struck: map[string]int{}, ledger: newLedger(p.Group),
+		written: written,
+		took:    map[int]times{}, struck: map[string]int{}, ledger: newLedger(p.Group),
 		lastStep: map[int]time.Duration{small: time.Second, large: time.Second},
 	}
 	rounds := t.rounds(50, 3)
@@ -76,6 +87,9 @@ func (c *cluster) memberRounds(ctx context.Context, s *steps, from, to int) erro
 		return err
 	}
 	s.roundsJudged = to
+	if err := readFilled(ctx, l.stores[0], s.written); err != nil {
+		c.t.violate("after round %d: %v", to, err)
+	}
 	if err := c.leftOvers(ctx, tableName, s.ledger.group); err != nil {
 		return err
 	}

@@ -21,6 +21,14 @@ const (
 	operatorWait = 20 * time.Second
 )
 
+// smallDisks gives the nodes small log segments and little memory, so that state is
+// flushed and the log given up after a few MiB.
+func (c *cluster) smallDisks() {
+	for _, n := range c.nodes {
+		n.flags = append(n.flags, "--wal-segment-bytes", strconv.Itoa(4<<20), "--memory-bytes", strconv.Itoa(8<<20))
+	}
+}
+
 // operate runs a command of the operator against all nodes that can be asked, and
 // wants exit code 0.
 func (c *cluster) operate(ctx context.Context, args ...string) (string, error) {

@@ -51,9 +51,7 @@ func repairs(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range c.nodes {
-		n.flags = append(n.flags, "--wal-segment-bytes", fmt.Sprint(4<<20), "--memory-bytes", fmt.Sprint(8<<20))
-	}
+	c.smallDisks()
 	c.nodes[3].expect = 0 // its disk is rolled back, which a seat must not be
 	if err := c.up(ctx); err != nil {
 		return err
