@@ -19,10 +19,14 @@ import (
 	"pando.dev/pando/partition"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The actor system's throttle of dead letters sleeps for a second and has no way
+// to be stopped.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/asynkron/protoactor-go/actor.NewDeadLetter.NewThrottle.func4.1"))
+}
 
 // install puts a copy in place as the given generation and opens it.
-func install(t testing.TB, n *node, p *Copy, generation uint32) (uint64, partition.Index) {
+func install(t testing.TB, n *node, p *Copy, generation uint32) ([32]byte, partition.Index) {
 	t.Helper()
 	g := p.Manifest.Group
 	if err := n.engine.Install(p.Dir, g, generation); err != nil {

@@ -52,9 +52,8 @@ func TestMessagesRoundTrip(t *testing.T) {
 	}
 }
 
-// TestHostileOffers: none of these leaves the stage, takes memory or space, or
-// is taken for a copy.
-func TestHostileOffers(t *testing.T) {
+// hostileOffers spoil an offer.
+func hostileOffers() map[string]func(*offer) {
 	file := func(name string, n int64, crc uint32) func(*offer) {
 		return func(o *offer) { o.manifest.Files[0] = store.File{Name: name, Bytes: n, CRC32C: crc} }
 	}
@@ -63,7 +62,7 @@ func TestHostileOffers(t *testing.T) {
 	noMembers := partition.NewRecord(partition.Header{Group: 7, Index: 1, Kind: partition.KindMember}, []byte("x"))
 	rotten := bytes.Clone(baseAt(7, 40).Configuration)
 	rotten[len(rotten)-1] ^= 1
-	for name, spoil := range map[string]func(*offer){
+	return map[string]func(*offer){
 		"a way out":            file("../../x", 1, 1),
 		"an absolute name":     file("/etc/passwd", 1, 1),
 		"a directory":          file("a/b", 1, 1),
@@ -93,7 +92,13 @@ func TestHostileOffers(t *testing.T) {
 		"a later config": func(o *offer) {
 			o.base.Configuration = partition.NewRecord(partition.Header{Group: 7, Index: 41, Kind: partition.KindMember}, o.base.Configuration.Payload())
 		},
-	} {
+	}
+}
+
+// TestHostileOffers: none of these leaves the stage, takes memory or space, or
+// is taken for a copy.
+func TestHostileOffers(t *testing.T) {
+	for name, spoil := range hostileOffers() {
 		t.Run(name, func(t *testing.T) {
 			o := goodOffer()
 			spoil(&o)

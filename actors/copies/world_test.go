@@ -245,7 +245,7 @@ func fillKeys(tb testing.TB, s *store.Store, from, to partition.Index, size int,
 }
 
 // digest sums up a state, whatever files it is in.
-func digest(tb testing.TB, s *store.Store) (uint64, partition.Index) {
+func digest(tb testing.TB, s *store.Store) ([32]byte, partition.Index) {
 	tb.Helper()
 	v, err := s.View()
 	if err != nil {
@@ -256,17 +256,9 @@ func digest(tb testing.TB, s *store.Store) (uint64, partition.Index) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	sum := uint64(14695981039346656037)
-	add := func(b []byte) {
-		sum = sum*1099511628211 ^ uint64(len(b))
-		sum = sum*1099511628211 ^ uint64(partition.Checksum(b))
-	}
-	for p, err := range v.Scan(partition.KeyRange{}) {
-		if err != nil {
-			tb.Fatal(err)
-		}
-		add(p.Key)
-		add(p.Value)
+	sum, err := v.Digest(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return sum, i
 }

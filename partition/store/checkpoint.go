@@ -37,8 +37,8 @@ type File struct {
 // manifest lists every file; only a checkpoint for which Checkpoint returned
 // without an error may be trusted. On an error dir is removed.
 //
-// Summing up reads each file that has not been summed up before, at the
-// speed of the disk.
+// Summing up reads each file that has not been summed up before, as fast as
+// Options.Pace lets it.
 func (s *Store) Checkpoint(ctx context.Context, dir string) (Manifest, error) {
 	db, err := s.use()
 	if err != nil {
@@ -129,6 +129,27 @@ func (e *Engine) indexOf(dir string) (partition.Index, error) {
 	return i, err
 }
 
+// Verify opens a checkpoint, or a copy of one, without changing it, and returns
+// the index that its state has. It reads little more than what says which files
+// belong to it; whether those are whole is for their checksums to say.
+func (e *Engine) Verify(dir string) (partition.Index, error) {
+	if e.closing.Load() {
+		return 0, errClosed
+	}
+	names, err := e.fs.List(dir)
+	if err == nil {
+		err = checkMarkers(names)
+	}
+	if err != nil {
+		return 0, classify(fmt.Errorf("open the copy %s: %w", dir, err))
+	}
+	i, err := e.indexOf(dir)
+	if err != nil {
+		return 0, classify(fmt.Errorf("open the copy %s: %w", dir, err))
+	}
+	return i, nil
+}
+
 // sumUp lists the files of a checkpoint. Sums of table files are remembered.
 func (sp *space) sumUp(ctx context.Context, dir string) ([]File, error) {
 	names, err := sp.fs.List(dir)
@@ -149,7 +170,7 @@ func (sp *space) sumUp(ctx context.Context, dir string) ([]File, error) {
 		}
 		sum, ok := known[n]
 		if !ok {
-			if sum, err = sp.fs.sum(ctx, path); err != nil {
+			if sum, err = sp.fs.sum(ctx, path, sp.e.o.Pace); err != nil {
 				return nil, err
 			}
 		}
@@ -164,8 +185,8 @@ func (sp *space) sumUp(ctx context.Context, dir string) ([]File, error) {
 	return files, nil
 }
 
-// sum reads a file for its CRC32C.
-func (fs *thinFS) sum(ctx context.Context, path string) (uint32, error) {
+// sum reads a file for its CRC32C, as fast as pace lets it.
+func (fs *thinFS) sum(ctx context.Context, path string, pace func(context.Context, int) error) (uint32, error) {
 	f, err := fs.Open(path)
 	if err != nil {
 		return 0, err
@@ -175,7 +196,7 @@ func (fs *thinFS) sum(ctx context.Context, path string) (uint32, error) {
 	buf := make([]byte, copyChunk)
 	var sum uint32
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := pace(ctx, len(buf)); err != nil {
 			return 0, err
 		}
 		n, err := f.Read(buf)

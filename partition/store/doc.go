@@ -33,6 +33,15 @@
 // byte are the store's own. [Under] gives each of several users a space of
 // their own below a first byte.
 //
+// # When a state is replaced
+//
+// A state that comes from elsewhere is the next generation of its store:
+// [Engine.NextGeneration] names it, [Engine.Verify] opens the copy to see its
+// index, [Engine.Install] puts it in place while the old one may be open. The
+// record in the node's log decides which counts; when it is durable the old one
+// is dropped. At the start the node drops every generation of [Engine.Generations]
+// that the log does not name. [View.Digest] tells whether two states are the same.
+//
 // # When memory runs short
 //
 // What was applied and not flushed, of all stores together, has a budget. At

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -216,20 +217,55 @@ func (e *Engine) Generations() ([]ID, error) {
 		if err != nil || partition.GroupID(group).String() != g {
 			continue
 		}
-		names, err := e.fs.List(e.path(storesDir, g))
+		some, err := e.generationsOf(partition.GroupID(group))
 		if err != nil {
-			return nil, classify(fmt.Errorf("list generations of %s: %w", g, err))
+			return nil, err
 		}
-		for _, n := range names {
-			if gen, err := strconv.ParseUint(n, 10, 32); err == nil && strconv.FormatUint(gen, 10) == n {
-				ids = append(ids, ID{Group: partition.GroupID(group), Generation: uint32(gen)})
-			}
-		}
+		ids = append(ids, some...)
 	}
 	slices.SortFunc(ids, func(a, b ID) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Generation, b.Generation))
 	})
 	return ids, nil
+}
+
+func (e *Engine) generationsOf(g partition.GroupID) (ids []ID, err error) {
+	names, err := e.fs.List(e.path(storesDir, g.String()))
+	if err != nil {
+		return nil, classify(fmt.Errorf("list generations of %s: %w", g, err))
+	}
+	for _, n := range names {
+		if gen, err := strconv.ParseUint(n, 10, 32); err == nil && strconv.FormatUint(gen, 10) == n {
+			ids = append(ids, ID{Group: g, Generation: uint32(gen)})
+		}
+	}
+	return ids, nil
+}
+
+// NextGeneration returns a generation of a group that is greater than after,
+// which the log names, and than all that are on disk or in use: what was dropped
+// may still be there.
+func (e *Engine) NextGeneration(g partition.GroupID, after uint32) (uint32, error) {
+	var ids []ID
+	if _, err := e.fs.Stat(e.path(storesDir, g.String())); err == nil {
+		if ids, err = e.generationsOf(g); err != nil {
+			return 0, err
+		}
+	} else if !isNotExist(err) {
+		return 0, classify(fmt.Errorf("list generations of %s: %w", g, err))
+	}
+	for _, sp := range e.known() {
+		ids = append(ids, sp.id)
+	}
+	for _, id := range ids {
+		if id.Group == g {
+			after = max(after, id.Generation)
+		}
+	}
+	if after == math.MaxUint32 {
+		return 0, partition.Errorf(partition.CodeTooLarge, "%s has no generations left", g)
+	}
+	return after + 1, nil
 }
 
 // Close flushes what is dirty, so that the next start replays little, and

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -62,6 +63,10 @@ type Options struct {
 	// default logs and exits with status 1, which is also what happens if
 	// Fatal does return.
 	Fatal func(error)
+	// Pace is asked before each MiB that is read to sum up a state file, and waits
+	// until that may be read (default: does not wait). The first checkpoint of a
+	// state after a start reads all of it.
+	Pace func(ctx context.Context, bytes int) error
 	// Durable is called when more of a store is known to be durable, and when a
 	// store is opened, with the index through which it is: the log need not keep
 	// what is below. Calls for one store are in order and never concurrent. They
@@ -100,6 +105,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Durable == nil {
 		o.Durable = func(partition.GroupID, uint32, partition.Index) {}
+	}
+	if o.Pace == nil {
+		o.Pace = func(ctx context.Context, _ int) error { return ctx.Err() }
 	}
 	told, log := o.Fatal, o.Logger
 	o.Fatal = func(err error) {

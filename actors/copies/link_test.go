@@ -1,0 +1,180 @@
+package copies
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"pando.dev/pando/actors/lease"
+	"pando.dev/pando/actors/link"
+	"pando.dev/pando/partition"
+)
+
+// benchMB is the size of the copy of BenchmarkCopy.
+var benchMB = flag.Int("copy-mb", 32, "size of the copy that BenchmarkCopy measures, in MB")
+
+// linkedWorld is a world whose transfers go over links on the loopback.
+type linkedWorld struct {
+	*world
+	mu    sync.Mutex
+	addrs map[partition.NodeID]string
+	links map[partition.NodeID]*link.Links
+	up    chan partition.NodeID
+	// served are the transfers that came in.
+	served []*link.Bulk
+}
+
+// start starts the links of a node that add has made; change may adapt them.
+func (w *linkedWorld) start(id partition.NodeID, edit func(*Config)) *node {
+	w.tb.Helper()
+	n := w.add(id, func(c *Config) {
+		c.Open = func(ctx context.Context, to partition.NodeID) (Stream, error) {
+			b, err := w.links[id].OpenBulk(ctx, to)
+			if err != nil {
+				return nil, err
+			}
+			return b, nil
+		}
+		if edit != nil {
+			edit(c)
+		}
+	})
+	system := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }))
+	began := time.Now()
+	now := func() partition.Time { return time.Since(began) + time.Hour }
+	leases := lease.New(lease.Config{Self: id, Boot: 1, Now: now})
+	leases.Open()
+	l, err := link.Start(link.Config{
+		System: system, Node: id, Boot: 1, Cluster: "c", Leases: leases, Now: now,
+		Resolve: func(to partition.NodeID) (string, uint64, bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.addrs[to], 1, w.addrs[to] != ""
+		},
+		OnUp: func(to partition.NodeID, _ uint64) { w.up <- to },
+		OnBulk: func(from partition.NodeID, b *link.Bulk) {
+			w.mu.Lock()
+			w.served = append(w.served, b)
+			w.mu.Unlock()
+			n.copies.Serve(from, b)
+		},
+	})
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	w.mu.Lock()
+	w.addrs[id], w.links[id] = l.Addr(), l
+	w.mu.Unlock()
+	w.tb.Cleanup(func() {
+		l.Close()
+		system.Shutdown()
+	})
+	return n
+}
+
+// link waits until the nodes a and b are linked.
+func (w *linkedWorld) link() {
+	w.tb.Helper()
+	for _, l := range w.links {
+		l.SetPeers([]partition.NodeID{"a", "b"})
+	}
+	for range 2 {
+		select {
+		case <-w.up:
+		case <-time.After(20 * time.Second):
+			w.tb.Fatal("no link")
+		}
+	}
+}
+
+func newLinkedWorld(tb testing.TB) *linkedWorld {
+	return &linkedWorld{
+		world: newWorld(tb), addrs: map[partition.NodeID]string{}, links: map[partition.NodeID]*link.Links{},
+		up: make(chan partition.NodeID, 10),
+	}
+}
+
+// TestFetchOverLinks copies a state over real connections; a first transfer is
+// closed by the source in the middle.
+func TestFetchOverLinks(t *testing.T) {
+	w := newLinkedWorld(t)
+	a, b := w.start("a", func(c *Config) { c.BytesPerSecond = 32 << 20 }), w.start("b", nil)
+	w.link()
+	s := a.store(t, 7, 1)
+	fill(t, s, 1, 6000, 2000) // beyond the window of a transfer
+	want, at := digest(t, s)
+	broke := make(chan bool, 1)
+	go func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for range 20_000 {
+			<-tick.C
+			if p, ok := b.copies.Fetching(7); ok && p.Done > 1<<20 {
+				w.mu.Lock()
+				_ = w.served[0].Close()
+				w.mu.Unlock()
+				broke <- true
+				return
+			}
+		}
+		broke <- false
+	}()
+	p, err := w.fetch(b, Request{Group: 7, From: "a", MinIndex: 6000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !<-broke {
+		t.Fatal("nothing was ever on its way")
+	}
+	if got, i := install(t, b, p, 1); got != want || i != at {
+		t.Fatalf("the copy is at %d (%x), the source at %d (%x)", i, got, at, want)
+	}
+	if st := b.copies.Status(); st.Broken != 1 || st.Received < 10<<20 || a.made != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// BenchmarkCopy is the rate of a whole copy over links on the loopback, from one
+// store to another on the same disk, fsync included.
+func BenchmarkCopy(b *testing.B) {
+	for name, rate := range map[string]int64{"no-limit": -1, "64MiBps": 64 << 20} {
+		b.Run(name, func(b *testing.B) {
+			w := newLinkedWorld(b)
+			src := w.start("a", func(c *Config) { c.BytesPerSecond = rate })
+			dst := w.start("b", nil)
+			w.link()
+			s := src.store(b, 7, 1)
+			for i := range partition.Index(*benchMB) {
+				fill(b, s, i*250+1, i*250+250, 4000)
+				for s.NeedsRoom() {
+					if _, err := s.Flush(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			if _, err := s.Checkpoint(b.Context(), src.dir+"/stage/first"); err != nil { // sums are known from now on
+				b.Fatal(err)
+			}
+			total := int64(0)
+			for b.Loop() {
+				p, err := w.fetch(dst, Request{Group: 7, From: "a"})
+				if err != nil {
+					b.Fatal(err)
+				}
+				total = 0
+				for _, f := range p.Manifest.Files {
+					total += f.Bytes
+				}
+				if err := p.Discard(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(total)
+		})
+	}
+}
