@@ -33,8 +33,10 @@ type heldReads struct {
 	lowest  partition.Index // no higher than what anybody in waiting needs
 	bytes   int             // of the requests in waiting
 	asking  bool            // the master's word is on its way
-	// latest is the newest evidence, and proven the newest that the state reflects.
-	latest, proven evidence
+	// latest is the newest evidence, proven the newest that the state is known to
+	// reflect, and pending the oldest behind it that is not: if only the latest were
+	// kept, none might ever be reached.
+	latest, pending, proven evidence
 }
 
 // wait lets the read wait until the state reflects need, unless it does.
@@ -123,9 +125,7 @@ func (r *heldReads) takeIf(holds func(need partition.Index) bool) (out []*heldRe
 func (r *heldReads) reached(i partition.Index) {
 	r.mu.Lock()
 	r.applied = i
-	if r.latest.index <= i {
-		r.proven = r.latest
-	}
+	r.prove()
 	var ready []*heldRead
 	if len(r.waiting) > 0 && r.lowest <= i {
 		ready = r.takeIf(func(need partition.Index) bool { return need <= i })
@@ -148,11 +148,23 @@ func (r *heldReads) landed(ev evidence) []*heldRead {
 	r.asking = false
 	if ev.known {
 		r.latest = ev
-		if ev.index <= r.applied {
-			r.proven = ev
+		if !r.pending.known {
+			r.pending = ev
 		}
+		r.prove()
 	}
 	return r.takeIf(func(need partition.Index) bool { return need == wordOfMaster })
+}
+
+// prove finds what evidence the state has come to reflect. The lock is held.
+func (r *heldReads) prove() {
+	switch {
+	case !r.pending.known || r.pending.index > r.applied:
+	case r.latest.index <= r.applied:
+		r.proven, r.pending = r.latest, evidence{}
+	default:
+		r.proven, r.pending = r.pending, r.latest
+	}
 }
 
 // evidence returns the latest, or the latest that the state reflects.

@@ -140,14 +140,17 @@ func (h *heldRead) step() {
 	}
 }
 
-// evidence is the newest that there is: of this replica itself, if it is master
-// under a lease, or what the master said last. A read that does not ask for an
-// age gets that of which the state is known to reflect it.
+// evidence is that of this replica itself, if it is master under a lease; else
+// the master's word that the state reflects, if that is young enough for the
+// read; else the master's last word.
 func (h *heldRead) evidence() evidence {
 	if ev, ok := h.node.ownEvidence(h.cell, h.st); ok {
 		return ev
 	}
-	return h.st.held.evidence(h.req.MaxAge == 0)
+	if ev := h.st.held.evidence(true); h.req.MaxAge == 0 || h.young(ev) {
+		return ev
+	}
+	return h.st.held.evidence(false)
 }
 
 func (h *heldRead) young(ev evidence) bool {

@@ -104,7 +104,7 @@ func TestCheckersOfReads(t *testing.T) {
 	}
 }
 
-// crossing is a load on a cluster whose links are cut, and what came of it.
+// crossingReads is a load on a cluster whose links are cut, and what came of it.
 type crossingReads struct {
 	t     *testing.T
 	c     *testCluster
@@ -140,7 +140,7 @@ func TestReadsThroughCuts(t *testing.T) {
 		}
 		x.wg.Go(func() { x.readStale(uint64(i), n) })
 		x.wg.Go(func() { x.readSession(uint64(i), n) })
-		x.wg.Go(func() { x.readByToken(uint64(i), n) })
+		x.wg.Go(func() { x.readByToken(n) })
 	}
 	x.cut(p, length)
 	x.done.Store(true)
@@ -218,7 +218,9 @@ func (x *crossingReads) write() {
 func (x *crossingReads) readLinear(id int, n *Node) {
 	rng := rand.New(rand.NewPCG(uint64(id), 2))
 	t := n.Client().KV("t")
-	for i := 0; !x.done.Load(); i++ {
+	i := 0
+	x.paced(func() {
+		i++
 		key := x.hist.Window(fmt.Sprintf("key%d", rng.IntN(3)))
 		ctx, cancel := contextWithin(x.t, time.Second)
 		if rng.IntN(4) == 0 {
@@ -233,8 +235,7 @@ func (x *crossingReads) readLinear(id int, n *Node) {
 			x.end(call, err, string(a.Value))
 		}
 		cancel()
-		rest(rng)
-	}
+	})
 }
 
 func (x *crossingReads) end(call *history.Call, err error, got string) {
@@ -250,14 +251,22 @@ func (x *crossingReads) end(call *history.Call, err error, got string) {
 	}
 }
 
-// rest waits a moment, so that few machines bear the load.
-func rest(rng *rand.Rand) { <-time.After(time.Duration(rng.IntN(int(4 * time.Millisecond)))) }
+// paced calls what a client does, with pauses so that one machine bears the load
+// of all of them, until the load is over.
+func (x *crossingReads) paced(do func()) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !x.done.Load() {
+		do()
+		<-tick.C
+	}
+}
 
 // readStale reads at one node's replica, cut off or not.
 func (x *crossingReads) readStale(seed uint64, n *Node) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	bounds := []time.Duration{0, 30 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second}
-	for !x.done.Load() {
+	x.paced(func() {
 		bound := bounds[rng.IntN(len(bounds))]
 		q := stale("count", bound)
 		q.TimeoutMS = 600
@@ -276,8 +285,7 @@ func (x *crossingReads) readStale(seed uint64, n *Node) {
 				x.t.Errorf("at %s: %v", n.ID(), err)
 			}
 		}
-		rest(rng)
-	}
+	})
 }
 
 // readSession reads through one node's client, which picks the replica.
@@ -285,7 +293,7 @@ func (x *crossingReads) readSession(seed uint64, n *Node) {
 	rng := rand.New(rand.NewPCG(seed, 4))
 	var s sight
 	t := n.Client().KV("t").At(client.Session)
-	for !x.done.Load() {
+	x.paced(func() {
 		written := 0
 		if rng.IntN(3) == 0 { // told by the writer
 			number, token := x.log.latest()
@@ -301,23 +309,21 @@ func (x *crossingReads) readSession(seed uint64, n *Node) {
 		cancel()
 		if err != nil {
 			x.failed.Add(1)
-			continue
+			return
 		}
 		x.sessions.Add(1)
 		shown, _ := strconv.Atoi(string(a.Value))
 		if err := s.judge(written, shown); err != nil {
 			x.t.Errorf("through %s: %v", n.ID(), err)
 		}
-		rest(rng)
-	}
+	})
 }
 
 // readByToken reads at one node's replica what the writer has just written.
-func (x *crossingReads) readByToken(seed uint64, n *Node) {
-	rng := rand.New(rand.NewPCG(seed, 5))
+func (x *crossingReads) readByToken(n *Node) {
 	var s sight
 	var seen client.Seen
-	for !x.done.Load() {
+	x.paced(func() {
 		written, token := x.log.latest()
 		seen.Add(token)
 		q := session("count", seen.Token().Index(x.group))
@@ -325,18 +331,16 @@ func (x *crossingReads) readByToken(seed uint64, n *Node) {
 		r := <-showing(n, x.group, q)
 		if r.Code != 0 {
 			x.behind.Add(1)
-			continue
+			return
 		}
 		x.direct.Add(1)
 		if err := s.judge(written, number(r.Body)); err != nil {
 			x.t.Errorf("at %s: %v", n.ID(), err)
 		}
-		rest(rng)
-	}
+	})
 }
 
 func number(body []byte) int {
 	n, _ := strconv.Atoi(valueOf(body)) // absent: 0
 	return n
 }
-

@@ -33,18 +33,15 @@ func TestReadCosts(t *testing.T) {
 	if _, err := master.Client().KV("t").With(client.ReadOptions{Seen: seen}).Put(t.Context(), []byte("k"), []byte("v")); err != nil {
 		t.Fatal(err)
 	}
-	caughtUp := func() {
-		eventually(t, "the others caught up", func() error {
-			for _, n := range c.nodes {
-				if got, want := n.applied("t"), master.applied("t"); got != want {
-					return fmt.Errorf("%s has applied %d of %d", n.ID(), got, want)
-				}
+	eventually(t, "the others caught up", func() error {
+		for _, n := range c.nodes {
+			if got, want := n.applied("t"), master.applied("t"); got != want {
+				return fmt.Errorf("%s has applied %d of %d", n.ID(), got, want)
 			}
-			return nil
-		})
-		c.quiet()
-	}
-	caughtUp()
+		}
+		return nil
+	})
+	c.quiet()
 	long := time.Hour // an age that what was learned once stays within
 	for _, x := range []struct {
 		name  string
@@ -64,21 +61,12 @@ func TestReadCosts(t *testing.T) {
 		{"stale by age at a replica", slave, client.ReadOptions{Level: client.Stale, MaxAge: long}, cost{0, 1}, cost{}},
 	} {
 		const further = 20
-		read := func() client.Result {
-			o, res := x.o, client.Result{}
-			o.Answered = func(r client.Result) { res = r }
-			a, err := x.at.Client().KV("t").With(o).Get(t.Context(), []byte("k"))
-			if err != nil || string(a.Value) != "v" {
-				t.Fatalf("%s: %q, %v", x.name, a.Value, err)
-			}
-			return res
-		}
 		lapsed := master.counters.quorumReads.Load()
 		before := c.cost()
-		res := read()
+		res := readOnce(t, x.at, x.o)
 		first := c.cost()
 		for range further {
-			res = read()
+			res = readOnce(t, x.at, x.o)
 		}
 		after := c.cost()
 		if x.o.Level != client.Quorum && master.counters.quorumReads.Load() != lapsed {
@@ -97,6 +85,18 @@ func TestReadCosts(t *testing.T) {
 			t.Errorf("%s: first %+v, then %+v for %d; want %+v and %+v each", x.name, got1, got, further, x.first, x.next)
 		}
 	}
+}
+
+// readOnce reads key k through a node's client, which asks the node's own replica
+// first, and the master at the levels that want it.
+func readOnce(t *testing.T, n *Node, o client.ReadOptions) (res client.Result) {
+	t.Helper()
+	o.Answered = func(r client.Result) { res = r }
+	a, err := n.Client().KV("t").With(o).Get(t.Context(), []byte("k"))
+	if err != nil || string(a.Value) != "v" {
+		t.Fatalf("%s with %+v: %q, %v", n.ID(), o, a.Value, err)
+	}
+	return res
 }
 
 // applied is the record that the node's replica of a table's only partition

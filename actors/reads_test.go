@@ -94,12 +94,7 @@ func TestHeldReads(t *testing.T) {
 			t.Fatalf("read %d: %+v", i, r)
 		}
 	}
-	if err := st.held.idle(); err != nil {
-		t.Error(err)
-	}
-
 	last := showing(n, g, session("k", 1<<40))
-	n.cells.get(g).box.PostUserMessage(&completion{incarnation: 0}) // nothing: the actor is alive
 	st.damaged(partition.Errorf(partition.CodeCorrupt, "planted damage"))
 	if r := <-last; r.Code != partition.CodeUnavailable {
 		t.Errorf("when the replica ends: %+v", r)
@@ -271,5 +266,80 @@ func TestOneQuestionForMany(t *testing.T) {
 	}
 	if err := st.held.idle(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEvidenceIsProven: what the master said counts for a state only when that
+// reflects it, and newer words take nothing away from older ones meanwhile.
+func TestEvidenceIsProven(t *testing.T) {
+	r := &heldReads{applied: 4}
+	for i, x := range []struct {
+		word    evidence // 0: none
+		reached partition.Index
+		proven  partition.Index // index of the evidence that counts
+	}{
+		{evidence{}, 5, 0},
+		{evidence{index: 7, at: 10, known: true}, 6, 0},
+		{evidence{}, 7, 7},
+		{evidence{index: 9, at: 20, known: true}, 8, 7},
+		{evidence{index: 12, at: 30, known: true}, 11, 9},
+		{evidence{}, 20, 12},
+		{evidence{index: 15, at: 40, known: true}, 20, 15},
+	} {
+		if x.word.known {
+			r.landed(x.word)
+			if got := r.evidence(false); got != x.word {
+				t.Errorf("step %d: latest %+v", i, got)
+			}
+		}
+		if x.reached > r.index() {
+			r.reached(x.reached)
+		}
+		if got := r.evidence(true); got.index != x.proven || got.known != (x.proven > 0) {
+			t.Errorf("step %d: proven %+v, want %d", i, got, x.proven)
+		}
+	}
+}
+
+// TestAgeCountsFromTheQuestion: however long the master takes to answer, the age
+// counts from before it was asked. Its lease has lapsed here, and its replica is
+// busy, so that the answer takes a round and its time.
+func TestAgeCountsFromTheQuestion(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t"})
+	if err := put(t.Context(), c.any(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	m := c.master("t")
+	master, n := c.nodes[m], c.nodes[(m+1)%3]
+	g := groupsOf(n)[0]
+	cell := master.cells.get(g)
+	v := cell.view.Load()
+	lapsed := *v
+	lapsed.Supporters = nil
+	entered, release := make(chan bool), make(chan bool)
+	if !cell.box.TryPost(&indexedRead{
+		req:   &client.Request{Op: client.OpRead, Level: levelIndex, Group: g},
+		reply: func(*client.Response) { entered <- true; <-release },
+	}, 0) {
+		t.Fatal("the mailbox is full")
+	}
+	<-entered
+	cell.view.Store(&lapsed)
+	defer cell.view.CompareAndSwap(&lapsed, v)
+	answer := showing(n, g, stale("k", time.Minute))
+	asked := time.Now()
+	var took time.Duration
+	eventually(t, "a long wait", func() error {
+		if took = time.Since(asked); took < 100*time.Millisecond {
+			return fmt.Errorf("%s so far", took)
+		}
+		return nil
+	})
+	close(release)
+	r := <-answer
+	if r.Code != 0 || !r.AgeKnown || r.Age < took {
+		t.Errorf("asked %s before the answer: %+v", took, r)
 	}
 }
