@@ -1,12 +1,14 @@
 package lease
 
 import (
+	"math"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // world is a holder and a grantor with clocks of their own, a network that
@@ -19,19 +21,29 @@ type world struct {
 	beats    []Beat
 	answers  []Answer
 	promised map[partition.GroupID]partition.Epoch
-	masters  map[partition.GroupID][]partition.Epoch // epochs in which h, since its start, has been supported by g
-	ends     []ending
+	// replicas is the one of each group on the grantor's disk; 0: it was dropped.
+	// ids are the greatest there were.
+	replicas, ids map[partition.GroupID]partition.ReplicaID
+	masters       map[partition.GroupID][]support
+	ends          []ending
 	// reported is until when, on its clock, the grantor's replicas report leases
 	// of their former incarnation.
 	reported   partition.Time
 	everCounts int
 }
 
+// support: since its start, h has heard from this replica of g that it supports
+// h in the epoch.
+type support struct {
+	epoch partition.Epoch
+	by    replica.Supporter
+}
+
 // ending: from the true time at on, no grant may count for the group below the
-// epoch.
+// floor.
 type ending struct {
 	group partition.GroupID
-	epoch partition.Epoch
+	floor floor
 	at    time.Duration
 }
 
@@ -65,7 +77,7 @@ func (w *world) startHolder(rt *rapid.T) {
 	w.hc = drawClock(rt)
 	hc := w.hc
 	w.h = New(Config{Self: "h", Boot: w.hb, Now: func() partition.Time { return hc.at(w.real) }})
-	w.masters = map[partition.GroupID][]partition.Epoch{}
+	w.masters = map[partition.GroupID][]support{}
 }
 
 // startGrantor starts it anew from its disk; it reports one full lease as
@@ -76,8 +88,8 @@ func (w *world) startGrantor(rt *rapid.T) {
 	gc := w.gc
 	w.g = New(Config{Self: "g", Boot: w.gb, Now: func() partition.Time { return gc.at(w.real) }})
 	for g := range partition.GroupID(3) {
-		if e := w.promised[g]; e > 0 {
-			w.g.Revoke(g, 1, e, "h")
+		if e := w.promised[g]; e > 0 && w.replicas[g] != 0 {
+			w.g.Revoke(g, w.replicas[g], e, "h")
 		}
 	}
 	w.g.Open()
@@ -95,31 +107,54 @@ func drawClock(rt *rapid.T) clock {
 	}
 }
 
-// promise makes the grantor promise the next epoch of a group, with the holder's
-// node or another as its master.
+// promise makes the grantor's replica of a group promise the next epoch, with the
+// holder's node or another as its master. A group without one gets one first, which
+// begins with no promise.
 func (w *world) promise(g partition.GroupID, toHolder bool) {
+	if w.replicas[g] == 0 {
+		w.ids[g]++
+		w.replicas[g], w.promised[g] = w.ids[g], 0
+	}
 	e := w.promised[g] + 1
-	end := max(w.g.Revoke(g, 1, e, "h"), w.reported)
-	w.ends = append(w.ends, ending{g, e, max(w.real, w.gc.when(end))})
+	w.end(g, floor{w.replicas[g], e})
 	w.promised[g] = e
 	if toHolder {
-		w.masters[g] = append(w.masters[g], e)
+		w.confirm(g)
+	}
+}
+
+// confirm lets the holder hear, again, that it is supported.
+func (w *world) confirm(g partition.GroupID) {
+	w.masters[g] = append(w.masters[g], support{w.promised[g], replica.Supporter{Replica: w.replicas[g], Boot: w.gb}})
+}
+
+// end revokes what is below the floor.
+func (w *world) end(g partition.GroupID, f floor) {
+	end := max(w.g.Revoke(g, f.replica, f.epoch, "h"), w.reported)
+	w.ends = append(w.ends, ending{g, f, max(w.real, w.gc.when(end))})
+}
+
+// drop deletes the grantor's replica of a group.
+func (w *world) drop(g partition.GroupID) {
+	if w.replicas[g] != 0 {
+		w.end(g, floor{w.replicas[g], math.MaxUint64})
+		w.replicas[g] = 0
 	}
 }
 
 // check holds the safety: when the grantor believes that its grants have run
 // out, none counts at the holder, by the holder's clock.
 func (w *world) check(rt *rapid.T) {
-	for g, epochs := range w.masters {
-		for _, e := range epochs {
-			until := w.h.Granted(g, e, "g", by(w.gb))
+	for g, supports := range w.masters {
+		for _, s := range supports {
+			until := w.h.Granted(g, s.epoch, "g", s.by)
 			if until > w.hc.at(w.real) {
 				w.everCounts++
 			}
 			for _, end := range w.ends {
-				if end.group == g && e < end.epoch && w.real >= end.at && until > w.hc.at(w.real) {
-					rt.Fatalf("at %v the grant for group %d in epoch %d counts for another %v; epoch %d was promised and all grants ended at %v",
-						w.real, g, e, until-w.hc.at(w.real), end.epoch, end.at)
+				if end.group == g && (floor{s.by.Replica, s.epoch}).below(end.floor) && w.real >= end.at && until > w.hc.at(w.real) {
+					rt.Fatalf("at %v the grant for group %d in epoch %d by %+v counts for another %v; %+v was promised and all grants ended at %v",
+						w.real, g, s.epoch, s.by, until-w.hc.at(w.real), end.floor, end.at)
 				}
 			}
 		}
@@ -162,7 +197,14 @@ func (w *world) actions() map[string]func(*rapid.T) {
 				w.h.OnAnswer(w.hc.at(w.real), "g", a)
 			}
 		},
-		"promise h":   func(rt *rapid.T) { w.promise(partition.GroupID(group.Draw(rt, "group")), true) },
+		"promise h": func(rt *rapid.T) { w.promise(partition.GroupID(group.Draw(rt, "group")), true) },
+		"confirm": func(rt *rapid.T) {
+			g := partition.GroupID(group.Draw(rt, "group"))
+			if n := len(w.masters[g]); n > 0 && w.masters[g][n-1].epoch == w.promised[g] && w.masters[g][n-1].by.Replica == w.replicas[g] {
+				w.confirm(g)
+			}
+		},
+		"drop":        func(rt *rapid.T) { w.drop(partition.GroupID(group.Draw(rt, "group"))) },
 		"promise x":   func(rt *rapid.T) { w.promise(partition.GroupID(group.Draw(rt, "group")), false) },
 		"restart h":   func(rt *rapid.T) { w.startHolder(rt) },
 		"restart g":   func(rt *rapid.T) { w.startGrantor(rt) },
@@ -192,7 +234,10 @@ func take[T any](rt *rapid.T, from *[]T) (x T, ok bool) {
 func TestHolderNeverOutlivesGrantor(t *testing.T) {
 	counted := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &world{real: time.Second, promised: map[partition.GroupID]partition.Epoch{}}
+		w := &world{
+			real: time.Second, promised: map[partition.GroupID]partition.Epoch{},
+			replicas: map[partition.GroupID]partition.ReplicaID{}, ids: map[partition.GroupID]partition.ReplicaID{},
+		}
 		w.startHolder(rt)
 		w.startGrantor(rt)
 		rt.Repeat(w.actions())

@@ -533,6 +533,12 @@ func (s *schedule) tend() {
 func (s *schedule) idle() {
 	w := s.w
 	w.run(6 * time.Second)
+	for _, n := range w.nodes {
+		if n.gone {
+			w.run(80 * time.Second) // until nobody says farewell to it any more
+			break
+		}
+	}
 	m := w.master()
 	ticks, steps := w.ticks, w.steps
 	w.run(3 * time.Second)

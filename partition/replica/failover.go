@@ -2,6 +2,7 @@ package replica
 
 import (
 	"math"
+	"slices"
 
 	"pando.dev/pando/partition"
 )
@@ -17,11 +18,12 @@ import (
 type attempt struct {
 	tries      int // since a master was last known; sets the back-off
 	probed     []probed
-	sponsor    peerRef        // whose log says that this replica may be master, when its own does not
-	asked      []peerRef      // by Gather
-	until      partition.Time // the end of gathering
-	promisedAt partition.Time // when the own promise was given to the disk
-	diskTook   partition.Time // until it was on it
+	sponsor    peerRef               // whose log says that this replica may be master, when its own does not
+	asked      []peerRef             // by Gather
+	useless    []partition.ReplicaID // they support, and do not supply what they have
+	until      partition.Time        // the end of gathering
+	promisedAt partition.Time        // when the own promise was given to the disk
+	diskTook   partition.Time        // until it was on it
 	supporters []supporter
 	source     peerRef // of the Fetch under way
 	target     partition.Position
@@ -76,7 +78,7 @@ func (r *Replica) attemptTick() {
 // too: its log may be the only one that says who may. So does everybody else: it
 // may have been removed, and whom it asks tells it.
 func (r *Replica) restless() bool {
-	if r.removal.without != nil {
+	if r.removal.without != nil || r.heir.from.id != 0 {
 		return false
 	}
 	return r.master == 0 || r.masterDown || !r.mayMaster(r.master)
@@ -138,7 +140,7 @@ func (r *Replica) awaitSupport() {
 func (r *Replica) askAgain() {
 	r.deadline = min(r.now+r.cfg.AnswerWait, r.attempt.until)
 	for _, to := range r.attempt.asked {
-		if !r.supports(to.id) {
+		if !r.supports(to.id) && !slices.Contains(r.attempt.useless, to.id) {
 			r.send(to, &Gather{Epoch: r.promised, Released: r.released})
 		}
 	}
@@ -175,8 +177,10 @@ func (r *Replica) releaseLock() {
 func (r *Replica) onNodeDown(n partition.NodeID) {
 	if r.isMaster() {
 		r.peersOn(n, false)
+		r.heirDown(n)
 		return
 	}
+	r.heirDown(n)
 	if r.master == 0 && r.phase == following && r.promisedNode == n && r.electable() {
 		// The candidate that was promised support is gone: nobody waits for it.
 		r.deadline = min(r.deadline, r.now+r.jitter(r.cfg.RetryMin))
@@ -484,6 +488,9 @@ func (r *Replica) support(s supporter) {
 			return
 		}
 	}
+	if slices.Contains(r.attempt.useless, s.id) {
+		return
+	}
 	r.attempt.supporters = append(r.attempt.supporters, s)
 	if r.phase == gathering {
 		r.weigh()
@@ -617,7 +624,7 @@ func (r *Replica) dropSource() {
 			kept = append(kept, s)
 		}
 	}
-	a.supporters = kept
+	a.supporters, a.useless = kept, append(a.useless, a.source.id)
 	r.awaitSupport()
 	r.weigh()
 }

@@ -18,7 +18,7 @@ import (
 //	run 20ms                let time pass; prints what happens
 //	start 1 | crash 1 [lose] | pause 1 | resume 1 | stall 1 | unstall 1
 //	isolate 1 | heal        cut off a node, mend everything
-//	cut 1 2                 what 1 says to 2 is lost
+//	cut 1 2 | mend 1 3      what 1 says to 2 is lost; 1 and 3 reach each other again
 //	write 1 [n=3]           propose commands at replica 1
 //	open 1 | send 1 seq=2 op=7 [old]   open a session; send command seq of the last or first
 //	read 1 | lease-read 1   a quorum read; a read under the lease
@@ -182,6 +182,10 @@ func (g *golden) fault(t *testing.T, d *datadriven.TestData) bool {
 		w.isolate(arg(0), true)
 	case "cut":
 		w.cut[[2]partition.ReplicaID{arg(0), arg(1)}] = true
+	case "mend":
+		delete(w.cut, [2]partition.ReplicaID{arg(0), arg(1)})
+		delete(w.cut, [2]partition.ReplicaID{arg(1), arg(0)})
+		w.hints()
 	case "heal":
 		clear(w.cut)
 		w.hints()

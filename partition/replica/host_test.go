@@ -62,6 +62,11 @@ func (n *node) ahead(at partition.Time) partition.Time {
 // boots starts the replica from what is on disk.
 func (n *node) boots() {
 	if n.gone {
+		// The node starts again without its replica, and knows nothing of it.
+		n.boot++
+		n.floor, n.given = 0, map[partition.NodeID]partition.Time{}
+		n.w.printf("node of %d starts without it", n.id)
+		n.w.hints()
 		return
 	}
 	n.boot++
@@ -175,7 +180,10 @@ func (n *node) crashKeeping(keep int) {
 	n.w.hints()
 }
 
-// retire deletes the replica for good.
+// alive reports whether the node runs, be it without its replica.
+func (n *node) alive() bool { return (n.up || n.gone) && !n.paused }
+
+// retire deletes the replica for good. The node goes on, and so do its grants.
 func (n *node) retire() {
 	n.w.printf("%d is deleted", n.id)
 	n.up, n.gone = false, true
@@ -491,7 +499,7 @@ func (n *node) heartbeat(boot int, o *node) {
 	w := n.w
 	link := func(a, b *node, do func()) {
 		w.after(w.between(w.knobs.netMin, w.knobs.netMax), func() {
-			if !w.cut[[2]partition.ReplicaID{a.id, b.id}] && b.up && !b.paused && !w.chance(w.knobs.loss) {
+			if !w.cut[[2]partition.ReplicaID{a.id, b.id}] && b.alive() && !w.chance(w.knobs.loss) {
 				do()
 			}
 		})

@@ -228,7 +228,10 @@ func (r *Replica) lead() {
 		r.trace("serves")
 	}
 	if m.leaveAt == 0 && r.commit >= m.first && !r.electable() {
-		m.leaveAt = r.now + r.cfg.RetryMin
+		m.leaveAt = r.now + r.cfg.RetryMin // the members hear of the change first
+		if p, err := r.chooseHeir(0); err == nil && r.phase == serving && r.hand.step == noHand {
+			r.beginHandOver(0, p, notMember)
+		}
 	}
 }
 
@@ -256,11 +259,14 @@ func (r *Replica) answerProposals() {
 	m.pending = m.pending[n:]
 }
 
+// notMember is why a master ends that has left the configuration.
+const notMember = "it is no eligible full member any more"
+
 // masterTick looks at a master's deadlines.
 func (r *Replica) masterTick() {
 	m := &r.mastery
 	if m.leaveAt != 0 && r.now >= m.leaveAt && r.hand.step == noHand {
-		r.leave("it is no eligible full member any more")
+		r.leave(notMember)
 		return
 	}
 	if len(m.marks) > 0 && r.now >= m.marks[0].at+r.cfg.DurabilityWait {
@@ -304,6 +310,9 @@ func (r *Replica) stepDown(why string, tell bool) {
 		for _, p := range m.peers {
 			r.send(p.ref(), &ProbeAnswer{Promised: r.promised, End: r.log.end()})
 		}
+	}
+	if r.phase == serving {
+		r.learnReleased(r.promised) // its view goes, and it never leads in this epoch again
 	}
 	r.phase, r.master, r.why = following, 0, why
 	r.releaseLock()

@@ -114,3 +114,48 @@ func TestForgottenPromise(t *testing.T) {
 		t.Logf("no fsync of the promise is caught by %v", err)
 	}
 }
+
+// forgottenSupport is the story of golden 39 up to where it matters: replica 3,
+// whose promise to replica 2 its node has forgotten with it, seems to support the
+// old master again.
+func forgottenSupport(mut mutant) error {
+	return violations(func() {
+		w := newWorld(1, calm())
+		w.mut = mut
+		w.start(members(3))
+		w.run(time.Second)
+		w.isolate(1, true)
+		w.run(time.Second)
+		for _, gone := range []partition.ReplicaID{1, 3} {
+			w.node(2).configure(false, func(m *partition.Membership) { m.Remove(gone) })
+			w.run(2 * time.Second)
+		}
+		if w.check.retired == 0 {
+			w.check.violated("replica 3 was not deleted: %s", w.node(3).rep.Status())
+		}
+		w.check.write(w.node(2), &op{id: 1})
+		w.run(time.Second)
+		w.node(3).boots()
+		clear(w.cut)
+		w.isolate(1, true)
+		delete(w.cut, [2]partition.ReplicaID{1, 3})
+		delete(w.cut, [2]partition.ReplicaID{3, 1})
+		for range 20 {
+			w.run(50 * time.Millisecond)
+			w.check.tryLeaseRead(w.node(1))
+		}
+	})
+}
+
+// TestForgottenSupport (LEA-2): a grant counts only from the incarnation in which
+// the replica has confirmed the epoch.
+func TestForgottenSupport(t *testing.T) {
+	if err := forgottenSupport(0); err != nil {
+		t.Errorf("as it is: %v", err)
+	}
+	if err := forgottenSupport(grantOfAnotherBoot); err == nil {
+		t.Error("a grant of another incarnation is not caught")
+	} else {
+		t.Logf("a grant of another incarnation is caught by %v", err)
+	}
+}

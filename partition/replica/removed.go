@@ -98,10 +98,8 @@ func (r *Replica) askRetire() {
 	if x.retired {
 		return
 	}
-	for _, m := range x.without.Members {
-		if !slices.Contains(x.settled, m.Replica) {
-			r.send(peerRef{id: m.Replica, node: m.Node}, &Probe{Epoch: r.promised, End: r.log.end()})
-		}
+	for _, m := range x.without.Members { // the settled ones, too: they may know of a later one
+		r.send(peerRef{id: m.Replica, node: m.Node}, &Probe{Epoch: r.promised, End: r.log.end()})
 	}
 	x.tries++
 	r.deadline = r.now + r.retireWait()

@@ -264,6 +264,18 @@ func (r *Replica) handTick() {
 	}
 }
 
+// heirDown ends the wait for an heir whose node was reported down.
+func (r *Replica) heirDown(n partition.NodeID) {
+	h := &r.hand
+	switch {
+	case h.step == noHand || h.to.node != n:
+	case h.step != gone:
+		r.callOff(partition.Errorf(partition.CodeUnavailable, "replica %d on node %s does not answer any more", h.to.id, n))
+	case r.phase == following && r.master == 0:
+		r.deadline = r.now + r.jitter(r.cfg.RetryMin)
+	}
+}
+
 // drained gives the mastership up as soon as nothing is left to do.
 func (r *Replica) drained() {
 	h, q := &r.hand, &r.mastery.reads
@@ -272,8 +284,8 @@ func (r *Replica) drained() {
 	}
 	p := r.peer(h.to.id)
 	switch {
-	case p == nil || p.down:
-		r.callOff(partition.Errorf(partition.CodeUnavailable, "replica %d does not answer any more", h.to.id))
+	case p == nil:
+		r.callOff(partition.Errorf(partition.CodeRefused, "replica %d is no member of %s any more", h.to.id, r.cfg.Group))
 		return
 	case r.commit < r.log.last || p.match < r.log.last || r.applied < r.log.last || len(q.round) > 0:
 		return

@@ -208,7 +208,7 @@ func (w *world) message(format string, args ...any) {
 
 // linked reports whether a and b reach each other both ways.
 func (w *world) linked(a, b *node) bool {
-	return a.up && b.up && !a.paused && !b.paused &&
+	return a.alive() && b.alive() &&
 		!w.cut[[2]partition.ReplicaID{a.id, b.id}] && !w.cut[[2]partition.ReplicaID{b.id, a.id}]
 }
 
