@@ -71,7 +71,13 @@ type PartitionInfo struct {
 	Commit partition.Index  `json:"commit"`
 	// CanLose is how many more of its nodes may fail, in the worst case, while
 	// the partition goes on taking writes; -1: it takes none now.
-	CanLose  int           `json:"can_lose"`
+	CanLose int `json:"can_lose"`
+	// Asked is how many replicas an operator wants of this one partition; 0: as
+	// many as its table says.
+	Asked int `json:"asked,omitempty"`
+	// Tending is what its master's node does to bring it to what it shall be, or
+	// what is in the way; empty if it is what it shall be.
+	Tending  string        `json:"tending,omitempty"`
 	Replicas []ReplicaInfo `json:"replicas"`
 }
 
@@ -94,6 +100,7 @@ type MemberInfo struct {
 	Boot    uint64           `json:"boot"`
 	Zone    string           `json:"zone"`
 	Status  string           `json:"status"` // alive, unreachable (gossip hears it, the links do not), failed, left
+	Mode    string           `json:"mode"`   // empty: in service; drained, stopping
 	Link    string           `json:"link"`   // address of the links
 	HTTP    string           `json:"http"`
 	Gossip  string           `json:"gossip"`
@@ -106,15 +113,17 @@ type ClusterStatus struct {
 	Cluster string `json:"cluster"`
 	// CanLose is the least CanLose of all partitions and of the control group;
 	// -1 when something takes no writes now.
-	CanLose    int              `json:"can_lose"`
-	Why        string           `json:"why"` // what limits CanLose
-	Nodes      int              `json:"nodes"`
-	Alive      int              `json:"alive"`
-	Partitions int              `json:"partitions"`
-	WithMaster int              `json:"with_master"`
-	Control    ControlStatus    `json:"control"`
-	Self       partition.NodeID `json:"self"`
-	Uptime     time.Duration    `json:"uptime_ns"`
+	CanLose int    `json:"can_lose"`
+	Why     string `json:"why"` // what limits CanLose
+	Nodes   int    `json:"nodes"`
+	Alive   int    `json:"alive"`
+	// Drained are the nodes that are out of service, or about to stop.
+	Drained    []partition.NodeID `json:"drained,omitempty"`
+	Partitions int                `json:"partitions"`
+	WithMaster int                `json:"with_master"`
+	Control    ControlStatus      `json:"control"`
+	Self       partition.NodeID   `json:"self"`
+	Uptime     time.Duration      `json:"uptime_ns"`
 }
 
 // ControlStatus describes the control group.

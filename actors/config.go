@@ -105,6 +105,9 @@ type Config struct {
 	// diskFree, if set, is asked for the free and total bytes of the log's disk;
 	// for tests, which cannot fill one.
 	diskFree func() (free, total int64, err error)
+	// untended leaves the groups mastered here as they are; for tests, which change
+	// them on their own.
+	untended bool
 }
 
 func (c Config) withDefaults() Config {

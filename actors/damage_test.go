@@ -47,7 +47,7 @@ func rot(t *testing.T, dir, mark string) {
 // what it may have promised.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3)
+	c := newClusterWith(t, 3, untended)
 	c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("m")}})
 	const mark = "this value will rot"
 	if err := put(t.Context(), c.any(), "a", mark); err != nil {

@@ -76,7 +76,7 @@ func (g *groupOf) bring(n *Node, h hosting) {
 // on, follows as a learner, becomes a voter, and a member that leaves deletes what
 // it has.
 func TestReplicaIsBroughtUpByCopy(t *testing.T) {
-	c := newCluster(t, 4)
+	c := newClusterWith(t, 4, untended)
 	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
 	table := c.any().Client().KV("t")
 	for i := range 500 {
@@ -132,6 +132,9 @@ func TestReplicaIsBroughtUpByCopy(t *testing.T) {
 	}
 }
 
+// untended is for tests that change groups on their own.
+func untended(c *Config) { c.untended = true }
+
 func key(i int) []byte { return fmt.Appendf(nil, "key-%06d", i) }
 
 func set(t *testing.T, table client.KV, i int) error {
@@ -181,7 +184,7 @@ func (g *groupOf) level(n *Node) {
 // able to commit, gets a state without losing what it has acknowledged, and is
 // full.
 func TestLogReplicaGetsAState(t *testing.T) {
-	c := newCluster(t, 4)
+	c := newClusterWith(t, 4, untended)
 	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
 	write := func(from, to int) {
 		t.Helper()
@@ -238,7 +241,7 @@ func (g *groupOf) masterNode() partition.NodeID { m, _ := g.master(); return m.I
 // the place of its own, and keeps its promise and its id.
 func TestReplicaThatIsBehindGetsACopy(t *testing.T) {
 	c := newClusterWith(t, 3, func(cfg *Config) {
-		cfg.WALSegmentBytes, cfg.WALCapBytes = 64<<10, 128<<10
+		cfg.WALSegmentBytes, cfg.WALCapBytes, cfg.untended = 64<<10, 128<<10, true
 	})
 	g := c.group(TableSpec{Name: "t", Replicas: 3})
 	table := c.any().Client().KV("t")
@@ -283,7 +286,7 @@ func TestReplicaThatIsBehindGetsACopy(t *testing.T) {
 // A replica that may have forgotten what it promised falls silent for good, and
 // is replaced on the same node under a new id.
 func TestSuspectReplicaIsReplaced(t *testing.T) {
-	c := newCluster(t, 3)
+	c := newClusterWith(t, 3, untended)
 	g := c.group(TableSpec{Name: "t", Replicas: 3})
 	table := c.any().Client().KV("t")
 	for i := range 100 {

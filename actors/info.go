@@ -39,6 +39,8 @@ type report struct {
 	// Configs are the active configurations, encoded, of a replica that is not
 	// just a peer of a master.
 	Configs [][]byte `json:"configs,omitempty"`
+	// Tending is what a master's node does for the group.
+	Tending string `json:"tending,omitempty"`
 	// Removed: the group has gone on without this replica.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -92,6 +94,10 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 		}
 		if b := c.broken.Load(); b != nil {
 			r.Role, r.Serving, r.Why = "broken", false, b.Why
+		}
+		if r.Serving {
+			_, why := n.tending(g)
+			r.Tending = why[:min(len(why), maxWhyBytes)]
 		}
 		r.Why = r.Why[:min(len(r.Why), maxWhyBytes)]
 		out = append(out, r)
@@ -256,7 +262,7 @@ func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]repo
 	active := shape(g, reports)
 	last := active.Last()
 	p.Version, p.InFlight = last.Version, len(active) > 1
-	p.Policy, p.Rule = last.Policy.String(), last.Describe()
+	p.Policy, p.Rule, p.Asked = last.Policy.String(), last.Describe(), int(last.Asked.Replicas)
 	if last.Alone != 0 {
 		p.Solo = fmt.Sprintf("%s on alone, in-sync number %d", nodesOf(last), last.Alone)
 	}
@@ -270,7 +276,7 @@ func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]repo
 		// newer epoch counts.
 		if r.Serving && (master == nil || r.Epoch > master.Epoch) {
 			master = &r
-			p.Master, p.Epoch, p.Commit = m.Node, r.Epoch.String(), r.Commit
+			p.Master, p.Epoch, p.Commit, p.Tending = m.Node, r.Epoch.String(), r.Commit, r.Tending
 		}
 		p.Replicas = append(p.Replicas, info)
 	}

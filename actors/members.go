@@ -57,11 +57,11 @@ type asker struct {
 	node *Node
 	told map[partition.NodeID]uint64 // the word each node has heard; of run only
 
-	mu     sync.Mutex
-	seq    uint64 // of the word that the rest is about
-	known  bool
-	undone []DrainLeft
-	stuck  partition.Time // since when nothing of undone is on its way; 0: something is
+	mu      sync.Mutex
+	seq     uint64 // of the word that the rest is about
+	known   bool
+	undone  []DrainLeft
+	stuckAt partition.Time // since when nothing of undone is on its way; 0: something is
 }
 
 // run asks until the node stops.
@@ -108,9 +108,9 @@ func (a *asker) note(w word, left []DrainLeft) {
 	working := slices.ContainsFunc(left, func(l DrainLeft) bool { return l.Working })
 	switch {
 	case working || a.seq != w.Seq:
-		a.stuck = 0
-	case a.stuck == 0:
-		a.stuck = a.node.now()
+		a.stuckAt = 0
+	case a.stuckAt == 0:
+		a.stuckAt = a.node.now()
 	}
 	a.seq, a.known, a.undone = w.Seq, true, left
 }
@@ -128,7 +128,7 @@ func (a *asker) left(w word) (left []DrainLeft, done bool) {
 
 // stuckFor reports whether nothing has been on its way for so long. mu is held.
 func (a *asker) stuckFor(d time.Duration) bool {
-	return a.stuck != 0 && a.node.now()-a.stuck >= d
+	return a.stuckAt != 0 && a.node.now()-a.stuckAt >= d
 }
 
 // tell brings the word to every node that answers and has not heard it, so that
@@ -383,7 +383,6 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 		if up || x.zone == "" {
 			x.zone = m.Zone
 		}
-		x.left = x.left && !up || m.Status == cluster.Left
 		switch {
 		case up == x.up:
 		case up:
@@ -395,6 +394,7 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 			x.since = now
 		}
 		x.up, x.alive = up, alive
+		x.left = x.left && !up || m.Status == cluster.Left
 		for len(x.flaps) > 0 && now-x.flaps[0] > flapMemory {
 			x.flaps = x.flaps[1:]
 		}

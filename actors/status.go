@@ -16,6 +16,9 @@ func (n *Node) Status(ctx context.Context) (ClusterStatus, error) {
 		if m.Status == "alive" {
 			s.Alive++
 		}
+		if m.Mode != "" && m.Status != "left" {
+			s.Drained = append(s.Drained, m.Node)
+		}
 	}
 	s.CanLose, s.Why = n.controlTolerance(s.Control)
 	infos, err := n.Partitions(ctx, "")
@@ -87,6 +90,15 @@ func (n *Node) controlTolerance(c ControlStatus) (int, string) {
 // Ready returns nil when the node takes requests, and otherwise what it waits
 // for.
 func (n *Node) Ready() error {
+	if err := n.Started(); err != nil {
+		return err
+	}
+	return n.notInService()
+}
+
+// Started is Ready but for that a node that was taken out of service has
+// started as well.
+func (n *Node) Started() error {
 	if n.closing.Load() {
 		return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
 	}

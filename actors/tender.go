@@ -419,7 +419,7 @@ func (a *tenderActor) forget(g partition.GroupID) {
 func (a *tenderActor) situation(g partition.GroupID) (s placement.Situation, c *cell, ok bool) {
 	n, now := a.node, a.node.now()
 	c = n.cells.get(g)
-	if c == nil {
+	if c == nil || n.cfg.untended {
 		return s, nil, false
 	}
 	v, st := c.view.Load(), c.status.Load()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/cluster/placement"
 	"pando.dev/pando/partition"
 )
@@ -167,11 +168,16 @@ func (n *Node) findMaster(ctx context.Context, g partition.GroupID) (partition.N
 			return n.ID(), nil
 		}
 	}
-	p, err := n.Partition(ctx, g)
-	switch {
-	case err != nil:
+	cat, err := n.catalog()
+	if err != nil {
 		return "", err
-	case p.Master == "":
+	}
+	x, ok := cat.Group(g)
+	if !ok {
+		return "", &partition.Error{Code: partition.CodeNotFound, Why: fmt.Sprintf("there is no partition %s", g), Next: "list them with: pando partition ls"}
+	}
+	p := n.describe(ctx, cat, []*control.Group{x})[0]
+	if p.Master == "" {
 		return "", partition.Errorf(partition.CodeUnavailable, "partition %s has no master now", g)
 	}
 	return p.Master, nil

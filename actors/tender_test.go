@@ -161,3 +161,176 @@ func TestTenderAltersReplicas(t *testing.T) {
 	}
 	w.check(t, c.nodes[2])
 }
+
+// CAT-3, CAT-9: a voter is lost for good. A log replica stands in for it on the
+// node that is left, so that the group survives the loss of another one with
+// everything acknowledged; later it gets the state and is a full replica.
+func TestTenderStandsInForLostVoter(t *testing.T) {
+	t.Parallel()
+	// Five seats, so that the control group stands the loss of two nodes.
+	c := newClusterWith(t, 5, func(c *Config) { c.LogAfter, c.ReplaceAfter, c.Expect = 300*time.Millisecond, 20*time.Second, 5 })
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	w := g.write(c.any())
+	lost := g.peers()[0]
+	c.stop(g.at(lost))
+	m := g.become("a log replica stands in", func(m *partition.Membership) bool {
+		x, ok := m.OnNode(lost)
+		return ok && !x.Eligible && slices.ContainsFunc(m.Members, func(x partition.Member) bool { return x.Kind == partition.LogReplica })
+	})
+	spare := m.Members[len(m.Members)-1]
+	w.stop()
+	w.wg.Wait()
+	// The master goes too: the last full replica, with the log replica's help,
+	// has everything.
+	master := g.masterNode()
+	c.stop(g.at(master))
+	eventually(t, "the last full replica is master", func() error {
+		n, mc := g.master()
+		if n.ID() == master || n.ID() == spare.Node || mc == nil {
+			return fmt.Errorf("%s is", n.ID())
+		}
+		return nil
+	})
+	w.check(t, g.nodes[g.at(spare.Node)])
+	c.start(g.at(master))
+	g.become("the log replica is a full one, the lost one is gone", func(m *partition.Membership) bool {
+		x, ok := m.OnNode(spare.Node)
+		_, still := m.OnNode(lost)
+		return fullOn(3)(m) && ok && x.Replica == spare.Replica && !still
+	})
+	w.check(t, g.any())
+}
+
+// A voter that comes back in time is eligible again, under its id, and the log
+// replica goes.
+func TestTenderVoterComesBack(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 4, func(c *Config) { c.LogAfter, c.ReplaceAfter = 300*time.Millisecond, time.Hour })
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	before, err := g.membership()
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := g.peers()[0]
+	c.stop(g.at(away))
+	g.become("a log replica", func(m *partition.Membership) bool {
+		return slices.ContainsFunc(m.Members, func(x partition.Member) bool { return x.Kind == partition.LogReplica })
+	})
+	w := g.write(g.any())
+	c.start(g.at(away))
+	m := g.become("as before", fullOn(3))
+	if !slices.Equal(m.Members, before.Members) {
+		t.Errorf("it was %+v and is %+v", before.Members, m.Members)
+	}
+	w.check(t, g.any())
+}
+
+// SMF-11, in part: a replica whose log rotted is replaced on its node under a new
+// id, by itself, and the group survives a loss again.
+func TestTenderReplacesDamagedReplica(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 3, never)
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	const mark = "this value will rot"
+	if err := put(t.Context(), c.any(), "a", mark); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // synced behind it, so it is no torn end
+		if err := put(t.Context(), c.any(), fmt.Sprintf("z%d", i), "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := g.peers()[0]
+	c.stop(g.at(bad))
+	rot(t, c.cfgs[g.at(bad)].Dir, mark)
+	c.start(g.at(bad))
+	g.become("it is replaced", func(m *partition.Membership) bool {
+		x, ok := m.OnNode(bad)
+		return fullOn(3)(m) && ok && x.Replica == 4
+	})
+	for _, id := range g.peers() {
+		if id != bad {
+			c.stop(g.at(id))
+		}
+	}
+	if got, err := get(t.Context(), c.any(), "a"); err != nil || got != mark {
+		t.Errorf("with the new replica and one other: %q, %v", got, err)
+	}
+}
+
+// MEM-1: an operator adds, replaces and removes replicas of one group under load.
+func TestChangesOfOnePartition(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 4, never)
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	w := g.write(c.nodes[0])
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	change := func(p PartitionChange) ChangeInfo {
+		t.Helper()
+		p.Group = g.id
+		info, err := c.nodes[1].Change(ctx, p)
+		if err != nil || !info.Done {
+			t.Fatalf("%+v: %+v, %v", p, info, err)
+		}
+		return info
+	}
+	free := func() partition.NodeID {
+		m, err := g.membership()
+		for _, n := range c.nodes {
+			if _, ok := m.OnNode(n.ID()); err == nil && !ok {
+				return n.ID()
+			}
+		}
+		t.Fatal("no node is free", err)
+		return ""
+	}
+	change(PartitionChange{Kind: ChangeAdd, Node: free()})
+	if m := g.become("four", fullOn(4)); m.Asked.Replicas != 4 {
+		t.Errorf("asked is %+v", m.Asked)
+	}
+	if err := refusedAs(c.nodes[2].Change(ctx, PartitionChange{Kind: ChangeAdd, Group: g.id, Node: "nobody"})); !errors.Is(err, partition.ErrNotFound) {
+		t.Errorf("a node that is not there: %v", err)
+	}
+	info := change(PartitionChange{Kind: ChangeRemove, Node: g.masterNode()})
+	m := g.become("three", fullOn(3))
+	if _, still := m.Member(info.Replica); still {
+		t.Errorf("replica %d is still there", info.Replica)
+	}
+	old := m.Members[0]
+	change(PartitionChange{Kind: ChangeReplace, Replica: old.Replica, Node: free()})
+	if _, still := g.become("three again", fullOn(3)).Member(old.Replica); still {
+		t.Errorf("replica %d was not replaced", old.Replica)
+	}
+	to := g.peers()[0]
+	change(PartitionChange{Kind: ChangeTransfer, Node: to})
+	if at := g.masterNode(); at != to {
+		t.Errorf("the master is on %s, not %s", at, to)
+	}
+	w.check(t, c.nodes[3])
+}
+
+func refusedAs(_ ChangeInfo, err error) error { return err }
+
+// LOC-8: a node that comes back in another zone is in it for its groups once a
+// record says so, and not before.
+func TestTenderRecordsZone(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 3, never)
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	at := g.peers()[0]
+	before, err := g.membership()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stop(g.at(at))
+	c.cfgs[g.at(at)].Zone = "elsewhere"
+	c.start(g.at(at))
+	m := g.become("the new zone", func(m *partition.Membership) bool {
+		x, _ := m.OnNode(at)
+		return x.Zone == "elsewhere"
+	})
+	if m.Version != before.Version+1 {
+		t.Errorf("version %d after %d", m.Version, before.Version)
+	}
+}
