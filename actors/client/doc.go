@@ -13,6 +13,10 @@
 //	            ^          |                          |
 //	            `- retry <-+---- redirect, busy, lost connection, time-out
 //
+// A read says by [ReadOptions] what it must show: the newest state, which the
+// master answers, or one that is not older than what the caller has seen
+// ([Seen], [Token]) or than a bound, which any full replica may answer.
+//
 // Start with [Open] and [Client.Propose]; [Client.KV] wraps the built-in
 // key-value kind. A node answers with [Serve] over a [Backend]. A client inside
 // a node's own process takes [Config.Local] and skips the socket.

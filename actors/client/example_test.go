@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/kv/mem"
 )
 
 func ctxOfExample() context.Context { return context.Background() }
@@ -57,4 +58,32 @@ func ExampleClient_Go() {
 	all.Wait()
 	fmt.Println(len(c.order), "commands executed, the last was", c.order[99])
 	// Output: 100 commands executed, the last was command 99
+}
+
+func ExampleKV_At() {
+	c := newCluster(nil, 3)
+	c.groups[1].space = &mem.Space{}
+	client, err := Open(context.Background(), c.config())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	ctx := ctxOfExample()
+	mine := client.KV("t").At(Session) // reads what is written through it, at any replica
+	if _, err := mine.Put(ctx, []byte("fruit"), []byte("pear")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	handed := mine.Seen().Token().String() // to another process
+
+	token, err := ParseToken(handed)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	a, err := client.KV("t").With(ReadOptions{Level: Session, Token: token}).Get(ctx, []byte("fruit"))
+	fmt.Println(string(a.Value), err)
+	// Output: pear <nil>
 }

@@ -298,6 +298,9 @@ func (n *fakeNode) show(g *fakeGroup, r *Request) *Response {
 	if index < r.MinIndex || r.MaxAge > 0 && age > r.MaxAge {
 		return &Response{Code: partition.CodeBehind, Why: fmt.Sprintf("%s is at record %d", n.id, index), Master: g.master}
 	}
+	if g.space != nil { // the kv kind has no older state here
+		return n.c.answer(g, r, false)
+	}
 	return &Response{Index: index, Body: fmt.Append(nil, index), Age: age, AgeKnown: true}
 }
 
