@@ -23,7 +23,8 @@ type twin struct {
 	block   chan struct{} // if set, Get waits for it or for its deadline
 	tables  map[string]map[string]entry
 	writes  int
-	entered chan struct{} // if set, told when Get waits
+	asked   httpapi.ReadOptions // what the last read came with
+	entered chan struct{}       // if set, told when Get waits
 }
 
 type entry struct {
@@ -146,6 +147,7 @@ func (t *twin) Get(ctx context.Context, table string, key []byte, o httpapi.Read
 	if err != nil {
 		return httpapi.Value{}, err
 	}
+	t.asked = o
 	e, ok := m[string(key)]
 	if !ok {
 		return httpapi.Value{}, partition.Errorf(partition.CodeNotFound, "no key %q", key)
@@ -207,6 +209,7 @@ func (t *twin) Scan(_ context.Context, table string, r partition.KeyRange, limit
 	if err != nil {
 		return httpapi.Scanned{}, err
 	}
+	t.asked = o
 	var keys []string
 	for k := range m {
 		if r.Contains([]byte(k)) {
