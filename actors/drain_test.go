@@ -261,6 +261,11 @@ func TestNodeWatch(t *testing.T) {
 	look(5*time.Second, "left", "")
 	up = true
 	look(6*time.Second, "alive", "")
+	look(6*time.Second, "alive", "1s")
+	up = false
+	look(6*time.Second, "alive", "1s")
+	up = true
+	look(6*time.Second, "alive", "2")
 	if st := s.state("n", 0); st.Flaps != 1 {
 		t.Errorf("it had said goodbye: %+v", st)
 	}

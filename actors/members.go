@@ -334,7 +334,7 @@ type watched struct {
 	zone  string
 	up    bool
 	alive bool // gossip hears it too
-	left  bool // it said goodbye before it went
+	left  bool // it is away and said so before, or is drained
 	since partition.Time
 	flaps []partition.Time // when it came back without having said goodbye
 	word  word
@@ -377,6 +377,7 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 	for _, m := range members {
 		_, known := s.nodes[m.ID]
 		x := s.of(m.ID, now)
+		goodbye := m.Status == cluster.Left || x.word.Drain != placement.InService
 		news := s.heard(m.ID, wordOf(m.Mode), now)
 		up, alive := reachable(m.ID) && m.Status != cluster.Left, m.Status == cluster.Alive
 		changed = changed || !known || news || up != x.up || alive != x.alive || up && m.Zone != x.zone
@@ -386,7 +387,7 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 		switch {
 		case up == x.up:
 		case up:
-			if known && !x.left && x.word.Drain == placement.InService {
+			if known && !x.left {
 				x.flaps = append(x.flaps[max(0, len(x.flaps)-maxFlaps+1):], now)
 			}
 			x.since = now
@@ -394,7 +395,7 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 			x.since = now
 		}
 		x.up, x.alive = up, alive
-		x.left = x.left && !up || m.Status == cluster.Left
+		x.left = !up && (x.left || goodbye)
 		for len(x.flaps) > 0 && now-x.flaps[0] > flapMemory {
 			x.flaps = x.flaps[1:]
 		}

@@ -381,7 +381,7 @@ func (a *tenderActor) tend(g partition.GroupID) {
 // idle is for a group for which nothing is to be done now.
 func (a *tenderActor) idle(g partition.GroupID, x *tended, s *placement.Situation) {
 	now, step := a.node.now(), x.step
-	if step.Why == "" && x.request.Kind == placement.NoRequest {
+	if step.Why == "" && step.Again == 0 && x.request.Kind == placement.NoRequest {
 		a.forget(g)
 		return
 	}

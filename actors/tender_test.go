@@ -168,7 +168,7 @@ func TestTenderAltersReplicas(t *testing.T) {
 func TestTenderStandsInForLostVoter(t *testing.T) {
 	t.Parallel()
 	// Five seats, so that the control group stands the loss of two nodes.
-	c := newClusterWith(t, 5, func(c *Config) { c.LogAfter, c.ReplaceAfter, c.Expect = 300*time.Millisecond, 20*time.Second, 5 })
+	c := newClusterWith(t, 5, func(c *Config) { c.LogAfter, c.ReplaceAfter, c.Expect = 300*time.Millisecond, 10*time.Second, 5 })
 	g := c.group(TableSpec{Name: "t", Replicas: 3})
 	w := g.write(c.any())
 	lost := g.peers()[0]

@@ -152,7 +152,13 @@ func (t *tending) leaveDrain() (Step, bool) {
 	for i := range t.m.Members {
 		x := &t.m.Members[i]
 		n := t.node(x.Node)
-		if x.Eligible || x.Kind == partition.Learner || n.Drain != InService || !t.steady(n) || t.damaged(x) {
+		if x.Eligible || x.Kind == partition.Learner || n.Drain != InService || t.damaged(x) {
+			continue
+		}
+		if !t.steady(n) {
+			if n.Up {
+				t.miss("node %s has come and gone before: it has to stay a while", x.Node)
+			}
 			continue
 		}
 		why := "node " + string(x.Node) + " is in service"
