@@ -221,8 +221,8 @@ func TestNewCheckpoint(t *testing.T) {
 		fillKeys(t, s, 1191, 1200, 1000, ordered)
 		w.cut = func(open int) func([]byte) []byte {
 			cut := false
-			return func(p []byte) []byte { // behind the first, large table
-				if open > 1 || !cut && (kind(p[0]) != kindChunk || le.Uint32(p[frameHead:]) == 0) {
+			return func(p []byte) []byte { // behind two tables and the MANIFEST, which will be another
+				if open > 1 || !cut && (kind(p[0]) != kindChunk || le.Uint32(p[frameHead:]) < 3) {
 					return p
 				}
 				if !cut {
@@ -341,7 +341,7 @@ func TestDamagedSource(t *testing.T) {
 			}
 		}
 		_, err := w.fetch(b, Request{Group: 7, From: "a"})
-		if !errors.Is(err, partition.ErrCorrupt) || !strings.Contains(err.Error(), ".sst") {
+		if !errors.Is(err, partition.ErrCorrupt) || !strings.Contains(err.Error(), ".sst of the source's state is damaged") {
 			t.Fatal(err)
 		}
 		if w.opens != 1 || len(b.staged(t)) > 0 {

@@ -296,6 +296,9 @@ func TestHeldCheckpoints(t *testing.T) {
 				t.Errorf("%s: found", name)
 			}
 		}
+		if c.expire(q); len(a.staged(t)) != 2 {
+			t.Errorf("one in use expired: %v", a.staged(t))
+		}
 		c.unuse(q, true)
 		if len(a.staged(t)) != 1 {
 			t.Errorf("what was taken whole is still there: %v", a.staged(t))
