@@ -54,6 +54,7 @@ type load struct {
 	parts    []*ackLog
 
 	stopped atomic.Bool
+	probed  atomic.Int64 // the probe that was begun last
 	running sync.WaitGroup
 	stores  []*table // that were opened here
 
@@ -255,6 +256,7 @@ func (l *load) probe(s store, every time.Duration) {
 	var under sync.WaitGroup
 	for n := 0; !l.stopped.Load(); n += len(l.prefixes) {
 		<-tick.C
+		l.probed.Store(int64(n))
 		for i := range l.prefixes {
 			room <- struct{}{}
 			under.Go(func() {

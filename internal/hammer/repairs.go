@@ -26,14 +26,14 @@ const (
 type repair struct {
 	name  string
 	words []string // of which the node says one when it finds the damage
-	do    func(ctx context.Context, c *cluster, n *node, g partition.GroupID) (where string, err error)
+	do    func(ctx context.Context, c *cluster, n *node, l *load) (where string, err error)
 }
 
 func repairKinds() []repair {
 	return []repair{
 		{"log", []string{"records lost on disk", "corrupt"}, rotLog},
 		{"state", []string{"corrupt", "damage"}, rotState},
-		{"rolled back", []string{"rolled back", "rolled-back", "older", "incarnation"}, rollBack},
+		{"rolled back", []string{"old copy of the node's disk", "older copy"}, rollBack},
 	}
 }
 
@@ -75,13 +75,12 @@ func repairs(ctx context.Context, t *trial) error {
 	defer v.stop()
 	r := &repaired{took: map[string]times{}, writes: l}
 	kinds := repairKinds()
-	for i := range t.rounds(6, 3) {
-		if err := c.repairOnce(ctx, r, kinds[i%len(kinds)], i/len(kinds)%2 == 1); err != nil {
-			return fmt.Errorf("round %d, %s: %w", i+1, kinds[i%len(kinds)].name, err)
-		}
-	}
+	err = c.repairRounds(ctx, r, kinds)
 	v.stop()
 	v.report()
+	if err != nil {
+		return err
+	}
 	for _, k := range kinds {
 		t.row(k.name, "whole again %s (from the start of the damaged node)", r.took[k.name])
 	}
@@ -89,6 +88,16 @@ func repairs(ctx context.Context, t *trial) error {
 		return err
 	}
 	return c.compareHolders(ctx, tableName, l.stores[0])
+}
+
+func (c *cluster) repairRounds(ctx context.Context, r *repaired, kinds []repair) error {
+	for i := range c.t.rounds(6, 3) {
+		k := kinds[i%len(kinds)]
+		if err := c.repairOnce(ctx, r, k, i/len(kinds)%2 == 1); err != nil {
+			return fmt.Errorf("round %d, %s: %w", i+1, k.name, err)
+		}
+	}
+	return nil
 }
 
 // repairOnce damages one node's disk while it is down.
@@ -114,15 +123,13 @@ func (c *cluster) repairOnce(ctx context.Context, r *repaired, k repair, asMaste
 		return fmt.Errorf("%s holds no replica: %s", n.name, sketch(p))
 	}
 	n.kill()
-	where, err := k.do(ctx, c, n, p.Group)
+	where, err := k.do(ctx, c, n, r.writes)
 	if err != nil {
 		return err
 	}
 	began := r.writes.acks.now()
-	if err := n.start(); err != nil {
-		return err
-	}
-	if err := c.awaitReady(ctx, n); err != nil {
+	printed, err := c.startDamaged(ctx, n)
+	if err != nil {
 		return err
 	}
 	shown, err := c.awaitReplaced(ctx, n, old)
@@ -132,8 +139,26 @@ func (c *cluster) repairOnce(ctx context.Context, r *repaired, k repair, asMaste
 	took := r.writes.acks.now() - began
 	r.took[k.name] = append(r.took[k.name], took)
 	c.t.tell("%s at %s: whole after %s", k.name, where, took)
-	c.says(n, k, where, shown)
+	c.says(n, k, where, printed, shown)
 	return nil
+}
+
+// startDamaged starts a node whose disk is not what it was, and returns what the
+// processes print that it takes: one that learns that its disk is old ends, and
+// whoever looks after it starts it again.
+func (c *cluster) startDamaged(ctx context.Context, n *node) (logs []string, err error) {
+	var ended *endedError
+	for range 2 {
+		if err := n.start(); err != nil {
+			return nil, err
+		}
+		logs = append(logs, n.proc.log)
+		if err = c.awaitReady(ctx, n); !errors.As(err, &ended) {
+			return logs, err
+		}
+		c.t.tell("%s ended, and is started again", n.name)
+	}
+	return logs, err
 }
 
 func replicaOn(p actors.PartitionInfo, id partition.NodeID) (partition.ReplicaID, bool) {
@@ -164,10 +189,14 @@ func (c *cluster) awaitReplaced(ctx context.Context, n *node, old partition.Repl
 
 // says wants the node to have said what it found, in its log or when the partition
 // was shown.
-func (c *cluster) says(n *node, k repair, where, shown string) {
-	b, err := os.ReadFile(n.proc.log)
-	if err != nil {
-		c.t.violate("read what %s printed: %v", n.name, err)
+func (c *cluster) says(n *node, k repair, where string, logs []string, shown string) {
+	var b []byte
+	for _, path := range logs {
+		one, err := os.ReadFile(path)
+		if err != nil {
+			c.t.violate("read what %s printed: %v", n.name, err)
+		}
+		b = append(b, one...)
 	}
 	line := ""
 	for _, word := range k.words {
@@ -186,38 +215,32 @@ func (c *cluster) says(n *node, k repair, where, shown string) {
 }
 
 // rotLog changes a byte of a record near the end of the log, but with enough
-// behind it that it cannot be a torn write.
-func rotLog(_ context.Context, c *cluster, n *node, _ partition.GroupID) (string, error) {
+// behind it that it cannot be a torn write. The record is found by the key of a
+// probe: a segment may hold older ones behind its end.
+func rotLog(_ context.Context, c *cluster, n *node, l *load) (string, error) {
 	segments, err := filepath.Glob(filepath.Join(n.dir, "wal", "*.wal"))
 	if err != nil {
 		return "", err
 	}
 	slices.Sort(segments)
+	latest := int(l.probed.Load()) - rotBehind/4 - c.t.rng.IntN(rotBehind/4)
 	for _, path := range slices.Backward(segments) {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return "", err
 		}
-		var at []int
-		for from := 0; ; {
-			i := bytes.Index(b[from:], []byte(probeList))
-			if i < 0 {
-				break
+		for probe := latest; probe > latest-rotBehind; probe-- {
+			if at := bytes.Index(b, fmt.Appendf(nil, "%s%08d", probeList, probe)); at >= 0 {
+				return flipAt(path, int64(at))
 			}
-			at, from = append(at, from+i), from+i+len(probeList)
 		}
-		if len(at) < rotBehind/2 {
-			continue // a segment that has just been begun
-		}
-		behind := rotBehind/4 + c.t.rng.IntN(rotBehind/4)
-		return flipAt(path, int64(at[len(at)-behind]))
 	}
-	return "", fmt.Errorf("no log segment of %s holds enough records", n.name)
+	return "", fmt.Errorf("no log segment of %s holds the probes from before %d", n.name, latest)
 }
 
 // rotState changes a byte of a value in the largest file of the state.
-func rotState(_ context.Context, c *cluster, n *node, g partition.GroupID) (string, error) {
-	files, err := filepath.Glob(filepath.Join(n.dir, "stores", g.String(), "*", "*.sst"))
+func rotState(_ context.Context, c *cluster, n *node, _ *load) (string, error) {
+	files, err := filepath.Glob(filepath.Join(n.dir, "stores", "*", "*", "*.sst"))
 	if err != nil {
 		return "", err
 	}
@@ -254,7 +277,7 @@ func flipAt(path string, at int64) (string, error) {
 }
 
 // rollBack copies the node's disk, lets the node run on, and puts the copy back.
-func rollBack(ctx context.Context, c *cluster, n *node, _ partition.GroupID) (string, error) {
+func rollBack(ctx context.Context, c *cluster, n *node, _ *load) (string, error) {
 	copied := filepath.Join(c.t.dir, fmt.Sprintf("%s.copy%d", n.name, n.starts))
 	if err := os.CopyFS(copied, os.DirFS(n.dir)); err != nil {
 		return "", fmt.Errorf("copy a data directory: %w", err)
