@@ -23,6 +23,8 @@ const (
 	callMembers = 5 // what a node says of its members to their masters
 	callDrain   = 6 // to leave service, or to come back
 	callChange  = 7 // an operator's change of a partition
+	callSurvey  = 8 // what is left of partitions that are to be recovered
+	callDecree  = 9 // to go on with those that are left
 )
 
 // The first byte of the answer to a call.
@@ -101,6 +103,10 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveMembers(ctx, from, body[1:]))
 	case callDrain:
 		return answer(n.serveDrain(ctx, body[1:]))
+	case callSurvey:
+		return answer(n.serveSurvey(body[1:]))
+	case callDecree:
+		return answer(nil, n.serveDecree(ctx, body[1:]))
 	case callChange:
 		return answer(n.serveChange(ctx, body[1:]))
 	}

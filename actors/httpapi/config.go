@@ -89,6 +89,8 @@ type Config struct {
 	Catalog Catalog
 	Store   Store
 	Meter   Meter
+	// Recovery, if set, brings back partitions that are lost.
+	Recovery Recovery
 	// Authorize decides whether the request's client has the role; nil lets
 	// everyone in, which is only right where nobody else can connect.
 	Authorize func(r *http.Request, need cert.Role) error

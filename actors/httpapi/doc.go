@@ -12,6 +12,8 @@
 //	POST   /api/v1/tables                      create a table (admin)
 //	PATCH  /api/v1/tables/{table}              alter a table: replicas, policy (admin)
 //	DELETE /api/v1/tables/{table}              drop a table (admin)
+//	GET    /api/v1/recover                     what would bring lost partitions back: partitions, dead
+//	POST   /api/v1/recover                     apply such a plan (admin)
 //	GET    /api/v1/kv/{table}                  scan: lo, hi, prefix, limit, cursor
 //	GET    /api/v1/kv/{table}/{key}            one value, raw or as JSON
 //	PUT    /api/v1/kv/{table}/{key}            store the body

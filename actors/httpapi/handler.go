@@ -62,6 +62,7 @@ func (a *api) routes() map[string]methods {
 		"/api/v1/partitions/{group}":   read(a.partition),
 		"/api/v1/tables":               {http.MethodGet: {cert.Client, a.tables}, http.MethodPost: {cert.Admin, a.createTable}},
 		"/api/v1/tables/{table}":       {http.MethodPatch: {cert.Admin, a.alterTable}, http.MethodDelete: {cert.Admin, a.dropTable}},
+		"/api/v1/recover":              {http.MethodGet: {cert.Client, a.recoverPlan}, http.MethodPost: {cert.Admin, a.recoverApply}},
 		"/api/v1/kv/{table}":           a.kvMethods(),
 		"/api/v1/kv/{table}/{key...}":  a.kvMethods(),
 		"/api/v1/kv/{table}/{$}":       a.kvMethods(),
@@ -120,7 +121,7 @@ func pick(m methods, w http.ResponseWriter, r *http.Request) (endpoint, error) {
 	if len(m) == 0 {
 		return endpoint{}, &partition.Error{
 			Code: partition.CodeNotFound, Why: fmt.Sprintf("there is nothing at %s", r.URL.Path),
-			Next: "the API is under /api/v1/: status, members, partitions, tables, kv",
+			Next: "the API is under /api/v1/: status, members, partitions, tables, recover, kv",
 		}
 	}
 	allowed := make([]string, 0, len(m))

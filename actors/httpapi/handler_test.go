@@ -19,7 +19,7 @@ import (
 
 func newHandler(t testing.TB, tw *twin, change func(*httpapi.Config)) http.Handler {
 	t.Helper()
-	cfg := httpapi.Config{Cluster: tw, Catalog: tw, Store: tw, Meter: tw, MaxValueBytes: 64}
+	cfg := httpapi.Config{Cluster: tw, Catalog: tw, Store: tw, Meter: tw, Recovery: tw, MaxValueBytes: 64}
 	if change != nil {
 		change(&cfg)
 	}
@@ -88,6 +88,12 @@ func TestClusterAnswers(t *testing.T) {
 		{"PATCH", "/api/v1/tables/t", `{"polcy":"zones:2"}`, 400, "invalid"},
 		{"PATCH", "/api/v1/tables/t", ``, 400, "invalid"},
 		{"PATCH", "/api/v1/tables/no", `{"policy":"majority"}`, 404, "no_such_table"},
+		{"GET", "/api/v1/recover", "", 200, `"plan": "[]/[]"`},
+		{"GET", "/api/v1/recover?partitions=g17,18&dead=n2,n3", "", 200, `"plan": "[g17 g18]/[n2 n3]"`},
+		{"GET", "/api/v1/recover?partitions=x", "", 400, "invalid"},
+		{"POST", "/api/v1/recover", `{"plan":"good","reason":"fire"}`, 200, `"why": "fire"`},
+		{"POST", "/api/v1/recover", `{"plan":"old"}`, 412, "refused"},
+		{"POST", "/api/v1/recover", `{"pan":"old"}`, 400, "invalid"},
 		{"DELETE", "/api/v1/tables/no", "", 404, "no_such_table"},
 		{"DELETE", "/api/v1/tables/t", "", 204, ""},
 		{"PATCH", "/api/v1/tables", "", 405, "invalid"},
@@ -297,6 +303,9 @@ func TestRoles(t *testing.T) {
 		{"GET", "/api/v1/partitions", "", true, true},
 		{"GET", "/api/v1/tables", "", true, true},
 		{"POST", "/api/v1/tables", `{"name":"u"}`, false, true},
+		{"PATCH", "/api/v1/tables/t", `{"policy":"majority"}`, false, true},
+		{"GET", "/api/v1/recover", "", true, true},
+		{"POST", "/api/v1/recover", `{"plan":"good"}`, false, true},
 		{"DELETE", "/api/v1/tables/u", "", false, true},
 		{"PUT", "/api/v1/kv/t/k", "v", true, true},
 		{"GET", "/api/v1/kv/t/k", "", true, true},

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -37,6 +38,8 @@ var (
 	_ httpapi.Catalog = (*twin)(nil)
 	_ httpapi.Store   = (*twin)(nil)
 	_ httpapi.Meter   = (*twin)(nil)
+
+	_ httpapi.Recovery = (*twin)(nil)
 )
 
 func newTwin(tables ...string) *twin {
@@ -101,6 +104,21 @@ func (t *twin) AlterTable(_ context.Context, name string, c actors.TableChange) 
 		return actors.TableInfo{}, err
 	}
 	return actors.TableInfo{Name: name, Replicas: c.Replicas, Policy: p.String(), Version: 2}, nil
+}
+
+func (t *twin) RecoverPlan(_ context.Context, ask actors.RecoverAsk) (actors.RecoverPlan, error) {
+	plan := actors.RecoverPlan{Plan: fmt.Sprintf("%v/%v", ask.Groups, ask.Dead), Dead: ask.Dead}
+	for _, g := range ask.Groups {
+		plan.Groups = append(plan.Groups, actors.PartitionRescue{Group: g, State: actors.RecoverLost})
+	}
+	return plan, nil
+}
+
+func (t *twin) RecoverApply(_ context.Context, plan, reason string) (actors.RecoverOutcome, error) {
+	if plan != "good" {
+		return actors.RecoverOutcome{}, partition.Errorf(partition.CodeRefused, "the state is not the one of the plan")
+	}
+	return actors.RecoverOutcome{Plan: plan, Groups: []actors.RescueOutcome{{Group: 17, Node: "n1", Done: true, Why: reason}}}, nil
 }
 
 func (t *twin) DropTable(_ context.Context, name string) error {

@@ -47,7 +47,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 		return nil, errors.Join(err, m.stop(ctx))
 	}
 	handler, err := httpapi.New(httpapi.Config{
-		Cluster: m.node, Catalog: m.node, Store: httpapi.ClientStore{Client: m.node.Client()}, Meter: m.node,
+		Cluster: m.node, Catalog: m.node, Store: httpapi.ClientStore{Client: m.node.Client()}, Meter: m.node, Recovery: m.node,
 		Authorize: security.authorize, Logger: cfg.logger, Pprof: cfg.pprof,
 	})
 	if err != nil {
