@@ -68,6 +68,14 @@ type Membership struct {
 	// the control group's promise not to permit another one is what makes it safe.
 	// A successor has 0 again.
 	Alone uint64
+	// Permit is the number of the last configuration that took effect alone, and
+	// LeftBehind are the voters, ascending, that it was made without and that did
+	// not count again since. They may lack what was committed without them, so the
+	// permit is given back only after a configuration with none of them left is
+	// committed. One that is removed meanwhile stays left behind: it might come back
+	// and not know. The number stays, so that every later master can give it back.
+	Permit     uint64
+	LeftBehind []ReplicaID
 	// Asked is what an operator asked for this one group; the zero value: nothing.
 	Asked Asked
 }
@@ -121,6 +129,9 @@ func (m *Membership) Validate() error {
 	if err := m.Policy.validate(); err != nil {
 		return err
 	}
+	if err := m.validateAlone(); err != nil {
+		return err
+	}
 	all := func(ReplicaID) bool { return true }
 	if !m.Durable(all) {
 		return Errorf(CodeInvalid, "policy %s cannot be met by all eligible members together", m.Policy)
@@ -139,13 +150,13 @@ func (m *Membership) Validate() error {
 // means that one takes effect alone refuses it.
 const (
 	membershipFormat = 1
-	hasAlone         = 1 << 0
+	hasPermit        = 1 << 0
 	hasAsked         = 1 << 1
-	lastFormat       = membershipFormat + hasAlone + hasAsked
+	lastFormat       = membershipFormat + hasPermit + hasAsked
 )
 
 // MaxMembershipBytes bounds an encoded Membership.
-const MaxMembershipBytes = 24 + MaxMembers*(7+MaxNodeIDBytes+MaxZoneBytes)
+const MaxMembershipBytes = 33 + MaxMembers*(9+MaxNodeIDBytes+MaxZoneBytes)
 
 // AppendBinary encodes the configuration as the payload of a KindMember or
 // KindMode record. The encoding is canonical: equal configurations give equal
@@ -153,8 +164,8 @@ const MaxMembershipBytes = 24 + MaxMembers*(7+MaxNodeIDBytes+MaxZoneBytes)
 func (m *Membership) AppendBinary(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
 	format := byte(membershipFormat)
-	if m.Alone != 0 {
-		format += hasAlone
+	if m.Permit != 0 {
+		format += hasPermit
 	}
 	if m.Asked != (Asked{}) {
 		format += hasAsked
@@ -162,8 +173,8 @@ func (m *Membership) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, format, byte(m.Policy.Rule), m.Policy.Zones, byte(len(m.Members)))
 	b = le.AppendUint64(b, uint64(m.Version))
 	b = le.AppendUint16(b, uint16(m.Next))
-	if m.Alone != 0 {
-		b = le.AppendUint64(b, m.Alone)
+	if m.Permit != 0 {
+		b = m.appendPermit(b)
 	}
 	if m.Asked != (Asked{}) {
 		b = append(b, m.Asked.Replicas, m.Asked.Instead)
@@ -198,11 +209,11 @@ func (m *Membership) UnmarshalBinary(b []byte) error {
 	}
 	count, has := int(b[3]), b[0]-membershipFormat
 	b = b[head:]
-	if has&hasAlone != 0 {
-		if len(b) < 8 || le.Uint64(b) == 0 {
-			return Errorf(CodeCorrupt, "membership that takes effect alone without a number")
+	if has&hasPermit != 0 {
+		var err error
+		if b, err = d.parsePermit(b); err != nil {
+			return err
 		}
-		d.Alone, b = le.Uint64(b), b[8:]
 	}
 	if has&hasAsked != 0 {
 		if len(b) < 2 || b[0] == 0 && b[1] == 0 {

@@ -42,7 +42,10 @@ func TestMembershipRoundTripOfMore(t *testing.T) {
 	for _, alone := range []uint64{0, 7} {
 		for _, asked := range []Asked{{}, {Replicas: 4, Instead: 3}} {
 			m := group3()
-			m.Alone, m.Asked = alone, asked
+			m.Alone, m.Permit, m.Asked = alone, alone, asked
+			if alone != 0 {
+				m.LeftBehind = []ReplicaID{2, 8}
+			}
 			b, err := m.AppendBinary(nil)
 			if err != nil || len(b) > MaxMembershipBytes {
 				t.Fatal(len(b), err)
@@ -76,7 +79,7 @@ func TestMembershipRefusesBytes(t *testing.T) {
 		{"nothing", nil, ErrCorrupt},
 		{"a newer format", with(0, 5), ErrNewerFormat},
 		{"asked for without a number", append(with(0, 3)[:14:14], 0, 0), ErrCorrupt},
-		{"alone without a number", append(with(0, 2)[:14:14], make([]byte, 8)...), ErrCorrupt},
+		{"alone without a number", append(with(0, 2)[:14:14], make([]byte, 17)...), ErrCorrupt},
 		{"alone, cut short", with(0, 2)[:17], ErrCorrupt},
 		{"format 0", with(0, 0), ErrCorrupt},
 		{"too many members", with(3, 17), ErrCorrupt},
@@ -119,6 +122,10 @@ func TestMembershipValidate(t *testing.T) {
 		{"a number without zones", func(m *Membership) { m.Policy = Policy{Rule: Majority, Zones: 1} }, "policy"},
 		{"too many zones", func(m *Membership) { m.Policy.Zones = 4 }, "cannot be met"},
 		{"nobody to be master", func(m *Membership) { m.Members[0].Eligible = false }, "no eligible full"},
+		{"alone without a permit", func(m *Membership) { m.Alone = 3 }, "alone under number 3"},
+		{"left behind without a permit", func(m *Membership) { m.LeftBehind = []ReplicaID{2} }, "1 left behind"},
+		{"left behind out of order", func(m *Membership) { m.Permit, m.LeftBehind = 3, []ReplicaID{2, 2} }, "left behind, is out of order"},
+		{"left behind that never was", func(m *Membership) { m.Permit, m.LeftBehind = 3, []ReplicaID{9} }, "left behind, is out of order"},
 		{"nobody eligible", func(m *Membership) {
 			for i := range m.Members {
 				m.Members[i].Eligible = false

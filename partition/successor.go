@@ -6,8 +6,8 @@ import "slices"
 // next configuration of the group.
 func (m *Membership) Successor() *Membership {
 	n := *m
-	n.Version, n.Alone, n.Members = m.Version+1, 0, slices.Clone(m.Members)
-	return &n
+	n.Version, n.Members = m.Version+1, slices.Clone(m.Members)
+	return m.Follow(&n)
 }
 
 // Add gives a new member the next id, which it returns.

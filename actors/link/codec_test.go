@@ -73,10 +73,13 @@ func drawMembership(t *rapid.T) *partition.Membership {
 		return nil
 	}
 	m := &partition.Membership{Policy: partition.Policy{Rule: partition.Majority}, Next: 1,
-		Version: partition.MembershipVersion(rapid.Uint64().Draw(t, "version")), Alone: rapid.Uint64Max(3).Draw(t, "alone")}
+		Version: partition.MembershipVersion(rapid.Uint64().Draw(t, "version")), Permit: rapid.Uint64Max(3).Draw(t, "permit")}
 	for i := range n {
 		m.Add(partition.Member{Node: partition.NodeID("n" + string(rune('0'+i))), Zone: rapid.StringN(0, 9, partition.MaxZoneBytes).Draw(t, "zone"),
 			Kind: partition.Full, Eligible: true, Weight: rapid.Uint8().Draw(t, "weight")})
+	}
+	if m.Permit > 1 {
+		m.Alone, m.LeftBehind = m.Permit, []partition.ReplicaID{1}
 	}
 	return m
 }
@@ -143,7 +146,7 @@ func fillFields(t *testing.T, v reflect.Value, next *int64) {
 			v.FieldByName("Epoch").SetUint(uint64(epoch))
 			f.Set(reflect.ValueOf(chain(9, prev, uint32(v.FieldByName("PrevSum").Uint()), epoch, []byte("a"), nil)))
 		case f.Type() == reflect.TypeFor[*partition.Membership]():
-			f.Set(reflect.ValueOf(&partition.Membership{Version: 3, Policy: partition.Policy{Rule: partition.Majority}, Next: 6, Alone: 8,
+			f.Set(reflect.ValueOf(&partition.Membership{Version: 3, Policy: partition.Policy{Rule: partition.Majority}, Next: 6, Alone: 8, Permit: 8, LeftBehind: []partition.ReplicaID{2, 3},
 				Members: []partition.Member{{Replica: 5, Node: "n5", Kind: partition.Full, Eligible: true}}}))
 		case f.Kind() == reflect.Struct:
 			fillFields(t, f, next)
@@ -176,7 +179,7 @@ func FuzzDecodeReplica(f *testing.F) {
 	pair := &partition.Membership{Version: 2, Policy: partition.Policy{Rule: partition.AllInSync}, Next: 1}
 	pair.Add(partition.Member{Node: "n1", Zone: "x", Kind: partition.Full, Eligible: true})
 	add(&replica.ProbeAnswer{Promised: 5, Settled: 2, Without: pair})
-	pair.Alone = 4
+	pair.Alone, pair.Permit, pair.LeftBehind = 4, 4, []partition.ReplicaID{1}
 	add(&replica.ProbeAnswer{Promised: 5, Settled: 2, Without: pair})
 	add(&replica.ReadConfirm{Epoch: 5, Waiting: true})
 	add(&replica.Gather{})

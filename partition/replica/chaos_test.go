@@ -20,6 +20,7 @@ type profile struct {
 	reads      bool
 	sessions   bool
 	transfers  bool // planned hand-overs
+	solo       bool // pairs that may go on alone
 	forgets    bool // the lock knows no number but the one it is asked for
 	// points says of what a node may do, how often (one in so many) a crash
 	// follows that comes within 4 ms; nil: after everything, one in 12.
@@ -84,6 +85,7 @@ func newSchedule(seed uint64, p profile, out *strings.Builder) *schedule {
 		p.tweak(&s.w.knobs)
 	}
 	s.w.lock.forgets = p.forgets
+	s.w.knobs.cfg.Solo, s.w.knobs.cfg.SoloAfter = p.solo, 300*time.Millisecond
 	s.w.check.sessionLimit = 4
 	s.w.point = s.atPoint
 	n := p.nodes
@@ -114,6 +116,9 @@ func (s *schedule) drawGroup(n int) *partition.Membership {
 			}
 		}
 		m.Policy = s.drawPolicy()
+		if s.p.solo {
+			m.Policy = partition.Policy{Rule: partition.AllInSync}
+		}
 		if m.Validate() == nil {
 			return m
 		}
@@ -349,13 +354,19 @@ func (s *schedule) truncate() {
 		return
 	}
 	lowest := partition.Index(1 << 62)
+	n := s.any()
+	if n.logOnly {
+		s.truncateOne(n)
+		return
+	}
 	for _, n := range s.w.nodes {
 		if n.up {
 			n.flushed = n.state.clone()
 		}
-		lowest = min(lowest, n.flushed.applied, n.disk.synced.commit)
+		if lowest = min(lowest, n.disk.synced.commit); !n.logOnly {
+			lowest = min(lowest, n.flushed.applied)
+		}
 	}
-	n := s.any()
 	if n.paused || lowest <= n.disk.synced.first || len(s.w.nodes) > 4 {
 		return
 	}
@@ -377,7 +388,7 @@ func (s *schedule) truncateOne(n *node) {
 		return
 	}
 	s.w.check.truncated = true
-	to := first + 1 + partition.Index(s.p.pick(int(lowest-first)))
+	to := s.w.check.truncates(n, first+1+partition.Index(s.p.pick(int(lowest-first))))
 	n.disk.synced.truncate(to)
 	if n.up {
 		n.disk.seen.truncate(to)
@@ -404,7 +415,7 @@ func (s *schedule) stabilize() {
 	w := s.w
 	s.quiet = true
 	w.knobs.badLock, w.knobs.loss, w.knobs.repeat, w.knobs.stray = false, 0, 0, 0
-	w.lock = simLock{number: w.lock.number} // sane again
+	w.lock = simLock{number: w.lock.number, permit: w.lock.permit} // sane again
 	clear(w.cut)
 	away := s.drawAway()
 	for i, n := range w.nodes {
@@ -450,6 +461,9 @@ func (s *schedule) stabilize() {
 // drawAway is a random set of nodes that never come back, such that the others
 // suffice. Whoever is there must not depend on those who are not.
 func (s *schedule) drawAway() int {
+	if s.p.solo {
+		return s.drawForsaken()
+	}
 	if s.p.membership {
 		return 0
 	}
@@ -525,6 +539,9 @@ func (s *schedule) tend() {
 		if m.up && m.rep.phase >= leveling {
 			s.bringUp(m)
 			s.copyAgain(m)
+			if s.p.solo {
+				s.reunite(m)
+			}
 		}
 	}
 }

@@ -115,6 +115,7 @@ func (c *checker) look(n *node) {
 	if r.applied > r.commit || r.commit > r.log.last || r.durable > r.log.last || r.synced > r.promised {
 		c.violated("replica %d: applied %d commit %d durable %d last %d", n.id, r.applied, r.commit, r.durable, r.log.last)
 	}
+	c.solos(n)
 	if c.lookedBoot[int(n.id)] != n.boot {
 		c.lookedBoot[int(n.id)], c.looked[int(n.id)] = n.boot, n.disk.seen.first-1
 	}

@@ -34,7 +34,7 @@ func (r *Replica) onConfigure(in Configure) {
 		r.refuse(in.ID, err)
 		return
 	}
-	payload, err := in.Membership.AppendBinary(nil)
+	payload, err := r.log.newest().Membership.Follow(in.Membership).AppendBinary(nil)
 	assert(err == nil, "a valid configuration cannot be encoded: %v", err)
 	kind := partition.KindMember
 	if r.log.newest().Membership.SameButMode(in.Membership) {
@@ -161,8 +161,8 @@ func asError(err error) *partition.Error {
 // later has caught up beyond it.
 func (r *Replica) learnEverywhere() {
 	all := r.commit
-	for _, m := range r.active {
-		for _, x := range m.Members {
+	for _, c := range r.log.configs { // from the newest that is committed on, in force or not
+		for _, x := range c.Membership.Members {
 			if x.Kind != partition.Full || !x.Eligible {
 				continue
 			}
@@ -175,6 +175,9 @@ func (r *Replica) learnEverywhere() {
 			}
 			all = min(all, has)
 		}
+	}
+	if r.mut.has(everywhereAny) {
+		all = r.commit
 	}
 	r.everywhere = max(r.everywhere, all)
 }

@@ -29,6 +29,7 @@ type attempt struct {
 	target     partition.Position
 	fetched    partition.Index // the source's log is here up to this index
 	lock       uint64          // number of the lock that is held, 0 if none; kept as master
+	permit     uint64          // that the lock service says this replica holds
 }
 
 // probed is a member's answer to Probe.
@@ -399,6 +400,7 @@ func (r *Replica) acquire() {
 		}
 	}
 	r.phase, r.deadline = locking, r.now+max(r.cfg.RetryMax, r.patience())
+	r.givePermitBack()
 	r.locks = append(r.locks, &AcquireLock{
 		Above:     max(r.promised, r.seen).Number(),
 		Witnesses: witnesses,
@@ -407,7 +409,7 @@ func (r *Replica) acquire() {
 	r.trace("asks for the lock")
 }
 
-func (r *Replica) onLocked(number uint64) {
+func (r *Replica) onLocked(number, permit uint64) {
 	if r.heirLocked(number) {
 		return
 	}
@@ -421,7 +423,7 @@ func (r *Replica) onLocked(number uint64) {
 		}
 		return
 	}
-	r.attempt.lock = number
+	r.attempt.lock, r.attempt.permit = number, permit
 	if e <= r.promised || !validEpoch(number, 0) {
 		r.abandon("the lock handed out an old number")
 		return

@@ -199,6 +199,7 @@ func (r *Replica) knowMaster(from peerRef) {
 		r.trace("knows master")
 		r.resigned = false
 	}
+	r.dropDecree("a master is there")
 	r.master, r.deadline, r.why = from.id, 0, ""
 	r.successor = peerRef{}
 	if r.hand.step == gone && r.promised > r.hand.goes.Epoch {
@@ -311,6 +312,9 @@ func (r *Replica) onApplied(i partition.Index) error {
 
 // onTruncated notes where the host's log begins now.
 func (r *Replica) onTruncated(first partition.Index) error {
+	if r.cfg.LogOnly && first > r.everywhere+1 {
+		return partition.Errorf(partition.CodeInvalid, "the log is truncated below %d, a full member may have only %d", first, r.everywhere)
+	}
 	if first > r.applied+1 {
 		return partition.Errorf(partition.CodeInvalid, "the log is truncated below %d, the state reflects only %d", first, r.applied)
 	}

@@ -31,8 +31,9 @@ type node struct {
 	alarm          int
 	stalled        bool // the disk does not answer
 	crashing       bool
-	logOnly        bool // it keeps no state
-	gone           bool // its replica was deleted
+	control        partition.Time // when the last question to the control group arrives
+	logOnly        bool           // it keeps no state
+	gone           bool           // its replica was deleted
 
 	unreachable map[partition.NodeID]bool
 	met         map[partition.NodeID]int            // incarnations
@@ -254,6 +255,10 @@ func (n *node) work() {
 			n.w.release(n, x.Number)
 		case *Publish:
 			n.view = x.View
+		case *Permit:
+			n.permit(x)
+		case *ReleasePermit:
+			n.releasePermit(x)
 		case *Retire:
 			n.w.check.retires(n)
 			n.retire()

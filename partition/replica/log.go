@@ -219,10 +219,11 @@ func (l *log) trim() {
 }
 
 // active returns the configurations in force when commit is known to be
-// committed: the last, and the one before unless the last is committed.
+// committed: the last, and the one before unless the last is committed or takes
+// effect alone.
 func (l *log) active(commit partition.Index) partition.Configurations {
 	n := len(l.configs)
-	if n > 1 && l.configs[n-1].Index > commit {
+	if n > 1 && l.configs[n-1].Index > commit && l.configs[n-1].Membership.Alone == 0 {
 		return partition.Configurations{l.configs[n-2].Membership, l.configs[n-1].Membership}
 	}
 	return partition.Configurations{l.configs[n-1].Membership}

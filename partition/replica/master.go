@@ -24,6 +24,8 @@ type mastery struct {
 	proposed []Proposal // not yet in the log
 	// configuring: a change of the group is among proposed.
 	configuring bool
+	solo        solo
+	permit      uint64    // that is held, as far as known, whether or not a configuration rests on it
 	pending     []pending // in the log, not yet answered; ascending
 	marks       []mark
 	reads       reads
@@ -67,7 +69,9 @@ func (r *Replica) becomeMaster() {
 		r.handed(r.cfg.Self)
 	}
 	r.inherit()
+	m.permit = r.attempt.permit
 	r.appendOwn([]Proposal{{Kind: partition.KindNoop}})
+	r.proclaim()
 	r.trace("leads")
 }
 
@@ -197,21 +201,36 @@ func (r *Replica) advanceCommit() {
 		if c <= r.commit || c < r.mastery.first && !r.mut.has(anyEpochCommit) {
 			return
 		}
+		// By the word of a configuration that takes effect alone nothing is committed
+		// before that is: a crash might lose it, and the others would not know.
+		if x := r.log.newest(); x.Membership.Alone != 0 && r.commit < x.Index && c < x.Index && !r.mut.has(aloneUnsynced) {
+			return
+		}
 		r.learnCommit(c) // may end a joint configuration
 	}
+}
+
+// appendProposed puts what was proposed into the log.
+func (r *Replica) appendProposed() {
+	m := &r.mastery
+	if len(m.proposed) == 0 {
+		return
+	}
+	for i, p := range m.proposed {
+		m.pending = append(m.pending, pending{id: p.ID, index: r.log.last + 1 + partition.Index(i)})
+	}
+	r.appendOwn(m.proposed)
+	clear(m.proposed)
+	m.proposed, m.configuring = m.proposed[:0], false
 }
 
 // lead does the master's part of settle.
 func (r *Replica) lead() {
 	m := &r.mastery
-	if len(m.proposed) > 0 && !r.draining() {
-		for i, p := range m.proposed {
-			m.pending = append(m.pending, pending{id: p.ID, index: r.log.last + 1 + partition.Index(i)})
-		}
-		r.appendOwn(m.proposed)
-		clear(m.proposed)
-		m.proposed, m.configuring = m.proposed[:0], false
+	if !r.draining() {
+		r.appendProposed()
 	}
+	r.watchVoters()
 	r.advanceCommit()
 	r.learnEverywhere()
 	n := 0
@@ -222,6 +241,7 @@ func (r *Replica) lead() {
 	if r.phase == leveling && r.commit >= m.first {
 		r.phase, r.attempt.tries = recovering, 0
 		r.trace("became master")
+		r.givePermitBack()
 	}
 	if r.phase == recovering && r.applied >= m.first && r.now >= m.leaseWait {
 		r.phase = serving

@@ -31,6 +31,11 @@ const (
 	configureEarly                        // the group is changed before an own record is committed
 	twoInFlight                           // it is changed while another change is undecided
 	promoteUnready                        // whoever has not caught up counts
+	soloUnpermitted                       // a master goes on alone without a permit
+	releaseEarly                          // a permit is given back while somebody is left behind
+	aloneUnsynced                         // it commits what comes before it, while it is not on disk
+	jointAlone                            // a configuration that takes effect alone is taken for a joint one
+	everywhereAny                         // a log replica lets go of what a full voter lacks
 	retireEarly                           // a removed replica retires when it knows that it is removed
 	promiseRemoved                        // members support whom they know to be removed
 )

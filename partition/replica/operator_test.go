@@ -125,6 +125,20 @@ func (c *checker) retires(n *node) {
 	c.violated("replica %d retires before a durable set knows for good that it is removed", n.id)
 }
 
+// truncates checks that a log replica keeps what a full voter may have to copy
+// from it.
+func (c *checker) truncates(n *node, first partition.Index) partition.Index {
+	if !n.logOnly {
+		return first
+	}
+	for _, x := range c.configurations()[0].Membership.Members {
+		if o := c.w.node(x.Replica); x.Kind == partition.Full && x.Eligible && o.disk.synced.last()+1 < first {
+			c.violated("log replica %d lets go of what comes before %d, and %d ends at %d", n.id, first, o.id, o.disk.synced.last())
+		}
+	}
+	return first
+}
+
 // copyOf is what a copy of the state at index i begins with.
 func (c *checker) copyOf(i partition.Index) image {
 	rec := c.committed[i-1]
@@ -143,6 +157,10 @@ func (s *schedule) operate() {
 		m = leading[s.p.pick(len(leading))]
 	}
 	if m == nil {
+		return
+	}
+	if s.p.solo && s.p.pick(3) > 0 {
+		s.reunite(m)
 		return
 	}
 	switch s.p.pick(6) {
@@ -174,6 +192,9 @@ func (s *schedule) edit(m *node, next *partition.Membership) bool {
 	case 3:
 		x.Weight = uint8(1 + s.p.pick(3))
 	case 4:
+		if s.p.solo && s.p.pick(4) > 0 {
+			return false
+		}
 		next.Policy = s.drawPolicy()
 	case 5, 6, 7: // promote
 		for i := range next.Members {

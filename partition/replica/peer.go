@@ -28,6 +28,7 @@ type peer struct {
 	ask      bool            // send something, even if there is nothing new
 	down     bool            // its node was reported down: do not send again
 	state    bool            // it keeps the group's state
+	quiet    partition.Time  // it owes an answer, and has given none, since then; 0: it does not
 
 	sent     []sentRange // behind match, ascending
 	inFlight int         // bytes of sent
@@ -47,7 +48,7 @@ func (p *peer) ref() peerRef { return peerRef{id: p.id, node: p.node} }
 
 // acknowledge takes an answer in the master's epoch.
 func (p *peer) acknowledge(r *Replica, m *AppendAck) {
-	p.down, p.state = false, m.State
+	p.down, p.state, p.quiet = false, m.State, 0
 	progress := m.Match > p.match || m.Commit > p.commitKnown
 	p.match = max(p.match, m.Match)
 	p.commitKnown = max(p.commitKnown, m.Commit)
@@ -171,6 +172,9 @@ func (p *peer) feed(r *Replica) {
 	if !p.waiting && (p.ask || p.next > l.last && p.commitSent < r.commit) {
 		r.send(p.ref(), p.append(r))
 		p.waiting = !p.sure
+	}
+	if p.quiet == 0 && p.outstanding() {
+		p.quiet = max(r.now, 1)
 	}
 	if p.deadline == 0 && p.outstanding() {
 		p.deadline = r.now + min(r.cfg.AnswerWait<<min(p.tries, 16), max(r.cfg.RetryMax, r.cfg.AnswerWait))

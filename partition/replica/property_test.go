@@ -28,8 +28,10 @@ func profiles() map[string]profile {
 		"membership": {length: d, membership: true, reads: true},
 		"transfers":  {length: d, transfers: true, reads: true},
 		"planned":    {length: d, transfers: true, sessions: true, membership: true, badLock: true, reads: true},
-		"sessions":   {length: d, sessions: true},
-		"all":        {length: d, sessions: true, membership: true, badLock: true, reads: true},
+		"solo": {length: 2 * d, nodes: 2, solo: true, membership: true, reads: true,
+			points: map[string]int{"asks to go on alone": 4, "goes on alone": 3, "promised": 20, "commits": 200}},
+		"sessions": {length: d, sessions: true},
+		"all":      {length: d, sessions: true, membership: true, badLock: true, reads: true},
 		// A promise is on the way to the disk when the node crashes, and the lock
 		// hands out small numbers again.
 		"amnesia": {length: 2 * d, badLock: true, forgets: true, nodes: 3, faults: faultCrash | faultCut,
@@ -58,7 +60,7 @@ func TestSchedules(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(profiles())) {
 		p := profiles()[name]
 		t.Run(name, func(t *testing.T) {
-			var acked, elections, lease, quorum, snips, steps, transfers int
+			var acked, elections, lease, quorum, snips, steps, transfers, changes, retired, copies, permits int
 			for seed := *first; seed < *first+*seeds; seed++ {
 				c, err := play(seed, p)
 				if err != nil {
@@ -67,9 +69,14 @@ func TestSchedules(t *testing.T) {
 				}
 				acked, elections, steps = acked+c.acked, elections+c.elections, steps+c.w.steps
 				lease, quorum, snips = lease+c.leaseReads, quorum+c.quorumReads, snips+c.snips
-				transfers += c.transfers
+				transfers, permits = transfers+c.transfers, permits+c.w.lock.permit.granted
+				changes, retired, copies = changes+c.changes, retired+c.retired, copies+c.copies
 			}
 			t.Logf("%d steps, %d acked, %d elections, %d lease reads, %d quorum reads, %d snips, %d transfers", steps, acked, elections, lease, quorum, snips, transfers)
+			t.Logf("%d changes of the group, %d replicas retired, %d copied anew, %d permits", changes, retired, copies, permits)
+			if p.membership && (changes < int(*seeds) || retired == 0 || copies == 0 && !p.solo) || p.solo != (permits > 0) {
+				t.Errorf("the schedules do not change the group")
+			}
 			if acked == 0 || elections < int(*seeds) || snips == 0 || lease == 0 || p.transfers != (transfers > 0) {
 				t.Errorf("the schedules do not exercise the protocol")
 			}

@@ -113,10 +113,14 @@ func (r *Replica) setAlarm() {
 	if !r.heir.taking {
 		earlier(r.heir.until)
 	}
+	if r.decree != nil {
+		earlier(r.decree.until)
+	}
 	if r.isMaster() {
 		m := &r.mastery
 		if r.hand.step == noHand {
 			earlier(m.leaveAt)
+			earlier(r.soloDue())
 		}
 		earlier(m.reads.deadline)
 		if r.phase == recovering && r.now < m.leaseWait {

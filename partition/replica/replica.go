@@ -67,6 +67,8 @@ type Replica struct {
 	why        string              // the last reason not to be master
 
 	removal   removal
+	decree    *decree // nil: none
+	permitSeq uint64  // of the last Permit
 	follow    follow
 	attempt   attempt
 	mastery   mastery
@@ -114,6 +116,11 @@ func New(cfg Config, r Restored) (*Replica, error) {
 		restarted: r.Restarted, log: newLog(r, cfg.TailBytes),
 		durable: r.Last, commit: min(max(r.Commit, r.Applied), r.Last), applied: r.Applied,
 	}
+	if cfg.LogOnly {
+		p.applied = max(p.applied, r.BeforeFirst.Index) // it has no state that could lack it
+	} else if p.applied < r.BeforeFirst.Index {
+		return nil, partition.Errorf(partition.CodeCorrupt, "the state reflects %d, the log begins at %d", p.applied, r.First)
+	}
 	p.commit = max(p.commit, r.BeforeFirst.Index) // only what is committed is let go of
 	p.settled = max(p.commit, 1)
 	p.stored = stored{promise: p.promised, commit: p.commit}
@@ -143,6 +150,12 @@ func (r *Replica) Step(e Event) error {
 		r.onPropose(in.Proposals)
 	case Configure:
 		r.onConfigure(in)
+	case Permitted:
+		r.onPermitted(in)
+	case PermitRefused:
+		r.onPermitRefused(in)
+	case Recover:
+		r.onRecover(in)
 	case ReadIndex:
 		r.onReadIndex(in.ID)
 	case Transfer:
@@ -150,7 +163,7 @@ func (r *Replica) Step(e Event) error {
 	case Resign:
 		r.onResign(in.Why)
 	case Locked:
-		r.onLocked(in.Number)
+		r.onLocked(in.Number, in.Permit)
 	case LockRefused:
 		r.onLockRefused()
 	case NodeDown:
@@ -226,6 +239,9 @@ func (r *Replica) onTick() {
 	if r.heir.from.id != 0 && !r.heir.taking && r.now >= r.heir.until {
 		r.dropHeir(0)
 	}
+	if r.decree != nil && r.now >= r.decree.until {
+		r.dropDecree(r.why)
+	}
 	if r.isMaster() {
 		r.masterTick()
 		return
@@ -276,6 +292,12 @@ func (r *Replica) nodeOf(id partition.ReplicaID) partition.NodeID {
 // index has changed.
 func (r *Replica) setActive() {
 	active := r.log.active(r.commit)
+	if r.decree != nil {
+		active = partition.Configurations{r.decree.next}
+	}
+	if n := len(r.log.configs); r.mut.has(jointAlone) && n > 1 && r.log.configs[n-1].Index > r.commit {
+		active = partition.Configurations{r.log.configs[n-2].Membership, r.log.configs[n-1].Membership}
+	}
 	if r.mut.has(notJoint) {
 		active = active[len(active)-1:]
 	}
@@ -303,7 +325,7 @@ func (r *Replica) setActive() {
 // electable reports whether this replica may be master: it is an eligible full
 // member of an active configuration.
 func (r *Replica) electable() bool {
-	return r.mayMaster(r.cfg.Self)
+	return !r.cfg.LogOnly && r.mayMaster(r.cfg.Self)
 }
 
 func (r *Replica) mayMaster(id partition.ReplicaID) bool {
@@ -343,10 +365,14 @@ func (r *Replica) learnCommit(c partition.Index) {
 	if c <= r.commit {
 		return
 	}
+	before := r.commit
 	r.commit = c
 	r.setActive()
 	r.log.forget(c)
 	r.noticeRemoval()
+	if r.isMaster() && r.committed().Index > before {
+		r.givePermitBack()
+	}
 }
 
 // committed is the newest configuration that is known to be committed.

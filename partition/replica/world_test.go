@@ -257,6 +257,7 @@ type simLock struct {
 	// candidate names.
 	forgets bool
 	only    partition.ReplicaID // if not 0: the others are refused
+	permit  simPermit
 }
 
 func (w *world) acquire(n *node, a *AcquireLock) {
@@ -270,6 +271,10 @@ func (w *world) acquire(n *node, a *AcquireLock) {
 		}
 		switch {
 		case l.down:
+			return
+		case l.permit.holder != nil && l.permit.holder != n:
+			w.printf("lock: refused to %d, since %d goes on alone", n.id, l.permit.holder.id)
+			answer(LockRefused{})
 			return
 		case l.deny > 0 || l.only != 0 && l.only != n.id:
 			l.deny = max(0, l.deny-1)
@@ -299,7 +304,15 @@ func (w *world) acquire(n *node, a *AcquireLock) {
 		}
 		l.holder, l.number = n, max(l.number, a.Above)+1
 		w.printf("lock: number %d to %d", l.number, n.id)
-		answer(Locked{Number: l.number})
+		locked := Locked{Number: l.number}
+		if l.permit.holder == n {
+			locked.Permit = l.permit.number
+		}
+		if w.knobs.cfg.Solo {
+			w.after(w.between(0, w.knobs.netMax), func() { answer(locked) })
+			return
+		}
+		answer(locked)
 		if w.knobs.badLock && w.chance(0.05) {
 			w.after(w.between(0, 20*time.Millisecond), func() { answer(LockRefused{}) })
 		}
