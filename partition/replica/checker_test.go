@@ -95,8 +95,21 @@ func (c *checker) persists(n *node, p *Persist) {
 	im := &n.disk.seen // as it was before
 	for i := p.After + 1; i <= im.last() && int(i) <= len(c.committed); i++ {
 		if was := im.recs[i-im.first]; was.Checksum() == c.committed[i-1].Checksum() {
-			c.violated("replica %d snips %s, which is committed", n.id, was)
+			c.snipped(n, was)
 		}
+	}
+}
+
+// snipped checks the loss of a record that is committed. A master of an older epoch
+// may take it from a member that did not count when it was: as long as a durable set
+// has it without that member, and the member did not know.
+func (c *checker) snipped(n *node, rec partition.Record) {
+	last := c.committedAt(partition.Index(len(c.committed)))
+	if rec.Index() <= n.rep.commit || !last.Membership.Durable(func(id partition.ReplicaID) bool {
+		o := c.w.node(id)
+		return o != nil && o != n && !o.gone && o.disk.synced.has(rec.Position())
+	}) {
+		c.violated("replica %d snips %s, which is committed", n.id, rec)
 	}
 }
 

@@ -70,6 +70,13 @@ func (r *Replica) checkConfigure(in Configure) *partition.Error {
 			return err
 		}
 	}
+	if x, _ := in.Membership.Member(r.cfg.Self); x.Kind != partition.Full || !x.Eligible {
+		if left := now.Follow(in.Membership).LeftBehind; len(left) > 0 {
+			e := partition.Errorf(partition.CodeRefused, "replica %d holds the permit to go on alone, and nobody else may be master of %s, while replicas %v are left behind", r.cfg.Self, r.cfg.Group, left)
+			e.Next = "bring them back first; if one is gone for good: pando recover plan " + r.cfg.Group.String()
+			return e
+		}
+	}
 	if !in.Force && !in.Membership.Durable(r.answers) {
 		e := partition.Errorf(partition.CodeRefused, "nothing could be committed by the members of %s that answer now; missing are %s", r.cfg.Group, r.silent(in.Membership))
 		e.Next = "bring them back first, or force it"

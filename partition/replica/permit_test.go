@@ -13,6 +13,7 @@ type simPermit struct {
 	number  uint64
 	holder  *node
 	granted int
+	asked   int // questions on their way
 }
 
 // inOrder does what a node asks of the control group after what it has asked
@@ -26,8 +27,10 @@ func (n *node) inOrder(do func()) {
 
 func (n *node) permit(x *Permit) {
 	boot, w := n.boot, n.w
+	w.lock.permit.asked++
 	n.inOrder(func() {
 		l := &w.lock
+		l.permit.asked--
 		if l.down {
 			return
 		}
@@ -114,6 +117,9 @@ func (s *schedule) reunite(m *node) {
 // drawForsaken is perhaps all nodes but one, of which the last must go on alone.
 func (s *schedule) drawForsaken() int {
 	p := s.w.lock.permit
+	if p.asked > 0 || slices.ContainsFunc(s.w.nodes, func(n *node) bool { return n.paused }) {
+		return 0 // whoever asks may be the one that holds it in a moment
+	}
 	for i, n := range s.w.nodes {
 		if n.gone || !n.up || n.logOnly || s.rng.IntN(3) > 0 {
 			continue
