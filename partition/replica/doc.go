@@ -56,7 +56,7 @@
 // # Where to read
 //
 // The stories in testdata/golden first, in their order; then event.go, message.go
-// and work.go; then replica.go, follow.go, failover.go, master.go, peer.go,
+// and work.go; then replica.go, follow.go, failover.go, probe.go, master.go, peer.go,
 // lease.go and read.go. session.go and execute.go stand for themselves. ready.go
 // turns what has changed into work.
 package replica
