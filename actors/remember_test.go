@@ -123,7 +123,7 @@ func TestCatalogFile(t *testing.T) {
 func TestWipedNode(t *testing.T) {
 	t.Parallel()
 	fatal := make(chan error, 1)
-	c := newClusterWith(t, 3, func(cfg *Config) { cfg.Fatal = func(err error) { fatal <- err } })
+	c := newClusterWith(t, 3, func(cfg *Config) { cfg.untended, cfg.Fatal = true, func(err error) { fatal <- err } })
 	c.table(TableSpec{Name: "t"})
 	c.stop(2)
 	if err := os.RemoveAll(c.cfgs[2].Dir); err != nil {

@@ -14,6 +14,7 @@ import (
 func TestDiskPutBackFromACopy(t *testing.T) {
 	fatal := make(chan error, 8)
 	c := newClusterWith(t, 4, func(cfg *Config) {
+		cfg.untended = true
 		if cfg.NodeID == "n4" {
 			cfg.Expect = 0 // no seat: only replicas
 			cfg.Fatal = func(err error) { fatal <- err }

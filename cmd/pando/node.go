@@ -109,7 +109,27 @@ func everyInterface(addr string) bool {
 // disk is not known to be there, so nothing more may be said.
 func (c *cli) fatal(err error) {
 	c.printError(fmt.Errorf("the node must not go on: %w", err))
+	if errors.Is(err, partition.ErrSessionExpired) {
+		startAgain()
+	}
 	os.Exit(exitError)
+}
+
+// startedAgain, in the environment, tells a process that it was started in the
+// place of another one.
+const startedAgain = "PANDO_STARTED_AGAIN"
+
+// startAgain begins this program anew in the same process, once. A node whose disk
+// was lost or put back from a copy has written down that it trusts none of its
+// replicas, and takes part again with new ones. A second time there are two
+// processes that use one identity, and an operator must end one of them.
+func startAgain() {
+	program, err := os.Executable()
+	if err != nil || os.Getenv(startedAgain) != "" {
+		return
+	}
+	// Only if this fails it returns; then the process ends.
+	_ = syscall.Exec(program, os.Args, append(os.Environ(), startedAgain+"=1"))
 }
 
 // readyLine is what a node prints when it serves.
