@@ -147,13 +147,27 @@ func (r *heldReads) landed(ev evidence) []*heldRead {
 	defer r.mu.Unlock()
 	r.asking = false
 	if ev.known {
-		r.latest = ev
-		if !r.pending.known {
-			r.pending = ev
-		}
-		r.prove()
+		r.noteLocked(ev)
 	}
 	return r.takeIf(func(need partition.Index) bool { return need == wordOfMaster })
+}
+
+// note takes in evidence that nobody waits for.
+func (r *heldReads) note(ev evidence) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noteLocked(ev)
+}
+
+func (r *heldReads) noteLocked(ev evidence) {
+	if r.latest.known && ev.at < r.latest.at {
+		return // reads are answered side by side
+	}
+	r.latest = ev
+	if !r.pending.known {
+		r.pending = ev
+	}
+	r.prove()
 }
 
 // prove finds what evidence the state has come to reflect. The lock is held.

@@ -118,6 +118,11 @@ func (h *heldRead) step() {
 			need = max(need, ev.index)
 			expires = min(expires, youngUntil(ev.at, h.req.MaxAge))
 		}
+		if need > h.st.held.index() && !h.node.hearsMaster(h.cell) {
+			// What is missing will not come soon, and other replicas may have it.
+			h.behind("it does not reach the master")
+			return
+		}
 		waits, err := h.st.held.wait(h, need, expires)
 		if err != nil {
 			h.refuse(err)
@@ -145,6 +150,7 @@ func (h *heldRead) step() {
 // read; else the master's last word.
 func (h *heldRead) evidence() evidence {
 	if ev, ok := h.node.ownEvidence(h.cell, h.st); ok {
+		h.st.held.note(ev)
 		return ev
 	}
 	if ev := h.st.held.evidence(true); h.req.MaxAge == 0 || h.young(ev) {
@@ -155,6 +161,17 @@ func (h *heldRead) evidence() evidence {
 
 func (h *heldRead) young(ev evidence) bool {
 	return ev.known && h.node.now() <= youngUntil(ev.at, h.req.MaxAge)
+}
+
+// hearsMaster reports whether the replica's node can get newer records, as far as
+// it knows. A master without a lease may have been replaced.
+func (n *Node) hearsMaster(c *cell) bool {
+	v := c.view.Load()
+	if v != nil && v.Master == v.Self {
+		return n.now() < v.LeaseEnd(n.leases)
+	}
+	m := c.master()
+	return m != "" && n.neighbours.Reachable(m)
 }
 
 // ask lets the read wait for the master's word, and asks for it if nobody has.

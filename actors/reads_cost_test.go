@@ -68,6 +68,9 @@ func TestReadCosts(t *testing.T) {
 		for range further {
 			res = readOnce(t, x.at, x.o)
 		}
+		if x.next.messages > 0 {
+			c.quiet() // the slower member answers after the read is over
+		}
 		after := c.cost()
 		if x.o.Level != client.Quorum && master.counters.quorumReads.Load() != lapsed {
 			t.Logf("%-31s the lease lapsed meanwhile, nothing is counted", x.name)
@@ -78,7 +81,7 @@ func TestReadCosts(t *testing.T) {
 		t.Logf("%-31s first read %d messages %d questions, %d more %d and %d; shows record %d, age %v (known %v)",
 			x.name, got1.messages, got1.questions, further, got.messages, got.questions, res.Index, res.Age, res.AgeKnown)
 		want := cost{further * x.next.messages, further * x.next.questions}
-		if x.next.messages > 0 && got1.messages >= x.first.messages && got.messages >= want.messages {
+		if all := got1.messages + got.messages; x.next.messages > 0 && all >= x.first.messages+want.messages {
 			continue // a machine that is busy may have asked the members twice
 		}
 		if got1 != x.first || got != want {

@@ -196,6 +196,12 @@ func TestStaleAtACutOffReplica(t *testing.T) {
 		if r := <-showing(at, g, session("k", old+1)); r.Code != partition.CodeBehind {
 			t.Errorf("by an index that it has not: %+v", r)
 		}
+		eventually(t, "a refusal without a wait", func() error {
+			if r := <-showing(at, g, session("k", old+1)); !strings.Contains(r.Why, "does not reach the master") {
+				return fmt.Errorf("%+v", r)
+			}
+			return nil
+		})
 		for range 50 {
 			before := time.Since(acked)
 			r := <-showing(at, g, stale("k", 200*time.Millisecond))

@@ -87,7 +87,7 @@ func TestCodes(t *testing.T) {
 	names := []string{
 		"internal", "not_master", "wrong_group", "busy", "unavailable", "outcome_unknown", "too_large", "no_such_table",
 		"session_expired", "no_space", "invalid", "closed", "refused", "exists", "unauthorized", "newer_format",
-		"newer_epoch", "corrupt", "timeout", "not_found",
+		"newer_epoch", "corrupt", "timeout", "not_found", "behind",
 	}
 	for i, want := range names {
 		if got := Code(i + 1).String(); got != want {
@@ -99,7 +99,7 @@ func TestCodes(t *testing.T) {
 		CodeUnknown: ErrUnknown, CodeTooLarge: ErrTooLarge, CodeNoSuchTable: ErrNoSuchTable, CodeSessionExpired: ErrSessionExpired,
 		CodeNoSpace: ErrNoSpace, CodeInvalid: ErrInvalid, CodeClosed: ErrClosed, CodeRefused: ErrRefused, CodeExists: ErrExists,
 		CodeUnauthorized: ErrUnauthorized, CodeNewerFormat: ErrNewerFormat, CodeNewerEpoch: ErrNewerEpoch, CodeCorrupt: ErrCorrupt,
-		CodeTimeout: ErrTimeout, CodeNotFound: ErrNotFound,
+		CodeTimeout: ErrTimeout, CodeNotFound: ErrNotFound, CodeBehind: ErrBehind,
 	} {
 		if CodeOf(e) != c {
 			t.Errorf("the sentinel of %s has code %s", c, CodeOf(e))
