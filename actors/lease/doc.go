@@ -19,6 +19,12 @@
 // exclude each other, so a grant either is in what Revoke returned or carries
 // the revocation.
 //
+// A revocation names the replica that made it. It stands whatever becomes of that
+// replica, until the holder has acknowledged it; a later replica of the group on
+// the same node has a greater id, which is what its grants count for. A grant
+// counts only for the incarnation that gave it: the caller names the one in which
+// the replica has confirmed the epoch.
+//
 // Grants are in memory only. A table that has just started has forgotten
 // whom it revoked, so it grants nothing until [Table.Open]: before that the
 // node revokes anew, for every replica on its disk, all epochs older than the

@@ -28,6 +28,9 @@
 //	| master | <-------------- | recovering | <----------- | leveling |
 //	+--------+                 +------------+              +----------+
 //
+// A planned change of master goes another way: the old master hands over, and the
+// heir goes from peer to promising at once; transfer.go shows the steps.
+//
 // # What a host must do
 //
 // Start with [New] and what is on disk, then Step a [Tick]: from it the replica
@@ -46,6 +49,11 @@
 // an ended mastership counts a member that has promised itself elsewhere since,
 // and a newer mastership does not speak for a state that was taken before it.
 //
+// Requests go to the replica while its view says Serving, or names the own node as
+// Next: an heir keeps them until it serves, or refuses them. A host that stops, or
+// has no disk any more, says [Resign] to its masters and waits a moment for their
+// views to say that they serve no more.
+//
 // Every change of Neighbours.Reachable is followed by [NodeUp] or [NodeDown].
 // The replica asks for alarms only while it waits for something, so that an idle
 // group costs nothing: it relies on these hints to wake up.
@@ -57,6 +65,6 @@
 //
 // The stories in testdata/golden first, in their order; then event.go, message.go
 // and work.go; then replica.go, follow.go, failover.go, probe.go, master.go, peer.go,
-// lease.go and read.go. session.go and execute.go stand for themselves. ready.go
+// lease.go, read.go and transfer.go. session.go and execute.go stand for themselves. ready.go
 // turns what has changed into work.
 package replica

@@ -26,7 +26,7 @@ type handStep uint8
 
 const (
 	noHand    handStep = iota
-	preparing          // the heir asks for the lock
+	preparing          // the heir asks for the lock, and catches up
 	draining           // nothing new is appended
 	gone               // the mastership is given up
 )
@@ -39,6 +39,7 @@ type handOver struct {
 	until partition.Time // called off, or given up for lost, at this time
 	again partition.Time // what was sent is sent again; 0: not any more
 	tries int
+	ready bool // the heir has the lock
 	// anyway, if not empty, is why the mastership ends even if nobody takes it.
 	anyway string
 	goes   *HandOver // the message that ended it
@@ -163,7 +164,7 @@ func (r *Replica) cannotInherit(id partition.ReplicaID, p *peer) *partition.Erro
 		return partition.Errorf(partition.CodeRefused, "replica %d of %s is ineligible", id, r.cfg.Group)
 	case !r.answers(id):
 		return partition.Errorf(partition.CodeUnavailable, "replica %d on node %s does not answer", id, x.Node)
-	case !r.caughtUp(p):
+	case p.match < r.mastery.first || p.next < r.log.first:
 		e := partition.Errorf(partition.CodeBusy, "replica %d on node %s has not caught up", id, x.Node)
 		e.Next = "retry when it has"
 		return e
@@ -226,9 +227,8 @@ func (r *Replica) heirAnswers(from peerRef, m *HandOver) {
 	switch {
 	case m.Step == HandRefuse:
 		r.callOff(partition.Errorf(partition.CodeUnavailable, "replica %d cannot take %s over now", from.id, r.cfg.Group))
-	case h.step == preparing:
-		h.step, h.until, h.again = draining, r.now+r.drainWait(), 0
-		r.trace("drains")
+	default:
+		h.ready = true
 	}
 }
 
@@ -279,10 +279,14 @@ func (r *Replica) heirDown(n partition.NodeID) {
 // drained gives the mastership up as soon as nothing is left to do.
 func (r *Replica) drained() {
 	h, q := &r.hand, &r.mastery.reads
+	p := r.peer(h.to.id)
+	if h.step == preparing && h.ready && p != nil && r.caughtUp(p) {
+		h.step, h.until, h.again = draining, r.now+r.drainWait(), 0
+		r.trace("drains")
+	}
 	if h.step != draining {
 		return
 	}
-	p := r.peer(h.to.id)
 	switch {
 	case p == nil:
 		r.callOff(partition.Errorf(partition.CodeRefused, "replica %d is no member of %s any more", h.to.id, r.cfg.Group))
