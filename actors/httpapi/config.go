@@ -91,6 +91,8 @@ type Config struct {
 	Meter   Meter
 	// Recovery, if set, brings back partitions that are lost.
 	Recovery Recovery
+	// Operator, if set, changes partitions and takes nodes out of service.
+	Operator Operator
 	// Authorize decides whether the request's client has the role; nil lets
 	// everyone in, which is only right where nobody else can connect.
 	Authorize func(r *http.Request, need cert.Role) error

@@ -8,6 +8,10 @@
 //	GET    /api/v1/members                     the nodes as this one sees them
 //	GET    /api/v1/partitions[?table=t]        every partition
 //	GET    /api/v1/partitions/{group}          one partition ("g17" or "17")
+//	POST   /api/v1/partitions/{group}/change   add, remove or replace a replica, hand over (admin)
+//	GET    /api/v1/nodes/{node}/drain          whether a node is in service, and how far that is
+//	POST   /api/v1/nodes/{node}/drain          take a node out of service (admin)
+//	DELETE /api/v1/nodes/{node}/drain          take it back (admin)
 //	GET    /api/v1/tables                      the catalog's tables
 //	POST   /api/v1/tables                      create a table (admin)
 //	PATCH  /api/v1/tables/{table}              alter a table: replicas, policy (admin)

@@ -36,8 +36,10 @@ func New(cfg Config) (http.Handler, error) {
 	a := &api{cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight)}
 	a.metrics = newMetrics(cfg.Meter)
 	mux := http.NewServeMux()
-	for pattern, methods := range a.routes() {
-		mux.Handle(pattern, a.route(pattern, methods))
+	for _, routes := range []map[string]methods{a.routes(), a.operatorRoutes()} {
+		for pattern, methods := range routes {
+			mux.Handle(pattern, a.route(pattern, methods))
+		}
 	}
 	if cfg.Pprof {
 		a.addPprof(mux)

@@ -48,7 +48,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	}
 	handler, err := httpapi.New(httpapi.Config{
 		Cluster: m.node, Catalog: m.node, Store: httpapi.ClientStore{Client: m.node.Client()}, Meter: m.node, Recovery: m.node,
-		Authorize: security.authorize, Logger: cfg.logger, Pprof: cfg.pprof,
+		Operator: m.node, Authorize: security.authorize, Logger: cfg.logger, Pprof: cfg.pprof,
 	})
 	if err != nil {
 		return nil, errors.Join(err, m.stop(ctx))
@@ -92,7 +92,7 @@ func (m *member) stop(ctx context.Context) error {
 func (m *member) waitReady(ctx context.Context, told func(why error)) error {
 	last := ""
 	ready := poll(ctx, func() bool {
-		err := m.node.Ready()
+		err := m.node.Started() // one that an operator has drained is there as well
 		if err != nil && err.Error() != last {
 			last = err.Error()
 			told(err)

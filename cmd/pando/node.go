@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,20 +21,23 @@ import (
 type nodeFlags struct {
 	member              memberConfig
 	id                  string
+	drainTimeout        time.Duration
 	logFormat, logLevel string
 }
 
 func (c *cli) nodeCommand() *cobra.Command {
 	var n nodeFlags
 	cmd := &cobra.Command{
-		Use: "node", Short: "Run a node until it is told to stop", Args: cobra.NoArgs,
+		Use: "node", Short: "Run a node until it is told to stop; drain nodes", Args: noSuchCommand,
 		Long: "Runs one node in the foreground. Prints one line with its addresses when it serves.\n" +
-			"SIGTERM or Ctrl-C ends it in order. Beyond loopback it wants certificates (--tls-dir)\n" +
+			"SIGTERM or Ctrl-C ends it in order: others take over first, at most for\n" +
+			"--drain-timeout; a second one ends it at once. Beyond loopback it wants certificates (--tls-dir)\n" +
 			"and a gossip key (--gossip-key-file); see pando cert.",
 		Example: "  pando node --dir d1 --zone a --expect 3 --join 127.0.0.1:7201",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.runNode(cmd.Context(), n) },
 	}
 	n.register(cmd)
+	cmd.AddCommand(c.nodeDrain(), c.nodeUndrain())
 	return cmd
 }
 
@@ -55,6 +59,9 @@ func (n *nodeFlags) register(cmd *cobra.Command) {
 	f.Int64Var(&cfg.WALSegmentBytes, "wal-segment-bytes", 0, "size of a log segment (default 64 MiB)")
 	f.Int64Var(&cfg.MemoryBytes, "memory-bytes", 0, "unflushed state of all replicas (default 256 MiB)")
 	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "cache of all replicas (default 256 MiB)")
+	f.DurationVar(&cfg.LogAfter, "log-after", 0, "how long a member is away before a log replica stands in (default 10s)")
+	f.DurationVar(&cfg.ReplaceAfter, "replace-after", 0, "how long a member is away before it is replaced for good (default 5m)")
+	f.DurationVar(&n.drainTimeout, "drain-timeout", 10*time.Second, "how long a node that stops waits until others have taken over; 0 does not wait")
 	f.BoolVar(&n.member.pprof, "pprof", false, "serve /debug/pprof/ to admins")
 	f.StringVar(&n.logFormat, "log-format", "text", "log on the standard error as text or json")
 	f.StringVar(&n.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
@@ -92,6 +99,9 @@ func (c *cli) runNode(ctx context.Context, n nodeFlags) error {
 		err = nil // stopped before it was ready, as it was told to
 	}
 	logger.Info("stopping")
+	if err == nil {
+		m.prepareStop(ctx, n.drainTimeout, cfg)
+	}
 	return errors.Join(err, m.stop(ctx))
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 func (c *cli) partitionCommand() *cobra.Command {
-	return group("partition", "List and show partitions", c.partitionLs(), c.partitionShow())
+	return group("partition", "List, show and change partitions", c.partitionLs(), c.partitionShow(),
+		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster())
 }
 
 func (c *cli) partitionLs() *cobra.Command {
@@ -107,6 +108,12 @@ func printPartition(w io.Writer, p actors.PartitionInfo) {
 		inFlight = " (not committed yet: the one before it holds as well)"
 	}
 	row(w, "versions", fmt.Sprintf("membership %d%s, range %d", p.Version, inFlight, p.RangeVersion))
+	if p.Asked != 0 {
+		row(w, "asked for", fmt.Sprintf("%d replicas, until the table's number is altered", p.Asked))
+	}
+	if p.Tending != "" {
+		row(w, "to do", p.Tending)
+	}
 	fmt.Fprintln(w)
 	row(w, "REPLICA", "NODE", "ZONE", "KIND", "ROLE", "APPLIED", "LAST", "ELIGIBLE", "WHY")
 	for _, r := range p.Replicas {

@@ -11,6 +11,7 @@ import (
 
 	"pando.dev/pando/actors"
 	"pando.dev/pando/actors/httpapi"
+	"pando.dev/pando/partition"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -88,7 +89,7 @@ func healthy(s actors.ClusterStatus) bool {
 func printStatus(w io.Writer, s actors.ClusterStatus) {
 	fmt.Fprintln(w, firstLine(s))
 	row(w, "cluster", s.Cluster)
-	row(w, "nodes", fmt.Sprintf("%d of %d alive", s.Alive, s.Nodes))
+	row(w, "nodes", fmt.Sprintf("%d of %d alive%s", s.Alive, s.Nodes, drainedText(s.Drained)))
 	row(w, "partitions", fmt.Sprintf("%d of %d have a master", s.WithMaster, s.Partitions))
 	row(w, "control group", controlText(s.Control))
 	row(w, "answered by", fmt.Sprintf("%s, up %s", s.Self, s.Uptime.Round(time.Second)))
@@ -126,6 +127,27 @@ func controlText(s actors.ControlStatus) string {
 	return text + fmt.Sprintf("; catalog version %d", s.Catalog)
 }
 
+func drainedText(nodes []partition.NodeID) string {
+	if len(nodes) == 0 {
+		return ""
+	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = string(n)
+	}
+	return "; out of service: " + strings.Join(names, ", ")
+}
+
+func modeText(m actors.MemberInfo) string {
+	switch {
+	case m.Mode != "":
+		return m.Mode
+	case m.Status == "alive":
+		return "in service"
+	}
+	return "-"
+}
+
 func (c *cli) membersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "members", Short: "List the nodes as the answering one sees them", Args: cobra.NoArgs,
@@ -141,13 +163,13 @@ func (c *cli) membersCommand() *cobra.Command {
 				return err
 			}
 			return c.show(ms, func(w io.Writer) {
-				row(w, "NODE", "ZONE", "STATUS", "SEAT", "LINK", "GOSSIP", "HTTP", "VERSION")
+				row(w, "NODE", "ZONE", "STATUS", "MODE", "SEAT", "LINK", "GOSSIP", "HTTP", "VERSION")
 				for _, m := range ms {
 					seat := "-"
 					if m.Seat {
 						seat = "yes"
 					}
-					row(w, m.Node, m.Zone, m.Status, seat, dash(m.Link), dash(m.Gossip), dash(m.HTTP), dash(m.Version))
+					row(w, m.Node, m.Zone, m.Status, modeText(m), seat, dash(m.Link), dash(m.Gossip), dash(m.HTTP), dash(m.Version))
 				}
 			})
 		},

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
+	"pando.dev/pando/partition"
+)
+
+// drainWait is how long a drain, or its end, is waited for.
+const drainWait = time.Minute
+
+func (c *cli) nodeDrain() *cobra.Command {
+	var o actors.DrainOptions
+	var wait time.Duration
+	var status bool
+	cmd := &cobra.Command{
+		Use: "drain <node>", Short: "Take a node out of service, until undrain", Args: cobra.ExactArgs(1),
+		Long: "Hands the masterships of the node to others, and then has its replicas count for\n" +
+			"nothing, so that it can be stopped, or lost, without anybody waiting for it. It goes\n" +
+			"on receiving what is written, and stays drained over restarts. A drain with which a\n" +
+			"partition could not commit any more is refused. May be given to any node.",
+		Example: "  pando node drain n2 --reason 'new disk'\n  pando node drain n2 --status",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			o.Node = partition.NodeID(args[0])
+			if status {
+				ctx, cancel := c.within(cmd)
+				defer cancel()
+				info, err := api.DrainStatus(ctx, o.Node)
+				if err != nil {
+					return err
+				}
+				return c.showDrain(info)
+			}
+			return c.drain(cmd, api, o.Node, wait, func(ctx context.Context) (actors.DrainInfo, error) { return api.BeginDrain(ctx, o) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Reason, "reason", "", "why, for those who look later")
+	f.BoolVar(&o.Force, "force", false, "even if partitions can then not commit; it is logged")
+	f.BoolVar(&status, "status", false, "only say how far it is")
+	f.DurationVar(&wait, "wait", drainWait, "how long to wait until it is done; 0 does not wait")
+	return cmd
+}
+
+func (c *cli) nodeUndrain() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "undrain <node>", Short: "Take a drained node back into service", Args: cobra.ExactArgs(1),
+		Long: "Has the replicas of the node count again, each when it has caught up.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			node := partition.NodeID(args[0])
+			return c.drain(cmd, api, node, wait, func(ctx context.Context) (actors.DrainInfo, error) { return api.BeginUndrain(ctx, node) })
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", drainWait, "how long to wait until it is done; 0 does not wait")
+	return cmd
+}
+
+// drain begins a drain, or its end, and waits until it is done.
+func (c *cli) drain(cmd *cobra.Command, api *httpapi.Client, node partition.NodeID, wait time.Duration, begin func(context.Context) (actors.DrainInfo, error)) error {
+	ctx, cancel := c.within(cmd)
+	defer cancel()
+	info, err := begin(ctx)
+	if err != nil {
+		return err
+	}
+	if wait <= 0 {
+		return c.showDrain(info)
+	}
+	mode := info.Mode
+	ctx, cancel = context.WithTimeout(cmd.Context(), wait)
+	defer cancel()
+	last := err
+	done := poll(ctx, func() bool {
+		now, err := api.DrainStatus(ctx, node)
+		if err == nil {
+			info = now
+		} else if ctx.Err() == nil {
+			last = err
+		}
+		return err == nil && (info.Done || info.Mode != mode)
+	})
+	switch {
+	case done && info.Mode != mode:
+		return &partition.Error{Code: partition.CodeRefused, Why: fmt.Sprintf("meanwhile somebody else changed whether node %s is in service", node)}
+	case !done && last != nil:
+		return actors.DrainUnfinished(info, fmt.Errorf("after %v, last: %w", wait, last))
+	case !done:
+		return actors.DrainUnfinished(info, fmt.Errorf("after %v", wait))
+	}
+	return c.showDrain(info)
+}
+
+func (c *cli) showDrain(info actors.DrainInfo) error {
+	return c.show(info, func(w io.Writer) {
+		state := "in service"
+		if info.Mode != "" {
+			state = info.Mode
+		}
+		if info.Reason != "" {
+			state += " (" + info.Reason + ")"
+		}
+		if !info.Done {
+			state += ", not done yet"
+		}
+		fmt.Fprintf(w, "node %s is %s; it holds %d replicas\n", info.Node, state, info.Replicas)
+		if len(info.Left) == 0 {
+			return
+		}
+		row(w, "LEFT", "ON ITS WAY", "WHY")
+		for _, l := range info.Left {
+			row(w, l.Group, yesNo(l.Working), dash(l.Why))
+		}
+	})
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// prepareStop takes the node out of service before it stops, at most for the
+// time given, and says what is left.
+func (m *member) prepareStop(ctx context.Context, wait time.Duration, cfg memberConfig) {
+	if wait <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), wait, fmt.Errorf("after %v, the limit", wait))
+	defer cancel()
+	info, err := m.node.PrepareStop(ctx)
+	switch {
+	case err != nil && !errors.Is(err, partition.ErrClosed):
+		cfg.logger.Warn("stopping before the node is drained", "err", err)
+	case err == nil && info.Mode != "" && !info.Done:
+		for _, l := range info.Left {
+			cfg.logger.Warn("stopping although a partition is left as it is", "group", l.Group, "why", l.Why)
+		}
+	}
+}
