@@ -262,7 +262,7 @@ func modeText(mode string) string {
 func DrainUnfinished(info DrainInfo, cause error) error {
 	return &partition.Error{
 		Code: partition.CodeUnknown,
-		Why:  fmt.Sprintf("node %s is %s, but it is not done: %s (%v)", info.Node, modeText(info.Mode), leftText(info.Left), cause),
+		Why:  fmt.Sprintf("node %s is %s, but %d partitions do not agree yet (%v): %s", info.Node, modeText(info.Mode), len(info.Left), cause, leftText(info.Left)),
 		Next: "it goes on by itself; look with pando node drain --status, or take it back with pando node undrain",
 	}
 }
@@ -272,11 +272,10 @@ func leftText(left []DrainLeft) string {
 	for _, l := range left[:min(len(left), maxLeftShown)] {
 		parts = append(parts, fmt.Sprintf("%s: %s", l.Group, l.Why))
 	}
-	s := fmt.Sprintf("%d partitions are left", len(left))
-	if len(parts) > 0 {
-		s += ": " + strings.Join(parts, "; ")
+	if more := len(left) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
 	}
-	return s
+	return strings.Join(parts, "; ")
 }
 
 // drainCall is what one node asks of another, or of itself.

@@ -23,6 +23,18 @@ type changeFlags struct {
 	replica uint16
 	from    string
 	wait    time.Duration
+	check   func() error // whether they make sense together; nil: they do
+}
+
+// oneOf refuses flags of which not exactly one is given.
+func oneOf(a string, hasA bool, b string, hasB bool) error {
+	switch {
+	case hasA && hasB:
+		return &usageError{fmt.Errorf("%s and %s are given, one is enough", a, b)}
+	case !hasA && !hasB:
+		return &usageError{fmt.Errorf("neither %s nor %s is given", a, b)}
+	}
+	return nil
 }
 
 func (c *cli) partitionAddReplica() *cobra.Command {
@@ -45,8 +57,7 @@ func (c *cli) partitionRemoveReplica() *cobra.Command {
 	cmd.Example = "  pando partition remove-replica g1 --node n4\n  pando partition remove-replica g1 --replica 2"
 	cmd.Flags().StringVar(&f.node, "node", "", "the node whose replica goes")
 	cmd.Flags().Uint16Var(&f.replica, "replica", 0, "the replica that goes")
-	cmd.MarkFlagsOneRequired("node", "replica")
-	cmd.MarkFlagsMutuallyExclusive("node", "replica")
+	f.check = func() error { return oneOf("--node", f.node != "", "--replica", f.replica != 0) }
 	return cmd
 }
 
@@ -59,8 +70,7 @@ func (c *cli) partitionReplaceReplica() *cobra.Command {
 	cmd.Flags().Uint16Var(&f.replica, "replica", 0, "the replica that goes")
 	cmd.Flags().StringVar(&f.from, "from", "", "the node whose replica goes")
 	cmd.Flags().StringVar(&f.node, "node", "", "the node that gets the new one")
-	cmd.MarkFlagsOneRequired("from", "replica")
-	cmd.MarkFlagsMutuallyExclusive("from", "replica")
+	f.check = func() error { return oneOf("--from", f.from != "", "--replica", f.replica != 0) }
 	return cmd
 }
 
@@ -78,6 +88,11 @@ func (c *cli) changeCommand(kind actors.ChangeKind, short string, f *changeFlags
 	cmd := &cobra.Command{
 		Use: string(kind) + " <partition>", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.check != nil {
+				if err := f.check(); err != nil {
+					return err
+				}
+			}
 			g, err := partition.ParseGroupID(args[0])
 			if err != nil {
 				return err

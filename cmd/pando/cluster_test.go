@@ -52,6 +52,7 @@ func TestCluster(t *testing.T) {
 	t.Run("readme", func(t *testing.T) { p.checkReadme(t) })
 	t.Run("health", func(t *testing.T) { p.checkHealth(t) })
 	t.Run("a fourth joins", func(t *testing.T) { p.checkFourth(t) })
+	t.Run("operators", func(t *testing.T) { p.checkOperate(t) })
 	t.Run("the master dies in mid-load", func(t *testing.T) { p.checkLoad(t) })
 	t.Run("an interrupted load", func(t *testing.T) { p.checkInterrupted(t) })
 	t.Run("all die at once", func(t *testing.T) { p.checkPowerCut(t) })

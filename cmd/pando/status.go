@@ -163,13 +163,13 @@ func (c *cli) membersCommand() *cobra.Command {
 				return err
 			}
 			return c.show(ms, func(w io.Writer) {
-				row(w, "NODE", "ZONE", "STATUS", "MODE", "SEAT", "LINK", "GOSSIP", "HTTP", "VERSION")
+				row(w, "NODE", "ZONE", "STATUS", "SEAT", "MODE", "LINK", "GOSSIP", "HTTP", "VERSION")
 				for _, m := range ms {
 					seat := "-"
 					if m.Seat {
 						seat = "yes"
 					}
-					row(w, m.Node, m.Zone, m.Status, modeText(m), seat, dash(m.Link), dash(m.Gossip), dash(m.HTTP), dash(m.Version))
+					row(w, m.Node, m.Zone, m.Status, seat, modeText(m), dash(m.Link), dash(m.Gossip), dash(m.HTTP), dash(m.Version))
 				}
 			})
 		},

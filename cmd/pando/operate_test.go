@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"pando.dev/pando/actors"
+	"pando.dev/pando/partition"
+)
+
+// checkOperate: what an operator does to nodes and partitions, by the command
+// line: drain and undrain through another node, changes of one partition, and
+// what is refused. Four nodes run.
+func (p *processes) checkOperate(t *testing.T) {
+	p.pando("table", "create", "ops", "--replicas", "3", "--on", "n1,n2,n3")
+	g := p.partitionOf(t, "ops").Group.String()
+	master := p.partitionOf(t, "ops").Master
+
+	out := p.pando("node", "drain", string(master), "--reason", "new disk")
+	if !strings.Contains(out, fmt.Sprintf("node %s is drained (new disk)", master)) {
+		t.Errorf("drain: %s", out)
+	}
+	now := p.partitionOf(t, "ops")
+	if now.Master == master {
+		t.Errorf("%s is drained, and master still", master)
+	}
+	for _, r := range now.Replicas {
+		if r.Eligible == (r.Node == master) {
+			t.Errorf("%s is drained: %+v", master, r)
+		}
+	}
+	if out := p.pando("members"); !strings.Contains(out, "drained") {
+		t.Errorf("members: %s", out)
+	}
+	if out := p.pando("status"); !strings.Contains(out, "out of service: "+string(master)) {
+		t.Errorf("status: %s", out)
+	}
+	if out := p.pando("node", "undrain", string(master)); !strings.Contains(out, "in service") {
+		t.Errorf("undrain: %s", out)
+	}
+
+	if out := p.pando("partition", "add-replica", g, "--node", "n4"); !strings.Contains(out, "add-replica, node n4: done") {
+		t.Errorf("add: %s", out)
+	}
+	if out := p.pando("partition", "show", g); !strings.Contains(out, "4 replicas, until the table's number is altered") {
+		t.Errorf("show: %s", out)
+	}
+	p.pando("partition", "remove-replica", g, "--node", "n1")
+	p.pando("partition", "replace-replica", g, "--from", "n4", "--node", "n1")
+	p.pando("partition", "transfer-master", g, "--to", "n1")
+	now = p.partitionOf(t, "ops")
+	if now.Master != "n1" || len(now.Replicas) != 3 || replicaOn(now, "n4") {
+		t.Errorf("after the changes: %+v", now)
+	}
+	for want, args := range map[string]string{
+		"not_found": "partition add-replica " + g + " --node n9",
+		"refused":   "node drain n1 --wait 5s",
+		"usage":     "partition remove-replica " + g,
+	} {
+		if want == "refused" { // a table on one node only
+			p.pando("table", "create", "single", "--replicas", "1", "--on", "n1")
+		}
+		_, err := p.try(strings.Fields(args)...)
+		if err == nil || !strings.Contains(err.Error(), "error: "+want) || !strings.Contains(err.Error(), "next: ") {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	p.pando("table", "drop", "single", "--confirm", "single")
+	p.pando("table", "drop", "ops", "--confirm", "ops")
+}
+
+func replicaOn(p actors.PartitionInfo, node partition.NodeID) bool {
+	for _, r := range p.Replicas {
+		if r.Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// partitionOf waits until a table's only partition has a master, and returns it.
+func (p *processes) partitionOf(t *testing.T, table string) (info actors.PartitionInfo) {
+	t.Helper()
+	eventually(t, "a master of "+table, func(ctx context.Context) error {
+		ps, err := p.api(0).Partitions(ctx, table)
+		if err != nil {
+			return err
+		}
+		if info = ps[0]; info.Master == "" || info.InFlight {
+			return fmt.Errorf("%+v", info)
+		}
+		return nil
+	})
+	return info
+}
