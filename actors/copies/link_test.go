@@ -4,6 +4,9 @@ import (
 	"context"
 	"flag"
 	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,10 +16,11 @@ import (
 	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/actors/link"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/wal"
 )
 
-// benchMB is the size of the copy of BenchmarkCopy.
-var benchMB = flag.Int("copy-mb", 32, "size of the copy that BenchmarkCopy measures, in MB")
+// benchMB is the size of the copies of the benchmarks.
+var benchMB = flag.Int("copy-mb", 32, "size of the copies that the benchmarks make, in MB")
 
 // linkedWorld is a world whose transfers go over links on the loopback.
 type linkedWorld struct {
@@ -139,42 +143,120 @@ func TestFetchOverLinks(t *testing.T) {
 	}
 }
 
+// benchSource makes a state of benchMB at a, whose checksums are known, and b.
+func benchSource(b *testing.B, rate int64) (w *linkedWorld, dst *node) {
+	w = newLinkedWorld(b)
+	src := w.start("a", func(c *Config) { c.BytesPerSecond = rate })
+	dst = w.start("b", nil)
+	w.link()
+	s := src.store(b, 7, 1)
+	ordered := func(_ *rand.Rand, i partition.Index) int { return int(i) }
+	for i := range partition.Index(*benchMB) {
+		fillKeys(b, s, i*250+1, i*250+250, 4000, ordered)
+		for s.NeedsRoom() {
+			if _, err := s.Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if _, err := s.Checkpoint(b.Context(), src.dir+"/stage/first"); err != nil {
+		b.Fatal(err)
+	}
+	return w, dst
+}
+
+// copyOnce fetches the state and throws it away.
+func copyOnce(b *testing.B, w *linkedWorld, dst *node) (total int64) {
+	p, err := w.fetch(dst, Request{Group: 7, From: "a"})
+	if err != nil {
+		b.Error(err)
+		return 0
+	}
+	for _, f := range p.Manifest.Files {
+		total += f.Bytes
+	}
+	if err := p.Discard(); err != nil {
+		b.Error(err)
+	}
+	return total
+}
+
 // BenchmarkCopy is the rate of a whole copy over links on the loopback, from one
 // store to another on the same disk, fsync included.
 func BenchmarkCopy(b *testing.B) {
 	for name, rate := range map[string]int64{"no-limit": -1, "64MiBps": 64 << 20} {
 		b.Run(name, func(b *testing.B) {
-			w := newLinkedWorld(b)
-			src := w.start("a", func(c *Config) { c.BytesPerSecond = rate })
-			dst := w.start("b", nil)
-			w.link()
-			s := src.store(b, 7, 1)
-			for i := range partition.Index(*benchMB) {
-				fill(b, s, i*250+1, i*250+250, 4000)
-				for s.NeedsRoom() {
-					if _, err := s.Flush(b.Context()); err != nil {
-						b.Fatal(err)
-					}
-				}
-			}
-			if _, err := s.Checkpoint(b.Context(), src.dir+"/stage/first"); err != nil { // sums are known from now on
-				b.Fatal(err)
-			}
+			w, dst := benchSource(b, rate)
 			total := int64(0)
 			for b.Loop() {
-				p, err := w.fetch(dst, Request{Group: 7, From: "a"})
-				if err != nil {
-					b.Fatal(err)
-				}
-				total = 0
-				for _, f := range p.Manifest.Files {
-					total += f.Bytes
-				}
-				if err := p.Discard(); err != nil {
-					b.Fatal(err)
-				}
+				total = copyOnce(b, w, dst)
 			}
 			b.SetBytes(total)
 		})
+	}
+}
+
+// BenchmarkBesideCopy is what a commit to the log costs, 400 a second of 1 KiB,
+// while a copy is written to the same disk; in turns, so that what else the
+// machine does hits all alike.
+func BenchmarkBesideCopy(b *testing.B) {
+	w, dst := benchSource(b, -1)
+	log, _, err := wal.Open(wal.OS{}, filepath.Join(b.TempDir(), "wal"), wal.Options{Node: "n"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	h := partition.Header{Group: 1, Epoch: 1 << 16, Kind: partition.KindCommand}
+	payload, synced := make([]byte, 1024), make(chan error, 1)
+	commits := func(d time.Duration) (took []time.Duration) {
+		tick := time.NewTicker(2500 * time.Microsecond)
+		defer tick.Stop()
+		for end := time.Now().Add(d); time.Now().Before(end); <-tick.C {
+			h.Index++
+			r := partition.NewRecord(h, payload)
+			h.Prev = r.Checksum()
+			start := time.Now()
+			if err := log.Append(wal.Write{Group: 1, Replica: 1, Records: []partition.Record{r}}, func(err error) { synced <- err }); err != nil {
+				b.Fatal(err)
+			}
+			if err := <-synced; err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(start))
+			log.SetFlushed(1, h.Index, 0)
+		}
+		return took
+	}
+	modes := []struct {
+		name string
+		rate int64
+	}{{"none", 0}, {"64MiBps", 64 << 20}, {"16MiBps", 16 << 20}, {"no-limit", -1}}
+	all := make([][]time.Duration, len(modes))
+	for b.Loop() {
+		for i, m := range modes {
+			stop, ended := make(chan struct{}), make(chan struct{})
+			w.nodes["a"].copies.SetRate(m.rate)
+			go func() {
+				defer close(ended)
+				for m.rate != 0 {
+					select {
+					case <-stop:
+						return
+					default:
+						copyOnce(b, w, dst)
+					}
+				}
+			}()
+			all[i] = append(all[i], commits(2*time.Second)...)
+			w.nodes["a"].copies.SetRate(-1) // the last one comes to its end
+			close(stop)
+			<-ended
+		}
+	}
+	for i, m := range modes {
+		slices.Sort(all[i])
+		n := len(all[i])
+		b.ReportMetric(float64(all[i][n/2].Microseconds()), m.name+"-p50-us")
+		b.ReportMetric(float64(all[i][n*99/100].Microseconds()), m.name+"-p99-us")
 	}
 }
