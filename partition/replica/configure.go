@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"pando.dev/pando/partition"
@@ -146,6 +147,29 @@ func (r *Replica) silent(m *partition.Membership) string {
 		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// lacking says what a set of members lacks: with a policy of zones which zones,
+// else which members. A zone is there with one of its members, or only with all.
+func (r *Replica) lacking(has func(partition.ReplicaID) bool, all bool) string {
+	var members, zones []string
+	for _, m := range r.active {
+		for _, x := range m.Members {
+			if !counts(x) || has(x.Replica) {
+				continue
+			}
+			members = append(members, describeMember(x))
+			if m.Policy.Rule == partition.Zones && (all || !m.InZone(x.Zone, has)) {
+				zones = append(zones, x.Zone)
+			}
+		}
+	}
+	if len(zones) > 0 {
+		slices.Sort(zones)
+		return "missing zones " + strings.Join(slices.Compact(zones), ", ")
+	}
+	slices.Sort(members)
+	return "missing " + strings.Join(slices.Compact(members), ", ")
 }
 
 func describeMember(x partition.Member) string {

@@ -62,7 +62,7 @@ func (r *Replica) attemptTick() {
 			r.askAgain()
 			return
 		}
-		r.abandon("too few supporters")
+		r.abandon("too few supporters: " + r.lacking(r.supports, true))
 	case fetching:
 		r.dropSource()
 	}

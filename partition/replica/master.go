@@ -290,7 +290,7 @@ func (r *Replica) masterTick() {
 		return
 	}
 	if len(m.marks) > 0 && r.now >= m.marks[0].at+r.cfg.DurabilityWait {
-		r.stepDown("its records do not become durable in time", true)
+		r.stepDown("its records do not become durable in time: "+r.lacking(r.holds(m.marks[0].last), false), true)
 		return
 	}
 	for _, p := range m.peers {
@@ -305,6 +305,17 @@ func (r *Replica) lost() *partition.Error {
 		return r.notMaster()
 	}
 	return partition.Errorf(partition.CodeUnavailable, "%s has lost its master", r.cfg.Group)
+}
+
+// holds tells who has the log up to i on disk.
+func (r *Replica) holds(i partition.Index) func(partition.ReplicaID) bool {
+	return func(id partition.ReplicaID) bool {
+		if id == r.cfg.Self {
+			return r.durable >= i
+		}
+		p := r.peer(id)
+		return p != nil && p.match >= i
+	}
 }
 
 // stepDown ends the mastership. The fate of what is in the log and not answered

@@ -136,11 +136,12 @@ func (r *Replica) judge() {
 		}
 	}
 	// A newer log may hold a configuration in which fewer members suffice.
-	if !newer && !r.canFailover(func(id partition.ReplicaID) bool {
+	answers := func(id partition.ReplicaID) bool {
 		_, ok := r.answerOf(id)
 		return ok || id == r.cfg.Self
-	}) {
-		r.abandon("too few members answer")
+	}
+	if !newer && !r.canFailover(answers) {
+		r.abandon("too few members answer: " + r.lacking(answers, true))
 		return
 	}
 	if r.resigned {
