@@ -41,9 +41,12 @@ func (c Configurations) GoAlone(next *Membership, number uint64) *Membership {
 	return &n
 }
 
+// MaxLeftBehind bounds the replicas that a group has ever gone on without.
+const MaxLeftBehind = 255
+
 // validateAlone refuses what does not fit together about permits.
 func (m *Membership) validateAlone() error {
-	if m.Alone != 0 && m.Alone != m.Permit || m.Permit == 0 && len(m.LeftBehind) > 0 || len(m.LeftBehind) > MaxMembers {
+	if m.Alone != 0 && m.Alone != m.Permit || m.Permit == 0 && len(m.LeftBehind) > 0 || len(m.LeftBehind) > MaxLeftBehind {
 		return Errorf(CodeInvalid, "alone under number %d, last permit %d, %d left behind", m.Alone, m.Permit, len(m.LeftBehind))
 	}
 	var last ReplicaID

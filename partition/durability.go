@@ -139,16 +139,6 @@ func (m *Membership) zonesHolding(has func(ReplicaID) bool) int {
 	return n
 }
 
-// InZone reports whether any eligible voter of the zone is in the set.
-func (m *Membership) InZone(zone string, has func(ReplicaID) bool) bool {
-	for i := range m.Members {
-		if x := &m.Members[i]; x.Zone == zone && x.counts() && has(x.Replica) {
-			return true
-		}
-	}
-	return false
-}
-
 // CanFailover reports whether the given supporters suffice to become master.
 func (m *Membership) CanFailover(support func(ReplicaID) bool) bool {
 	return !m.Durable(func(r ReplicaID) bool { return !support(r) })

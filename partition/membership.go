@@ -72,8 +72,9 @@ type Membership struct {
 	// LeftBehind are the voters, ascending, that it was made without and that did
 	// not count again since. They may lack what was committed without them, so the
 	// permit is given back only after a configuration with none of them left is
-	// committed. One that is removed meanwhile stays left behind: it might come back
-	// and not know. The number stays, so that every later master can give it back.
+	// committed. One that is removed meanwhile stays left behind for ever: it might
+	// come back and not know. Then the permit is not given back, but passes to those
+	// who are members. The number stays, so that every later master can do so.
 	Permit     uint64
 	LeftBehind []ReplicaID
 	// Asked is what an operator asked for this one group; the zero value: nothing.
@@ -156,7 +157,7 @@ const (
 )
 
 // MaxMembershipBytes bounds an encoded Membership.
-const MaxMembershipBytes = 33 + MaxMembers*(9+MaxNodeIDBytes+MaxZoneBytes)
+const MaxMembershipBytes = 33 + 2*MaxLeftBehind + MaxMembers*(7+MaxNodeIDBytes+MaxZoneBytes)
 
 // AppendBinary encodes the configuration as the payload of a KindMember or
 // KindMode record. The encoding is canonical: equal configurations give equal

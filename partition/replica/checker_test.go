@@ -25,6 +25,7 @@ type checker struct {
 	refused      map[uint64]string // operations that were said not to be executed
 	nextID       uint64
 	sessionLimit int
+	decreed      bool // an operator has recovered the group: anything may be lost
 	truncated    bool // some log does not begin with the genesis record
 
 	changes, retired, copies                                                      int

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"pando.dev/pando/partition"
@@ -72,8 +71,8 @@ func (r *Replica) checkConfigure(in Configure) *partition.Error {
 		}
 	}
 	if x, _ := in.Membership.Member(r.cfg.Self); x.Kind != partition.Full || !x.Eligible {
-		if left := now.Follow(in.Membership).LeftBehind; len(left) > 0 {
-			e := partition.Errorf(partition.CodeRefused, "replica %d holds the permit to go on alone, and nobody else may be master of %s, while replicas %v are left behind", r.cfg.Self, r.cfg.Group, left)
+		if next := now.Follow(in.Membership); r.someMemberLeft(next) {
+			e := partition.Errorf(partition.CodeRefused, "replica %d goes on alone, and nobody else may be master of %s, while of replicas %v members are left behind", r.cfg.Self, r.cfg.Group, next.LeftBehind)
 			e.Next = "bring them back first; if one is gone for good: pando recover plan " + r.cfg.Group.String()
 			return e
 		}
@@ -147,29 +146,6 @@ func (r *Replica) silent(m *partition.Membership) string {
 		}
 	}
 	return strings.Join(names, ", ")
-}
-
-// lacking says what a set of members lacks: with a policy of zones which zones,
-// else which members. A zone is there with one of its members, or only with all.
-func (r *Replica) lacking(has func(partition.ReplicaID) bool, all bool) string {
-	var members, zones []string
-	for _, m := range r.active {
-		for _, x := range m.Members {
-			if !counts(x) || has(x.Replica) {
-				continue
-			}
-			members = append(members, describeMember(x))
-			if m.Policy.Rule == partition.Zones && (all || !m.InZone(x.Zone, has)) {
-				zones = append(zones, x.Zone)
-			}
-		}
-	}
-	if len(zones) > 0 {
-		slices.Sort(zones)
-		return "missing zones " + strings.Join(slices.Compact(zones), ", ")
-	}
-	slices.Sort(members)
-	return "missing " + strings.Join(slices.Compact(members), ", ")
 }
 
 func describeMember(x partition.Member) string {

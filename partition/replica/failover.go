@@ -62,7 +62,7 @@ func (r *Replica) attemptTick() {
 			r.askAgain()
 			return
 		}
-		r.abandon("too few supporters: " + r.lacking(r.supports, true))
+		r.abandon("too few supporters: " + r.active.Missing(r.supports))
 	case fetching:
 		r.dropSource()
 	}

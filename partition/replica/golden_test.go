@@ -24,6 +24,12 @@ import (
 //	read 1 | lease-read 1   a quorum read; a read under the lease
 //	transfer 1 [to=2] | resign 1
 //	change 1 remove=3 | ineligible=3 | eligible=3 | full=3 | log=3 | add=z1 [force]   Configure; several changes make one
+//	make 4 [log] [copy=1]   the host of a new member: with the genesis record, or with
+//	                        a copy of 1's state, or of the log from there on
+//	give 3 from=1           a log replica gets the state
+//	truncate 1              its log lets go of what it may
+//	recover 2 members=(2,3) an operator's decree
+//	peers 1                 what a master knows of the others
 //	lock deny=1 | only=2 | forget | lose | down | up
 //	quiet | verbose         without and with messages
 //	status | log 1          what replicas say, what is on a disk
@@ -85,6 +91,8 @@ func (g *golden) group(t *testing.T, d *datadriven.TestData) {
 			a.Scan(t, 0, &k.cfg.MaxAppendBytes)
 		case "window":
 			a.Scan(t, 0, &k.cfg.MaxInFlightBytes)
+		case "solo":
+			k.cfg.Solo = true
 		case "durability":
 			k.cfg.DurabilityWait, _ = time.ParseDuration(a.Vals[0])
 		default:
@@ -146,6 +154,10 @@ func (g *golden) command(t *testing.T, d *datadriven.TestData) {
 		g.lock(t, d)
 	case "status":
 		g.status()
+	case "peers":
+		for _, p := range w.node(replicaArg(t, d, 0)).rep.Status().Peers {
+			fmt.Fprintf(&g.out, "%+v\n", p)
+		}
 	case "log":
 		im := &w.node(replicaArg(t, d, 0)).disk.synced
 		fmt.Fprintf(&g.out, "promise %s commit %d%s\n", im.promise, im.commit, describeRecords(im.recs))
@@ -161,6 +173,8 @@ func (g *golden) fault(t *testing.T, d *datadriven.TestData) bool {
 	w := g.w
 	arg := func(i int) partition.ReplicaID { return replicaArg(t, d, i) }
 	switch d.Cmd {
+	case "make", "give", "truncate":
+		g.host(t, d)
 	case "start":
 		w.node(arg(0)).boots()
 	case "crash":
@@ -230,6 +244,8 @@ func (g *golden) call(t *testing.T, d *datadriven.TestData) bool {
 		g.transfer(t, d)
 	case "resign":
 		w.node(arg(0)).take(Resign{Why: "its node stops"})
+	case "recover":
+		g.recover(t, w.node(arg(0)), d)
 	case "change":
 		g.change(t, w.node(arg(0)), d.CmdArgs[1:])
 	default:

@@ -290,7 +290,7 @@ func (r *Replica) masterTick() {
 		return
 	}
 	if len(m.marks) > 0 && r.now >= m.marks[0].at+r.cfg.DurabilityWait {
-		r.stepDown("its records do not become durable in time: "+r.lacking(r.holds(m.marks[0].last), false), true)
+		r.stepDown("its records do not become durable in time: "+r.active.Missing(r.holds(m.marks[0].last)), true)
 		return
 	}
 	for _, p := range m.peers {

@@ -10,10 +10,20 @@ import (
 // simPermit is the control group's compare-and-set: at most one holder at a time,
 // and a number that moves with every change of it.
 type simPermit struct {
-	number  uint64
-	holder  *node
+	number uint64
+	holder *node
+	// able, if not nil, are the only ones that may have lock and permit while nobody
+	// holds it, by the word of a configuration.
+	able    []partition.ReplicaID
+	version partition.MembershipVersion
 	granted int
 	asked   int // questions on their way
+	passed  int
+}
+
+// bars reports whether a node may have neither lock nor permit.
+func (p *simPermit) bars(n *node) bool {
+	return p.holder != nil && p.holder != n || p.holder == nil && p.able != nil && !slices.Contains(p.able, n.id)
 }
 
 // inOrder does what a node asks of the control group after what it has asked
@@ -36,13 +46,13 @@ func (n *node) permit(x *Permit) {
 		}
 		var in Input
 		switch {
-		case l.permit.holder != nil && l.permit.holder != n:
+		case l.permit.bars(n):
 			in = PermitRefused{Seq: x.Seq, Why: "another one holds it"}
 		case l.number != x.Lock:
 			in = PermitRefused{Seq: x.Seq, Why: "a newer lock was handed out", Outdated: true}
 		default:
 			l.permit.number++
-			l.permit.holder = n
+			l.permit.holder, l.permit.able = n, nil
 			l.permit.granted++
 			in = Permitted{Seq: x.Seq, Number: l.permit.number}
 		}
@@ -72,11 +82,16 @@ func (n *node) releasePermit(x *ReleasePermit) {
 			}
 			return
 		}
-		if p.holder == nil || p.number != x.Number {
+		if p.number != x.Number || p.holder == nil && (p.able == nil || x.Version <= p.version) {
+			return
+		}
+		p.holder, p.able, p.version = nil, x.Able, x.Version
+		if len(x.Able) > 0 {
+			p.passed++
+			n.w.printf("control: permit %d passes to %v by the word of %d", x.Number, x.Able, n.id)
 			return
 		}
 		p.number++
-		p.holder = nil
 		n.w.printf("control: permit %d is given back by %d", x.Number, n.id)
 	})
 }
@@ -125,7 +140,7 @@ func (s *schedule) drawForsaken() int {
 			continue
 		}
 		c := n.rep.committed().Membership
-		free := p.holder == nil || p.holder == n || c.Permit == p.number && len(c.LeftBehind) == 0 && c.Alone == 0
+		free := !p.bars(n) || c.Permit == p.number && len(c.LeftBehind) == 0 && c.Alone == 0
 		self := func(id partition.ReplicaID) bool { return id == n.id }
 		if !free || !n.rep.electable() || !n.rep.active.CanFailover(self) || n.rep.log.newest().Membership.Policy.Rule != partition.AllInSync || len(n.rep.active) > 1 {
 			continue

@@ -141,7 +141,7 @@ func (r *Replica) judge() {
 		return ok || id == r.cfg.Self
 	}
 	if !newer && !r.canFailover(answers) {
-		r.abandon("too few members answer: " + r.lacking(answers, true))
+		r.abandon("too few members answer: " + r.active.Missing(answers))
 		return
 	}
 	if r.resigned {

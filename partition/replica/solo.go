@@ -11,17 +11,18 @@ import (
 //
 //	all in sync --- nobody else is reachable ---> Permit ---> Permitted
 //	     ^                                                       |
-//	     | ReleasePermit, when the record that                    v
-//	     | names all of them is committed         one record, in force alone: the others
-//	     `--------------------------------------- are ineligible and left behind
+//	     | ReleasePermit, when a record by which                  v
+//	     | no member is left behind is            one record, in force alone: the others
+//	     `-- committed -------------------------- are ineligible and left behind
 //
 // Why it is safe. A permit is granted only to the mastership with the newest lock,
 // and while it is held nobody else gets the lock, so no newer mastership can begin
 // elsewhere; an older one cannot commit, since this replica has promised more. All
 // that was ever committed is in this replica's log, since it counts in every active
 // configuration. It is given back only when all who were left behind count again by
-// a committed record, which they have on disk then. A permit that comes too late
-// for the mastership that asked is given back unused.
+// a committed record, which they have on disk then; it passes to the members when
+// those who were left behind are members no more. A permit that comes too late for
+// the mastership that asked is given back unused.
 type solo struct {
 	since partition.Time // no other voter answers since then; 0: some do
 	asked uint64         // Seq of the Permit under way, 0 if there is none
@@ -38,7 +39,8 @@ func (r *Replica) maySolo() bool {
 	others := false
 	for _, m := range r.active {
 		x, ok := m.Member(r.cfg.Self)
-		if !ok || x.Kind != partition.Full || !x.Eligible || m.Policy.Rule != partition.AllInSync {
+		if !ok || x.Kind != partition.Full || !x.Eligible || m.Policy.Rule != partition.AllInSync ||
+			len(m.LeftBehind)+2*partition.MaxMembers > partition.MaxLeftBehind {
 			return false
 		}
 		for _, y := range m.Members {
@@ -157,20 +159,49 @@ func (r *Replica) goAlone(id uint64, next *partition.Membership, number uint64) 
 }
 
 // givePermitBack gives a permit back that nobody needs any more: the last
-// configuration that is known to be committed is not one in force alone, and
-// nobody is left behind. A replica that wants to be master does so, too, since the
-// holder may be gone; so does a new master with a permit that the lock service says
-// it holds, which was granted just before a crash.
+// configuration that is known to be committed is not one in force alone, and no
+// member is left behind. If removed ones are, the permit passes to the members. A
+// replica that wants to be master does so, too, since the holder may be gone; so
+// does a new master with a permit that the lock service says it holds, which was
+// granted just before a crash.
 func (r *Replica) givePermitBack() {
 	c := r.committed()
-	if m := c.Membership; (c.Index > r.commit || m.Alone != 0 || len(m.LeftBehind) > 0) && !r.mut.has(releaseEarly) {
+	m := c.Membership
+	if (c.Index > r.commit || m.Alone != 0 || r.someMemberLeft(m)) && !r.mut.has(releaseEarly) {
 		return
 	}
-	if n := c.Membership.Permit; n != 0 {
-		r.locks = append(r.locks, &ReleasePermit{Number: n})
+	give := func(n uint64) {
+		w := &ReleasePermit{Number: n}
+		if len(m.LeftBehind) > 0 && !r.mut.has(releaseEarly) {
+			w.Able, w.Version = able(m), m.Version
+		}
+		r.locks = append(r.locks, w)
 	}
-	if n := r.mastery.permit; n != 0 && n != c.Membership.Permit && r.log.newest().Index <= r.commit {
-		r.locks = append(r.locks, &ReleasePermit{Number: n})
+	if m.Permit != 0 {
+		give(m.Permit)
+	}
+	if n := r.mastery.permit; n != 0 && n != m.Permit && r.log.newest().Index <= r.commit {
+		give(n)
 	}
 	r.mastery.permit = 0
+}
+
+// someMemberLeft reports whether a member of the configuration is left behind.
+func (r *Replica) someMemberLeft(m *partition.Membership) bool {
+	for _, id := range m.LeftBehind {
+		if _, ok := m.Member(id); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// able lists who may be master in a configuration.
+func able(m *partition.Membership) (ids []partition.ReplicaID) {
+	for _, x := range m.Members {
+		if x.Kind == partition.Full && x.Eligible {
+			ids = append(ids, x.Replica)
+		}
+	}
+	return ids
 }

@@ -89,9 +89,19 @@ type Permit struct {
 	Lock uint64 // number of the lock that the mastership rests on
 }
 
-// ReleasePermit gives a permit back if it is the one of this number that is held,
-// else nothing is done. The host repeats it until the control group has answered.
-type ReleasePermit struct{ Number uint64 }
+// ReleasePermit gives a permit back if it is the one of this number, else nothing
+// is done. The host repeats it until the control group has answered, and asks for
+// no Permit meanwhile.
+//
+// If Able is not empty, members were removed that may lack what was committed
+// without them: the number stays, nobody holds it any more, and from now on these
+// replicas may be given the lock and the next permit, and no others. Version is
+// that of the configuration which says so; an older one changes nothing.
+type ReleasePermit struct {
+	Number  uint64
+	Able    []partition.ReplicaID // ascending
+	Version partition.MembershipVersion
+}
 
 // Retire says that this removed replica is no longer needed by anybody: the host
 // deletes it. It comes once.

@@ -272,8 +272,8 @@ func (w *world) acquire(n *node, a *AcquireLock) {
 		switch {
 		case l.down:
 			return
-		case l.permit.holder != nil && l.permit.holder != n:
-			w.printf("lock: refused to %d, since %d goes on alone", n.id, l.permit.holder.id)
+		case l.permit.bars(n):
+			w.printf("lock: refused to %d, since others go on without it", n.id)
 			answer(LockRefused{})
 			return
 		case l.deny > 0 || l.only != 0 && l.only != n.id:
