@@ -407,6 +407,11 @@ func (r *Replica) gatherMore() {
 	if s := r.attempt.sponsor; s.id != 0 {
 		ask(s)
 	}
+	if len(r.attempt.useless) > 0 && !slices.ContainsFunc(r.attempt.asked, func(to peerRef) bool {
+		return !r.supports(to.id) && !slices.Contains(r.attempt.useless, to.id)
+	}) {
+		r.abandon("who has the newest log does not supply it") // nobody else is to come
+	}
 }
 
 // fetch asks the source for records behind those that it shares with this log

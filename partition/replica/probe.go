@@ -144,7 +144,7 @@ func (r *Replica) judge() {
 		r.abandon("too few members answer: " + r.active.Missing(answers))
 		return
 	}
-	if r.resigned {
+	if r.resigned && r.attempt.tries <= resignedTries {
 		rank += len(r.active.Last().Members)
 	}
 	if rank == 0 {
@@ -154,6 +154,10 @@ func (r *Replica) judge() {
 	step := r.cfg.AnswerWait / 3
 	r.phase, r.deadline = waiting, r.now+partition.Time(rank)*step+r.jitter(step)
 }
+
+// resignedTries is how many tries in a row a replica that has resigned lets others
+// go first. After that it may be the only one that can lead at all.
+const resignedTries = 3
 
 // heldBack is how many tries in a row the word of others holds back. After that
 // the lock decides: it is not granted while its holder's node lives.
