@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -55,35 +57,47 @@ func recovery(ctx context.Context, t *trial) error {
 		t.violate("a write was acknowledged by one of three members")
 	}
 	t.row("two of three gone", "a write ends with: %.200v", err)
-	if err := c.recover(ctx, before, s); err != nil {
+	if err := c.recover(ctx, before, s, lost); err != nil {
 		return err
 	}
 	if err := t.judged(ctx, earlier); err != nil {
 		return err
 	}
-	return c.lostReturns(ctx, lost)
+	return c.lostReturns(ctx, before, lost)
 }
 
-// recover gives the operator's two commands and wants writes to go on.
-func (c *cluster) recover(ctx context.Context, before actors.PartitionInfo, s *table) error {
+// recover gives the operator's two commands and wants writes to go on. A plan that
+// does not name the dead, or that nobody made, must not be carried out.
+func (c *cluster) recover(ctx context.Context, before actors.PartitionInfo, s *table, lost []*node) error {
 	g := before.Group.String()
-	if _, err := c.operate(ctx, "recover", "apply", g); err == nil {
-		c.t.violate("recover apply without a confirmation was carried out")
+	if _, err := c.operate(ctx, "recover", "apply", g+"/"+ids(lost)+"/0000000000000000"); err == nil {
+		c.t.violate("recover apply carried out a plan that was never made")
 	}
-	plan, err := c.operate(ctx, "recover", "plan", g)
+	if out, err := c.operate(ctx, "recover", "plan", g); err == nil && strings.Contains(out, "recover apply") {
+		c.t.violate("a plan was made though nobody said that the nodes are dead: %s", out)
+	}
+	text, err := c.operate(ctx, "recover", "plan", g, "--dead", ids(lost))
 	if err != nil {
 		return err
 	}
-	for i, line := range strings.Split(strings.TrimSpace(plan), "\n") {
-		if i < 8 {
-			c.t.row("plan", "%.160s", line)
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		if i < 12 {
+			c.t.row("plan", "%.220s", line)
 		}
 	}
-	if !strings.Contains(plan, "lost") && !strings.Contains(plan, "lose") {
-		c.t.violate("the plan does not say what may be lost: %s", plan)
+	out, err := c.operate(ctx, "recover", "plan", g, "--dead", ids(lost), "-o", "json")
+	if err != nil {
+		return err
+	}
+	var plan actors.RecoverPlan
+	if err := json.Unmarshal([]byte(out), &plan); err != nil {
+		return fmt.Errorf("read the plan: %w", err)
+	}
+	if len(plan.Groups) != 1 || plan.Groups[0].Loss == "" {
+		c.t.violate("the plan does not say what may be lost: %s", out)
 	}
 	began := time.Now()
-	if _, err := c.operate(ctx, "recover", "apply", g, "--confirm", g); err != nil {
+	if _, err := c.operate(ctx, "recover", "apply", plan.Plan, "--reason", "two nodes burnt"); err != nil {
 		return err
 	}
 	err = await(ctx, ackWait, "writes go on after the recovery", func(ctx context.Context) error {
@@ -98,7 +112,7 @@ func (c *cluster) recover(ctx context.Context, before actors.PartitionInfo, s *t
 
 // lostReturns starts the lost nodes again, one after the other, under load: what
 // they hold must count for nothing, and they may only come back as new replicas.
-func (c *cluster) lostReturns(ctx context.Context, lost []*node) error {
+func (c *cluster) lostReturns(ctx context.Context, before actors.PartitionInfo, lost []*node) error {
 	l, err := c.startLoadOn(ctx, target{prefixes: []string{"after/"}})
 	if err != nil {
 		return err
@@ -129,14 +143,14 @@ func (c *cluster) lostReturns(ctx context.Context, lost []*node) error {
 			c.t.violate("the master changed from epoch %s to %s when a lost node returned", recovered.Epoch, p.Epoch)
 		}
 	}
+	if err := c.awaitWhole(ctx, tableName, small); err != nil {
+		c.t.violate("the table does not get its replicas back: %v", err)
+	}
 	_, p, err := c.master(ctx, tableName)
 	if err != nil {
 		return err
 	}
-	c.oldReplicas(recovered, p)
-	if err := c.awaitWhole(ctx, tableName, small); err != nil {
-		c.t.violate("the table does not get its replicas back: %v", err)
-	}
+	c.oldReplicas(before, recovered, p)
 	if err := c.t.judged(ctx, l); err != nil {
 		return err
 	}
@@ -144,14 +158,12 @@ func (c *cluster) lostReturns(ctx context.Context, lost []*node) error {
 }
 
 // oldReplicas wants no replica that was given up to be a member again.
-func (c *cluster) oldReplicas(recovered, now actors.PartitionInfo) {
-	var kept []partition.ReplicaID
-	highest := partition.ReplicaID(0)
-	for _, r := range recovered.Replicas {
-		kept, highest = append(kept, r.Replica), max(highest, r.Replica)
+func (c *cluster) oldReplicas(before, recovered, now actors.PartitionInfo) {
+	has := func(p actors.PartitionInfo, id partition.ReplicaID) bool {
+		return slices.ContainsFunc(p.Replicas, func(r actors.ReplicaInfo) bool { return r.Replica == id })
 	}
-	for _, r := range now.Replicas {
-		if r.Replica <= highest && !slices.Contains(kept, r.Replica) {
+	for _, r := range before.Replicas {
+		if !has(recovered, r.Replica) && has(now, r.Replica) {
 			c.t.violate("replica %d, which the recovery had given up, is a member again: %s", r.Replica, sketch(now))
 		}
 	}
