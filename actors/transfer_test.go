@@ -117,3 +117,36 @@ func (c *testCluster) handOver(g partition.GroupID, at int, to partition.NodeID)
 	})
 	return done
 }
+
+// TestIdleGroupRegainsItsLease (LEA-2): both other nodes restart, one after the
+// other. Grants of their old incarnations count no more, so the master, which
+// nobody writes to, asks them to confirm its epoch, and has its lease again.
+func TestIdleGroupRegainsItsLease(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t"})
+	if err := put(t.Context(), c.any(), "k", "v"); err != nil {
+		t.Fatalf("put: %v", err)
+	}
+	g, at := c.any().control.Catalog().Groups("t")[0], c.master("t")
+	master := c.nodes[at]
+	epoch := master.cells.get(g.ID).view.Load().Epoch
+	for i := range c.nodes {
+		if i == at {
+			continue
+		}
+		c.stop(i)
+		n := c.start(i)
+		s := supporterOn(n, g)
+		eventually(t, "the lease", func() error {
+			v := master.cells.get(g.ID).view.Load()
+			if !slices.Contains(v.Supporters, s) {
+				return fmt.Errorf("supporters %v, without %v", v.Supporters, s)
+			}
+			if v.Epoch != epoch || master.now() >= v.LeaseEnd(master.leases) {
+				return fmt.Errorf("no lease in epoch %s, %s before", v.Epoch, epoch)
+			}
+			return nil
+		})
+	}
+}
