@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -21,8 +22,14 @@ import (
 //	apply  plan again, compare -> decree of the control group -> the newest
 //	       survivor goes on with the others that are left
 
-// MaxRecover bounds the partitions of one plan.
-const MaxRecover = 256
+const (
+	// MaxRecover bounds the partitions of one plan.
+	MaxRecover = 256
+	// recoverGap is how many replica ids are left out by a recovery: what the lost
+	// members made of the group before they were lost must never be taken for what
+	// is made of it later.
+	recoverGap = 256
+)
 
 // What a plan says of a partition.
 const (
@@ -296,6 +303,8 @@ func (f *groupFacts) rescue(p *PartitionRescue, active partition.Configurations,
 // so it has the newest log of all.
 func rescued(last *partition.Membership, up func(partition.ReplicaID) bool, chosen partition.ReplicaID, behind bool) (*partition.Membership, error) {
 	next := last.Successor()
+	// The lost members may have given out ids that nobody here has heard of.
+	next.Next += min(recoverGap, math.MaxUint16-next.Next)
 	next.Members = slices.DeleteFunc(next.Members, func(m partition.Member) bool { return !up(m.Replica) })
 	next.At(chosen).Eligible = true
 	if behind {

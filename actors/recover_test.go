@@ -225,7 +225,7 @@ func checkRescue(t *testing.T, name string, p *PartitionRescue) {
 			t.Errorf("%s: replica %d is lost and in %+v", name, m.Replica, p.next)
 		}
 	}
-	if !p.next.Serves(left) || p.next.Version != p.last.Version+1 || p.next.Next != p.last.Next {
+	if !p.next.Serves(left) || p.next.Version != p.last.Version+1 || p.next.Next != p.last.Next+recoverGap {
 		t.Errorf("%s: becomes %+v", name, p.next)
 	}
 	x, _ := p.next.Member(p.Replica)

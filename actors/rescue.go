@@ -13,6 +13,7 @@ import (
 	"pando.dev/pando/cluster"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 const (
@@ -20,6 +21,13 @@ const (
 	// do; decreeWait bounds one question to the control group.
 	rescueAgain = 200 * time.Millisecond
 	decreeWait  = 5 * time.Second
+	// maxRefusals is how often a survivor must refuse a decree for that to be the
+	// answer.
+	maxRefusals = 5
+	// letLeadAgain is the pause between two looks whether other survivors may be
+	// master, and letLeadWait bounds how long that is pursued.
+	letLeadAgain = time.Second
+	letLeadWait  = time.Hour
 )
 
 // RecoverOutcome is what became of a plan.
@@ -356,15 +364,9 @@ func (n *Node) carryOut(ctx context.Context, p *PartitionRescue, reason string) 
 	if err := ctx.Err(); err != nil {
 		return fail(partition.Errorf(partition.CodeTimeout, "no time left for %s; nothing was done about it", p.Group))
 	}
-	var able []partition.ReplicaID
-	for _, m := range p.next.Members {
-		if m.Kind == partition.Full && m.Eligible {
-			able = append(able, m.Replica)
-		}
-	}
 	one, cancel := context.WithTimeout(ctx, decreeWait)
 	permit, err := n.control.Decree(one, control.DecreeRequest{
-		Group: p.Group, From: p.Number, Replica: p.Replica, Node: p.Node, Able: able, Next: p.last.Next, Why: reason,
+		Group: p.Group, From: p.Number, Replica: p.Replica, Node: p.Node, Next: p.next.Next, Why: reason,
 	})
 	cancel()
 	if err != nil {
@@ -382,15 +384,20 @@ func (n *Node) carryOut(ctx context.Context, p *PartitionRescue, reason string) 
 // tellSurvivor has the survivor's node carry the decree out, and asks again until
 // it is or ctx ends.
 func (n *Node) tellSurvivor(ctx context.Context, p *PartitionRescue, number uint64) error {
-	m := goesAlone(p.next, number)
+	m := partition.Configurations{p.last}.GoAlone(p.next, number)
 	raw, err := m.AppendBinary(nil)
 	if err != nil {
 		return err
 	}
 	d := decree{Group: p.Group, Replica: p.Replica, Membership: raw}
-	for {
+	for refusals := 0; ; {
 		err := n.sendDecree(ctx, p.Node, &d)
-		if err == nil || !passes(err) {
+		// A refusal may be of a replica that is master by this very decree and is not
+		// known to be yet.
+		if err != nil && !passes(err) {
+			refusals++
+		}
+		if err == nil || refusals >= maxRefusals {
 			return err
 		}
 		select {
@@ -449,6 +456,9 @@ func (n *Node) serveDecree(ctx context.Context, body []byte) error {
 	}
 	select {
 	case err := <-answer:
+		if err == nil {
+			n.background.Go(func() { n.letLead(c, m.Alone) })
+		}
 		if errors.Is(err, partition.ErrBusy) {
 			err = partition.Errorf(partition.CodeUnavailable, "%s is at it", d.Group)
 		}
@@ -467,12 +477,64 @@ func (c *cell) decreed(d *decree, m *partition.Membership) (bool, error) {
 	if v.Self != d.Replica {
 		return false, partition.Errorf(partition.CodeRefused, "the replica of %s here is %d, not %d", d.Group, v.Self, d.Replica)
 	}
-	return st.Serving && v.Configurations.Last().Alone == m.Alone, nil
+	byDecree := v.Configurations.Last().Permit == m.Alone
+	if st.Serving || !byDecree && st.Role != "leveling" && st.Role != "recovering" {
+		return byDecree, nil
+	}
+	return false, partition.Errorf(partition.CodeUnavailable, "the replica of %s goes on and does not serve yet: %s", d.Group, st.Why)
 }
 
-// goesAlone is the configuration with the number by which it is in force alone.
-func goesAlone(next *partition.Membership, number uint64) *partition.Membership {
-	m := *next
-	m.Alone = number
-	return &m
+// letLead lets the other survivors of a recovery be master as well, as soon as
+// each has the configuration in force alone on its disk: before that it would go by
+// the one before, and with lost members that came back it could lead past what was
+// committed since. It ends with the mastership, or after a while.
+func (n *Node) letLead(c *cell, number uint64) {
+	until := n.now() + letLeadWait
+	told := map[partition.ReplicaID]bool{}
+	for n.now() < until {
+		v, st := c.view.Load(), c.status.Load()
+		if v == nil || st == nil || !v.Serving || v.Configurations.Last().Permit != number {
+			return
+		}
+		able, left := mayLead(v.Configurations, st, told)
+		if len(able) > 0 {
+			ctx, cancel := context.WithTimeout(n.ctx, decreeWait)
+			_, err := n.control.Extend(ctx, c.group, number, v.Self, able)
+			cancel()
+			if err != nil && !passes(err) {
+				n.logger.Warn("others may not be master after a recovery", "group", c.group, "replicas", able, "err", err)
+				return
+			}
+			for _, r := range able {
+				told[r] = err == nil
+			}
+		} else if left == 0 {
+			return
+		}
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-time.After(letLeadAgain):
+		}
+	}
+}
+
+// mayLead lists the full members, but for those that are told already, that have
+// on disk what the master knows to be committed, the configuration in force with
+// it; left is how many are still behind.
+func mayLead(active partition.Configurations, st *replica.Status, told map[partition.ReplicaID]bool) (able []partition.ReplicaID, left int) {
+	if len(active) != 1 {
+		return nil, 1
+	}
+	for _, p := range st.Peers {
+		m, ok := active.Last().Member(p.Replica)
+		switch {
+		case !ok || m.Kind != partition.Full || told[p.Replica]:
+		case p.Match >= st.Commit && st.Commit > 0:
+			able = append(able, p.Replica)
+		default:
+			left++
+		}
+	}
+	return able, left
 }

@@ -177,6 +177,7 @@ const (
 	actPermit  = 1
 	actRelease = 2
 	actDecree  = 3
+	actExtend  = 4
 )
 
 // permitBody is both the request and the command.

@@ -17,6 +17,7 @@ import (
 //	n, nobody or the same  --Permit(lock, seq)-->  n+1, held by the replica
 //	n, held                --Release(n)-------->   n+1, nobody
 //	n, anybody             --Decree(from n)---->   n+1, held by whom the operator chose
+//	n, held                --Extend(n)--------->   n, with more who may be master
 //
 // No number is ever given out twice, not even to the same replica: a release of
 // the one before, still on its way, must not end the next. A permit is for one
@@ -108,7 +109,7 @@ func (s *state) applyPermit(b *permitBody) (*permitAnswer, *partition.Error) {
 	if err != nil {
 		return nil, err
 	}
-	if next.number != was.number {
+	if next.number != 0 {
 		s.permits[b.Group] = next
 		s.freeLock(b.Group, next)
 	}
@@ -121,8 +122,11 @@ func (s *state) moved(b *permitBody, was permit) (permit, *partition.Error) {
 	if was.number >= MaxLockNumber-1 || b.From >= MaxLockNumber {
 		return was, partition.Errorf(partition.CodeRefused, "the in-sync number of %s is %d, asked is from %d, limit %d", b.Group, was.number, b.From, uint64(MaxLockNumber))
 	}
-	if b.Act == actRelease {
+	switch b.Act {
+	case actRelease:
 		return was.released(b)
+	case actExtend:
+		return was.extended(b)
 	}
 	if err := b.validate(); err != nil {
 		return was, err
@@ -199,6 +203,25 @@ func (p *permit) released(b *permitBody) (permit, *partition.Error) {
 		return *p, refusedPermit(b, p)
 	}
 	return permit{number: p.number + 1, lock: p.lock, seq: p.seq}, nil
+}
+
+// extended is the permit beside which more replicas may be master.
+func (p *permit) extended(b *permitBody) (permit, *partition.Error) {
+	switch {
+	case !p.held() || p.number != b.From:
+		return *p, refusedPermit(b, p)
+	case b.Holder != b.Node || !p.mayLead(b.Replica):
+		return *p, partition.Errorf(partition.CodeUnauthorized, "replica %d on %s, by the word of %s, lets others be master of %s, and may not be itself", b.Replica, b.Holder, b.Node, b.Group)
+	}
+	able := append(slices.Clone(p.able), b.Able...)
+	slices.Sort(able)
+	able = slices.Compact(able)
+	if err := checkAble(p.replica, able); err != nil {
+		return *p, err
+	}
+	next := *p
+	next.able = able
+	return next, nil
 }
 
 // mayLead reports whether the replica has everything that was committed alone.
@@ -340,6 +363,15 @@ func (c *Control) Permit(ctx context.Context, r PermitRequest) (Permit, error) {
 func (c *Control) Decree(ctx context.Context, r DecreeRequest) (Permit, error) {
 	return c.askPermit(ctx, &permitBody{
 		Act: actDecree, Group: r.Group, From: r.From, Holder: r.Node, Replica: r.Replica, Able: r.Able, Next: r.Next, Why: r.Why,
+	})
+}
+
+// Extend lets further replicas be master while number from is held: those that
+// have the configuration in force alone on their disks by the word of the
+// master, which is the given replica of this node. It may be repeated.
+func (c *Control) Extend(ctx context.Context, g partition.GroupID, from uint64, master partition.ReplicaID, able []partition.ReplicaID) (Permit, error) {
+	return c.askPermit(ctx, &permitBody{
+		Act: actExtend, Group: g, From: from, Holder: c.cfg.Node, Replica: master, Able: able,
 	})
 }
 

@@ -33,6 +33,10 @@ func decrees(from uint64, r partition.ReplicaID, able ...partition.ReplicaID) pe
 	return permitBody{Node: "z", Act: actDecree, Group: 1, From: from, Holder: nodeOf(r), Replica: r, Able: able}
 }
 
+func extends(from uint64, r partition.ReplicaID, able ...partition.ReplicaID) permitBody {
+	return permitBody{Node: nodeOf(r), Act: actExtend, Group: 1, From: from, Holder: nodeOf(r), Replica: r, Able: able}
+}
+
 // CAT-4: the in-sync number is moved by one, by one holder, however often it is
 // asked for.
 func TestPermitRules(t *testing.T) {
@@ -89,6 +93,11 @@ func TestPermitRules(t *testing.T) {
 		{"a release by who held it before", nil, releases(5), 6, "a", refused, "is 6, held by replica 1 on a"},
 		{"its release", nil, releases(6), 7, "", 0, ""},
 		{"a decree where nobody holds it", nil, decrees(7, 1, 1, 2), 8, "a", 0, ""},
+		{"more who may lead", nil, extends(8, 1, 2, 3), 8, "a", 0, ""},
+		{"the same again", nil, extends(8, 1, 3), 8, "a", 0, ""},
+		{"by one who may now", nil, extends(8, 3, 1), 8, "a", 0, ""},
+		{"by one who may not", nil, extends(8, 4, 4), 8, "a", partition.CodeUnauthorized, ""},
+		{"of another number", nil, extends(7, 1, 4), 8, "a", refused, "is 8, held by replica 1 on a"},
 		{"an unknown act", nil, permitBody{Node: "a", Act: 9, Group: 1}, 8, "a", invalid, ""},
 		{"a group that is not there", nil, permitBody{Node: "a", Act: actRelease, Group: 9}, 8, "a", partition.CodeNotFound, ""},
 		{"the last number", nil, decrees(MaxLockNumber, 1, 1), 8, "a", refused, "limit"},
@@ -106,6 +115,9 @@ func TestPermitRules(t *testing.T) {
 		if p := s.permits[1]; p.number != x.number || p.holder != x.holder {
 			t.Fatalf("%s: %+v, want %d held by %q", x.what, p, x.number, x.holder)
 		}
+	}
+	if able := s.permits[1].able; !slices.Equal(able, ids(1, 2, 3)) {
+		t.Errorf("able are %v", able)
 	}
 	applied(t, s, kindDrop, &dropBody{Token: "d", Name: "t"})
 	if len(s.permits) != 0 {
@@ -190,6 +202,12 @@ func (m *permitModel) saw(t *rapid.T, b *permitBody, a *permitAnswer, s *state) 
 		return
 	}
 	p := a.Permits[0]
+	if b.Act == actExtend {
+		if moved || now.holder != was.holder || !now.held() {
+			t.Fatalf("%+v became %+v", was, now)
+		}
+		return
+	}
 	if b.Act != actPermit && p.Number != b.From+1 {
 		t.Fatalf("a step from %d was answered with %d", b.From, p.Number)
 	}
@@ -263,6 +281,11 @@ func drawPermit(t *rapid.T, s *state, late []permitBody) permitBody {
 	switch p := s.permits[g]; rapid.IntRange(0, 6).Draw(t, "act") {
 	case 0, 1:
 		b = releases(near("from", p.number))
+	case 6:
+		if p.replica != 0 {
+			r = p.replica
+		}
+		b = extends(near("from", p.number), r, able...)
 	case 2:
 		b = decrees(near("from", p.number), r, able...)
 	default:

@@ -33,6 +33,11 @@ func (r *Replica) onRecover(in Recover) {
 		r.refuse(in.ID, err)
 		return
 	}
+	if r.isMaster() {
+		// It cannot commit, so nobody is served by its going on; a master that nothing
+		// is asked of does not find that out by itself.
+		r.stepDown("an operator recovers the group", false)
+	}
 	r.decree = &decree{id: in.ID, next: in.Membership, until: r.now + recoverWait}
 	r.trace("is to recover the group")
 	r.setActive()
@@ -59,7 +64,7 @@ func (r *Replica) checkRecover(next *partition.Membership) *partition.Error {
 		return partition.Errorf(partition.CodeBusy, "a recovery of %s is under way", r.cfg.Group)
 	case r.stopped():
 		return partition.Errorf(partition.CodeRefused, "replica %d was removed from %s", r.cfg.Self, r.cfg.Group)
-	case r.phase >= recovering:
+	case r.phase >= recovering && r.active.Durable(r.answers):
 		return partition.Errorf(partition.CodeRefused, "%s has a master: this replica", r.cfg.Group)
 	case !r.isMaster() && r.master != 0 && !r.masterDown:
 		return partition.Errorf(partition.CodeRefused, "%s has a master: replica %d on node %s", r.cfg.Group, r.master, r.nodeOf(r.master))
