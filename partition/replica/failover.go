@@ -211,6 +211,15 @@ func (r *Replica) onNodeUp(n partition.NodeID) {
 }
 
 func (r *Replica) canFailover(support func(partition.ReplicaID) bool) bool {
+	if r.decree != nil {
+		// What was committed may be with any of them.
+		for _, x := range r.decree.next.Members {
+			if counts(x) && !support(x.Replica) {
+				return false
+			}
+		}
+		return true
+	}
 	return r.active.CanFailover(support) || r.mut.has(alwaysFailover)
 }
 

@@ -130,7 +130,7 @@ func (r *Replica) peersOn(n partition.NodeID, up bool) {
 			continue
 		}
 		p.down = !up
-		p.deadline, p.tries = 0, 0
+		p.deadline, p.tries, p.quiet = 0, 0, 0
 		if up {
 			p.again(r)
 		}

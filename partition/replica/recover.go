@@ -14,8 +14,8 @@ import (
 //
 // What may be lost: every record that was committed, and acknowledged, by members
 // that the decree leaves out, and that none of its members has. What is never
-// lost silently: the members of the decree still have to promise, the newest of
-// their logs is copied, and the control group's permit keeps those left out from
+// lost silently: all voters of the decree have to promise, not only some, the newest
+// of their logs is copied, and the control group's permit keeps those left out from
 // being master afterwards. A read lease of a master that is left out and still runs
 // somewhere is not waited for.
 type decree struct {

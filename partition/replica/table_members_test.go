@@ -1,0 +1,315 @@
+package replica
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pando.dev/pando/partition"
+)
+
+// memberRecord continues a chain with a configuration.
+func memberRecord(prev partition.Position, sum uint32, epoch partition.Epoch, m *partition.Membership) partition.Record {
+	payload, err := m.AppendBinary(nil)
+	if err != nil {
+		panic(err)
+	}
+	return partition.NewRecord(partition.Header{Group: 7, Index: prev.Index + 1, Epoch: epoch, Prev: sum, Kind: partition.KindMember}, payload)
+}
+
+func next(l *lone, edit func(*partition.Membership)) *partition.Membership {
+	m := l.r.log.newest().Membership.Successor()
+	edit(m)
+	return m
+}
+
+// ready is a master of which 2 and 3 have everything.
+func readyMaster(t *testing.T, change ...func(*Config, *Restored)) *lone {
+	l := elected(t, change...)
+	for _, id := range []partition.ReplicaID{2, 3} {
+		l.from(id, &AppendAck{Epoch: e31, Match: 2, Commit: 2, State: true})
+	}
+	return l
+}
+
+// MEM-4, MEM-5, INE-6: what a master refuses, why, and what the caller can do.
+func TestConfigureRefuses(t *testing.T) {
+	same := func(*partition.Membership) {}
+	learn := func(m *partition.Membership) {
+		m.Add(partition.Member{Node: "n4", Zone: "z", Kind: partition.Learner, Eligible: true})
+	}
+	l, _ := followed(t)
+	l.ok(Configure{ID: 1, Membership: next(l, same)})
+	l.wantReplies("1:not_master")
+	l = candidate(t)
+	l.from(2, &GatherAnswer{Epoch: e31, End: partition.Position{Index: 1}})
+	l.ok(Configure{ID: 2, Membership: next(l, same)}) // no record of its epoch is committed
+	l.wantReplies("2:unavailable")
+
+	l = readyMaster(t)
+	for _, c := range []struct {
+		name string
+		m    *partition.Membership
+		code string
+		why  string
+	}{
+		{"nothing", nil, "invalid", "to nothing"},
+		{"the same version", next(l, func(m *partition.Membership) { m.Version-- }), "refused", "does not follow"},
+		{"a new voter at once", next(l, func(m *partition.Membership) {
+			m.Add(partition.Member{Node: "n4", Kind: partition.Full})
+		}), "invalid", "begin as learner"},
+		{"alone", next(l, func(m *partition.Membership) { m.Alone, m.Permit = 1, 1 }), "invalid", "permits"},
+	} {
+		l.ok(Configure{ID: 3, Membership: c.m})
+		r := workOf[*Reply](l)
+		if len(r) != 1 || r[0].Err == nil || r[0].Err.Code.String() != c.code || !strings.Contains(r[0].Err.Error(), c.why) {
+			t.Errorf("%s: %+v", c.name, r)
+		}
+	}
+	// Two members are silent: alone nothing could be committed.
+	l.down["n2"], l.down["n3"] = true, true
+	l.ok(Configure{ID: 4, Membership: next(l, learn)})
+	if r := workOf[*Reply](l); len(r) != 1 || r[0].Err.Code != partition.CodeRefused || !strings.Contains(r[0].Err.Why, "n2 in zone z2, replica 3") {
+		t.Errorf("too few answer: %+v", r)
+	}
+	l.ok(Configure{ID: 5, Membership: next(l, learn), Force: true})
+	l.wantReplies("")
+	l.ok(Configure{ID: 6, Membership: next(l, same)})
+	if r := workOf[*Reply](l); len(r) != 1 || r[0].Err.Code != partition.CodeBusy || !strings.Contains(r[0].Err.Why, "version 2 is not decided") {
+		t.Errorf("a second one: %+v", r)
+	}
+	l.down = map[partition.NodeID]bool{}
+	l.synced()
+	l.from(2, &AppendAck{Epoch: e31, Match: 3, State: true})
+	l.apply()
+	l.wantReplies("5:3")
+
+	// The learner: not there, far behind, not streaming, without a state, ready.
+	full := func(m *partition.Membership) { m.At(4).Kind = partition.Full }
+	refused := func(id uint64, why string) {
+		t.Helper()
+		l.ok(Configure{ID: id, Membership: next(l, full)})
+		if r := workOf[*Reply](l); len(r) != 1 || r[0].Err == nil || r[0].Err.Code != partition.CodeBusy || !strings.Contains(r[0].Err.Why, why) {
+			t.Errorf("%d: %+v", id, r)
+		}
+	}
+	refused(7, "not caught up")
+	l.from(4, &AppendAck{Epoch: e31, Match: 1, Want: 2})
+	refused(8, "not caught up")
+	l.from(4, &AppendAck{Epoch: e31, Match: 3})
+	refused(9, "does not have the state")
+	l.down["n4"] = true
+	refused(10, "not caught up")
+	l.down["n4"] = false
+	l.from(4, &AppendAck{Epoch: e31, Match: 3, State: true})
+	l.ok(Propose{[]Proposal{command(11)}})
+	l.ok(Configure{ID: 12, Membership: next(l, full)})
+	l.wantReplies("")
+	if len(l.r.active) != 2 {
+		t.Error("it is not joint")
+	}
+	// What is in the log when the mastership ends is not known to be refused.
+	l.from(2, &AppendAck{Epoch: e42})
+	l.wantReplies("11:outcome_unknown 12:outcome_unknown")
+
+	l = readyMaster(t, func(c *Config, _ *Restored) { c.MaxPending = 1 })
+	l.ok(Propose{[]Proposal{command(1)}})
+	l.ok(Configure{ID: 2, Membership: next(l, learn)})
+	l.wantReplies("2:busy")
+}
+
+// A change that only says who is eligible is a Mode record.
+func TestModeRecord(t *testing.T) {
+	for kind, edit := range map[partition.Kind]func(*partition.Membership){
+		partition.KindMode:   func(m *partition.Membership) { m.At(3).Eligible = false },
+		partition.KindMember: func(m *partition.Membership) { m.At(3).Eligible, m.At(2).Zone = false, "other" }, // LOC-8
+	} {
+		l := readyMaster(t)
+		l.ok(Configure{ID: 1, Membership: next(l, edit)})
+		if p := workOf[*Persist](l); len(p) != 1 || p[0].Records[0].Kind() != kind {
+			t.Errorf("%s: %+v", kind, p)
+		}
+	}
+}
+
+// SMF-9, MEM-3: that a configuration is committed is acknowledged when it is on
+// disk, so that what it makes superfluous may be deleted.
+func TestCommittedOnDisk(t *testing.T) {
+	l, recs := followed(t)
+	end := recs[2]
+	m := members(3)
+	m.Version = 2
+	x := memberRecord(end.Position(), end.Checksum(), e22, m)
+	l.from(2, &Append{Epoch: e22, Prev: end.Position(), PrevSum: end.Checksum(), Records: []partition.Record{x}, Commit: 4})
+	l.synced()
+	l.wantSent("ack epoch 2.2 match 5 commit 4")
+	l.from(2, &Append{Epoch: e22, Prev: x.Position(), PrevSum: x.Checksum(), Commit: 5})
+	l.wantSent("")
+	if p := workOf[*Persist](l); len(p) != 1 || !p[0].Sync || p[0].Commit != 5 {
+		t.Errorf("persist %+v", p)
+	}
+	l.from(3, &Probe{})
+	if a := workOf[*Send](l)[0].Message.(*ProbeAnswer); a.Settled != 0 || a.Commit.Index != 5 {
+		t.Errorf("before the disk: %+v", a)
+	}
+	l.synced()
+	l.wantSent("ack epoch 2.2 match 5 commit 5")
+	l.from(3, &Probe{})
+	if a := workOf[*Send](l)[0].Message.(*ProbeAnswer); a.Settled != 2 || a.Without != nil {
+		t.Errorf("after the disk: %+v", a)
+	}
+}
+
+// MEM-3: members promise nothing to a replica that a committed configuration has
+// removed, and tell it so; one that is not yet a member is not told.
+func TestGatherOfRemoved(t *testing.T) {
+	for _, mut := range []mutant{0, promiseRemoved} {
+		l, recs := followed(t)
+		l.r.mut = mut
+		m := members(3)
+		m.Version, m.Next = 2, 9
+		x := memberRecord(recs[2].Position(), recs[2].Checksum(), e22, m)
+		l.from(2, &Append{Epoch: e22, Prev: recs[2].Position(), PrevSum: recs[2].Checksum(), Records: []partition.Record{x}, Commit: 5})
+		l.synced()
+		l.ok(received(8, &Gather{Epoch: partition.NewEpoch(5, 8)}))
+		sent := workOf[*Send](l)
+		told := len(sent) == 1
+		if told {
+			a, ok := sent[0].Message.(*ProbeAnswer)
+			told = ok && a.Without != nil && a.Without.Version == 2
+		}
+		if told != (mut == 0) || (l.r.promised == e22) != (mut == 0) {
+			t.Errorf("mutant %d: told %v, promised %s", mut, told, l.r.promised)
+		}
+		l.from(9, &Probe{})
+		if a := workOf[*Send](l)[0].Message.(*ProbeAnswer); a.Without != nil {
+			t.Errorf("who may come yet is told %+v", a)
+		}
+	}
+}
+
+// SMF-9, MEM-3: a replica stops by the word of a member that knows it to be
+// removed, and retires when a durable set says so from its disks.
+func TestRemovedByWord(t *testing.T) {
+	without := members(3)
+	without.Version, without.Members, without.Next = 5, without.Members[1:], 5
+	word := &ProbeAnswer{Promised: e22, Settled: 5, Without: without}
+	started := map[string]func(t *testing.T) *lone{
+		"a peer":      func(t *testing.T) *lone { l, _ := followed(t); return l },
+		"a candidate": func(t *testing.T) *lone { return candidate(t) },
+		"a master":    func(t *testing.T) *lone { return elected(t) },
+	}
+	for name, start := range started {
+		l := start(t)
+		l.from(2, word)
+		if !l.r.Status().Removed || l.r.phase != following || len(workOf[*Retire](l)) != 0 {
+			t.Errorf("%s: %s", name, l.r.Status())
+		}
+		l.from(3, &ProbeAnswer{Promised: e22, Settled: 4}) // it knows of an earlier one only
+		l.from(2, word)                                    // twice is once
+		if len(workOf[*Retire](l)) != 0 {
+			t.Errorf("%s retires by one of two", name)
+		}
+		l.tick(time.Minute)
+		if got := strings.Join(l.sent(), "; "); !strings.Contains(got, "probe epoch") || len(workOf[*AcquireLock](l)) != 0 {
+			t.Errorf("%s asks %q", name, got)
+		}
+		l.ok(NodeUp{"n3"})
+		l.from(3, &ProbeAnswer{Promised: e22, Settled: 6})
+		if len(workOf[*Retire](l)) != 1 {
+			t.Errorf("%s does not retire", name)
+		}
+		l.from(3, &ProbeAnswer{Promised: e22, Settled: 6})
+		l.tick(time.Minute)
+		if len(workOf[*Retire](l)) != 0 || len(l.sent()) != 0 {
+			t.Errorf("%s goes on: %v", name, l.sent())
+		}
+	}
+	// A configuration that it was never part of says nothing; one after counts anew.
+	l, _ := followed(t)
+	early := *without
+	early.Members, early.Next = nil, 1
+	l.from(2, &ProbeAnswer{Promised: e22, Settled: 5, Without: &early})
+	if l.r.Status().Removed {
+		t.Error("removed by one in which it is not a member yet")
+	}
+	l.from(2, word)
+	later := *without
+	later.Version = 7
+	l.from(3, &ProbeAnswer{Promised: e22, Settled: 7, Without: &later})
+	if len(workOf[*Retire](l)) != 0 || l.r.removal.without.Version != 7 {
+		t.Error("what was said of an older configuration counts for a later one")
+	}
+}
+
+// A log replica, or a learner that will be one: what it says, and what it never
+// does (CAT-3).
+func TestLogOnly(t *testing.T) {
+	l, _ := followed(t, func(c *Config, _ *Restored) { c.LogOnly = true })
+	l.ok(NodeDown{"n2"})
+	l.tick(time.Second)
+	for range 5 {
+		l.from(3, &ProbeAnswer{})
+		l.tick(time.Second)
+	}
+	if len(workOf[*AcquireLock](l)) != 0 || l.r.phase >= locking {
+		t.Errorf("it wants to be master: %s", l.r.Status())
+	}
+	if s := l.r.Status(); s.Everywhere != 0 {
+		t.Errorf("status %+v", s)
+	}
+	l.apply()
+	if err := l.step(Truncated{First: 2}); partition.CodeOf(err) != partition.CodeInvalid {
+		t.Errorf("it lets go of what others may lack: %v", err)
+	}
+	e := l.r.log.end()
+	l.from(2, &Append{Epoch: e22, Prev: e, Commit: 4, Everywhere: 3})
+	l.apply()
+	l.ok(Truncated{First: 4})
+	if err := l.step(Truncated{First: 5}); partition.CodeOf(err) != partition.CodeInvalid {
+		t.Errorf("and more: %v", err)
+	}
+}
+
+// What begins with a copy has no records at first; a state that ends before the
+// log begins is damage, but not for a replica that keeps none.
+func TestBeginsAtBase(t *testing.T) {
+	base := partition.Position{Epoch: e12, Index: 40}
+	begin := func(logOnly bool, applied partition.Index) (*Replica, error) {
+		l := &lone{t: t, down: map[partition.NodeID]bool{}}
+		cfg := loneConfig(l)
+		cfg.LogOnly = logOnly
+		return New(cfg, Restored{
+			Promised: base.Epoch, Commit: 40, Applied: applied, First: 41, Last: 40, BeforeFirst: base, LastSum: 7,
+			Configurations: []ConfigurationAt{{30, members(3)}},
+		})
+	}
+	for _, c := range []struct {
+		logOnly bool
+		applied partition.Index
+		ok      bool
+	}{{false, 40, true}, {false, 39, false}, {true, 0, true}} {
+		r, err := begin(c.logOnly, c.applied)
+		if (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err == nil && (r.Status().Last != base || r.Status().Commit != 40 || r.Status().Applied != 40) {
+			t.Errorf("%+v: %s", c, r.Status())
+		}
+	}
+}
+
+// Status of a master names what it knows of every member.
+func TestStatusOfPeers(t *testing.T) {
+	l := readyMaster(t)
+	l.down["n3"] = true
+	l.ok(NodeDown{"n3"})
+	s := l.r.Status()
+	want := []PeerStatus{
+		{Replica: 2, Node: "n2", Match: 2, CaughtUp: true, State: true},
+		{Replica: 3, Node: "n3", Match: 2, State: true, Down: true},
+	}
+	if len(s.Peers) != 2 || s.Peers[0] != want[0] || s.Peers[1] != want[1] || s.Version != 1 || s.InFlight || s.Everywhere != 2 {
+		t.Errorf("%+v", s)
+	}
+}
