@@ -186,6 +186,38 @@ func TestWhole(t *testing.T) {
 	}
 }
 
+// TestAgrees: what nodes tell of a version must be what the logs have.
+func TestAgrees(t *testing.T) {
+	m := &madeUp{}
+	m.configure(t, 1, 1, 3)
+	l := newLedger(testGroup)
+	if err := looks(l, m); err != nil {
+		t.Fatal(err)
+	}
+	told := func() actors.PartitionInfo {
+		p := actors.PartitionInfo{Version: 1}
+		for i, n := range []partition.NodeID{"a", "b", "c"} {
+			p.Replicas = append(p.Replicas, actors.ReplicaInfo{Replica: partition.ReplicaID(i + 1), Node: n, Kind: "full", Eligible: true})
+		}
+		return p
+	}
+	if err := l.agrees(told()); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(p *actors.PartitionInfo){
+		"another version": func(p *actors.PartitionInfo) { p.Version = 2 },
+		"another node":    func(p *actors.PartitionInfo) { p.Replicas[1].Node = "d" },
+		"one too few":     func(p *actors.PartitionInfo) { p.Replicas = p.Replicas[1:] },
+		"ineligible":      func(p *actors.PartitionInfo) { p.Replicas[0].Eligible = false },
+	} {
+		p := told()
+		spoil(&p)
+		if l.agrees(p) == nil {
+			t.Errorf("%s: told otherwise than the log has it, and it agrees", name)
+		}
+	}
+}
+
 // TestVerifier: a value that is wrong once is found, and an error is none.
 func TestVerifier(t *testing.T) {
 	tr := &trial{out: new(bytes.Buffer)}

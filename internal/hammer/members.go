@@ -160,26 +160,22 @@ func phase(p actors.PartitionInfo, replicas int) string {
 	return fmt.Sprintf("%d members", len(p.Replicas))
 }
 
-// sameVersion wants every node to tell the version that the logs end with.
+// sameVersion wants every node to tell the configuration that the logs end with.
+// They may tell of one before it is known to be committed.
 func (c *cluster) sameVersion(ctx context.Context, l *ledger) error {
-	if len(l.configs) == 0 {
-		return nil // said at the end
-	}
-	want := l.configs[len(l.configs)-1]
 	err := await(ctx, caughtUpWait, "every node tells the same configuration", func(ctx context.Context) error {
 		for _, n := range c.nodes {
 			p, err := n.api().Partition(ctx, l.group)
 			if err != nil {
 				return err
 			}
-			if p.Version != want.Version {
-				return fmt.Errorf("%s tells version %d, the logs end with %d: %s", n.name, p.Version, want.Version, sketch(p))
-			}
-			for _, r := range p.Replicas {
-				m, ok := want.Member(r.Replica)
-				if !ok || m.Node != r.Node || m.Kind.String() != r.Kind || m.Eligible != r.Eligible || len(want.Members) != len(p.Replicas) {
-					return fmt.Errorf("%s tells other members of version %d than the log: %s", n.name, want.Version, sketch(p))
+			if len(l.configs) == 0 || p.Version > l.configs[len(l.configs)-1].Version {
+				if err := c.look(ctx, tableName, l); err != nil {
+					return err
 				}
+			}
+			if err := l.agrees(p); err != nil {
+				return fmt.Errorf("%s: %w", n.name, err)
 			}
 		}
 		return nil
@@ -188,6 +184,23 @@ func (c *cluster) sameVersion(ctx context.Context, l *ledger) error {
 		c.t.violate("%v", err)
 	}
 	return ctx.Err()
+}
+
+// agrees wants a partition to be told as the newest configuration in the logs has it.
+func (l *ledger) agrees(p actors.PartitionInfo) error {
+	if len(l.configs) == 0 {
+		return errors.New("no log has a configuration")
+	}
+	want := l.configs[len(l.configs)-1]
+	same := p.Version == want.Version && len(want.Members) == len(p.Replicas)
+	for _, r := range p.Replicas {
+		m, ok := want.Member(r.Replica)
+		same = same && ok && m.Node == r.Node && m.Kind.String() == r.Kind && m.Eligible == r.Eligible
+	}
+	if !same {
+		return fmt.Errorf("what is told is not version %d at %s of the logs, %v: %s", want.Version, want.at, want.Members, sketch(p))
+	}
+	return nil
 }
 
 func (c *cluster) reportSteps(s *steps) error {
