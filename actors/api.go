@@ -64,11 +64,14 @@ type PartitionInfo struct {
 	// Missing says which zones or nodes have to come back, if the partition takes
 	// no writes for want of them.
 	Missing string `json:"missing,omitempty"`
-	// Solo says who goes on alone, if somebody does or may.
-	Solo   string           `json:"solo,omitempty"`
-	Master partition.NodeID `json:"master"`
-	Epoch  string           `json:"epoch"`
-	Commit partition.Index  `json:"commit"`
+	// Solo says who goes on alone while others that are still members were left
+	// behind. LeftBehind are the replicas that may lack what was acknowledged then,
+	// so they may not be master; also those that are no members any more.
+	Solo       string                `json:"solo,omitempty"`
+	LeftBehind []partition.ReplicaID `json:"left_behind,omitempty"`
+	Master     partition.NodeID      `json:"master"`
+	Epoch      string                `json:"epoch"`
+	Commit     partition.Index       `json:"commit"`
 	// CanLose is how many more of its nodes may fail, in the worst case, while
 	// the partition goes on taking writes; -1: it takes none now.
 	CanLose int `json:"can_lose"`

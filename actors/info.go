@@ -235,7 +235,7 @@ func (n *Node) addPermit(ctx context.Context, p *PartitionInfo) {
 	switch {
 	case err != nil && p.Solo != "":
 		p.Solo += "; the control group does not say whether it still holds"
-	case err == nil && all[0].Held():
+	case err == nil && all[0].Held() && (p.Solo != "" || len(p.LeftBehind) == 0):
 		p.Solo = all[0].String()
 		if all[0].Why != "" {
 			p.Solo += ": " + all[0].Why
@@ -263,8 +263,10 @@ func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]repo
 	last := active.Last()
 	p.Version, p.InFlight = last.Version, len(active) > 1
 	p.Policy, p.Rule, p.Asked = last.Policy.String(), last.Describe(), int(last.Asked.Replicas)
-	if last.Alone != 0 {
-		p.Solo = fmt.Sprintf("%s on alone, in-sync number %d", nodesOf(last), last.Alone)
+	p.LeftBehind = last.LeftBehind
+	missed := func(r partition.ReplicaID) bool { _, ok := last.Member(r); return ok }
+	if slices.ContainsFunc(last.LeftBehind, missed) {
+		p.Solo = fmt.Sprintf("%s on alone, in-sync number %d", nodesOf(last), last.Permit)
 	}
 	up := make(map[partition.ReplicaID]bool)
 	var master *report

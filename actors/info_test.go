@@ -6,6 +6,7 @@ import (
 
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // shapeGroup is a group of the catalog whose first configuration is of n1, n2, n3
@@ -129,6 +130,55 @@ func TestPartitionMissing(t *testing.T) {
 	fillReplicas(&s, gone, r, map[partition.NodeID]bool{"n3": true})
 	if s.CanLose != -1 || s.Replicas[1].Role != "removed" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestPartitionSolo: a pair of which one goes on alone says so until the other is
+// back, and a replica that is gone for good is named and no more.
+func TestPartitionSolo(t *testing.T) {
+	g := shapeGroup(t, "all-in-sync")
+	next := g.Membership.Successor()
+	next.At(2).Eligible, next.At(3).Eligible = false, false
+	alone := partition.Configurations{g.Membership}.GoAlone(next, 5)
+	r := peers(g, "n1")
+	masters(r, g, "n1", 9, alone)
+	var p PartitionInfo
+	fillReplicas(&p, g, r, nil)
+	if p.Solo != "n1 goes on alone, in-sync number 5" || len(p.LeftBehind) != 2 || p.CanLose != 0 {
+		t.Errorf("%+v", p)
+	}
+	later := alone.Successor()
+	later.Remove(2)
+	later.Remove(3)
+	masters(r, g, "n1", 9, later)
+	var q PartitionInfo
+	fillReplicas(&q, g, r, nil)
+	if q.Solo != "" || len(q.LeftBehind) != 2 {
+		t.Errorf("%+v", q)
+	}
+}
+
+// TestMayLead: beside a decree another survivor may be master only when it has on
+// disk what its master knows to be committed.
+func TestMayLead(t *testing.T) {
+	g := shapeGroup(t, "majority")
+	m := g.Membership.Successor()
+	m.At(3).Kind = partition.LogReplica
+	m.Add(partition.Member{Node: "n4", Kind: partition.Learner})
+	st := &replica.Status{Commit: 10, Peers: []replica.PeerStatus{{Replica: 2, Match: 10}, {Replica: 3, Match: 12}, {Replica: 4, Match: 12}}}
+	active := partition.Configurations{m}
+	if able, left := mayLead(active, st, nil); len(able) != 1 || able[0] != 2 || left != 0 {
+		t.Errorf("%v, %d left", able, left)
+	}
+	if able, left := mayLead(active, st, map[partition.ReplicaID]bool{2: true}); len(able) != 0 || left != 0 {
+		t.Errorf("told already: %v, %d left", able, left)
+	}
+	st.Peers[0].Match = 9
+	if able, left := mayLead(active, st, nil); len(able) != 0 || left != 1 {
+		t.Errorf("behind: %v, %d left", able, left)
+	}
+	if able, left := mayLead(partition.Configurations{g.Membership, m}, st, nil); len(able) != 0 || left == 0 {
+		t.Errorf("a change under way: %v, %d left", able, left)
 	}
 }
 

@@ -88,6 +88,15 @@ func (c *cli) partitionShow() *cobra.Command {
 	}
 }
 
+// numbers lists replica ids.
+func numbers(ids []partition.ReplicaID) string {
+	text := make([]string, len(ids))
+	for i, r := range ids {
+		text[i] = fmt.Sprint(r)
+	}
+	return strings.Join(text, ", ")
+}
+
 func printPartition(w io.Writer, p actors.PartitionInfo) {
 	row(w, "partition", p.Group)
 	row(w, "table", p.Table)
@@ -100,6 +109,9 @@ func printPartition(w io.Writer, p actors.PartitionInfo) {
 	}
 	if p.Solo != "" {
 		row(w, "solo", p.Solo)
+	}
+	if len(p.LeftBehind) > 0 {
+		row(w, "left behind", fmt.Sprintf("replicas %s may not be master before they have caught up", numbers(p.LeftBehind)))
 	}
 	row(w, "epoch", dash(p.Epoch))
 	row(w, "commit", p.Commit)
