@@ -18,9 +18,6 @@ import (
 const (
 	// noState is the generation of a replica that keeps only the log.
 	noState = math.MaxUint32
-	// generationBits leaves each replica of a group generations of its own, so
-	// that a new one never meets what is left of another on the same node.
-	generationBits = 12
 	// maxBringing bounds the replicas that are being brought up at once.
 	maxBringing = 64
 	// bringWait bounds one attempt to copy a state here. The next one goes on
@@ -186,7 +183,7 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 		}
 	} else {
 		n.background.Go(func() {
-			state, err := n.copies.Fetch(wait, copies.Request{Group: h.Group, From: h.Source, MinIndex: h.MinIndex})
+			state, err := n.copies.Fetch(wait, copies.Request{Group: h.Group, From: h.Source, MinIndex: n.copyFrom(h)})
 			system.Root.Send(self, &copied{bringing: b, state: state, err: err})
 		})
 	}
@@ -195,6 +192,13 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 		return partition.Errorf(partition.CodeBusy, "tried again: %v", failed)
 	}
 	return partition.Errorf(partition.CodeBusy, "the replica of %s is being brought up on node %s", h.Group, n.ID())
+}
+
+// copyFrom is the least index that a copied state must have: the record behind it
+// is the master's first, and the log here, if there is one, does not begin later.
+func (n *Node) copyFrom(h hosting) partition.Index {
+	sum, _ := n.log.Summary(h.Group)
+	return max(sum.Before.Index, max(h.MinIndex, 1)-1)
 }
 
 // copyProgress says how much of a copy is here.
@@ -264,34 +268,46 @@ func (n *Node) beginLog(h hosting, done func(error)) error {
 
 // install puts a copied state in the place of a replica's: the files first, then
 // the record in the log that makes them count. It blocks on the disk. What a
-// crash in between leaves is removed at the next start.
+// crash in between leaves is removed at the next start, and so is what remains
+// when it is not known whether the record was written.
 func (n *Node) install(h hosting, s *copies.Copy) error {
-	generation := uint32(h.Replica) << generationBits
-	promise := s.Base.Epoch
-	if sum, ok := n.log.Summary(h.Group); ok {
-		promise = max(promise, sum.Promise)
-		if sum.Generation != noState && sum.Generation >= generation {
-			generation = sum.Generation + 1
-		}
+	defer n.discard(s)
+	sum, here := n.log.Summary(h.Group)
+	after := sum.Generation
+	if sum.Generation == noState {
+		after = 0
+	}
+	generation, err := n.engine.NextGeneration(h.Group, after)
+	if err != nil {
+		return fmt.Errorf("install the state of %s: %w", h.Group, err)
 	}
 	if err := n.engine.Install(s.Dir, h.Group, generation); err != nil {
 		return fmt.Errorf("install the state of %s: %w", h.Group, err)
 	}
 	synced := make(chan error, 1)
-	err := n.log.Append(wal.Write{
-		Group: h.Group, Replica: h.Replica, Promise: promise,
-		Install: &wal.Install{Base: s.Base, BaseSum: s.BaseSum, Generation: generation, Configuration: s.Configuration},
-	}, func(err error) { synced <- err })
-	if err == nil {
-		select {
-		case err = <-synced:
-		case <-n.ctx.Done():
-			return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
-		}
-	}
-	if err != nil {
-		// No record names the files: nobody will miss them.
+	write := wal.Write{Group: h.Group, Replica: h.Replica, Promise: max(s.Base.Epoch, sum.Promise), Install: s.Install(generation)}
+	if err := n.log.Append(write, func(err error) { synced <- err }); err != nil {
 		return errors.Join(fmt.Errorf("install the state of %s: %w", h.Group, err), n.engine.Drop(h.Group, generation))
 	}
+	select {
+	case err = <-synced:
+	case <-n.ctx.Done():
+		return partition.Errorf(partition.CodeClosed, "node %s is shutting down", n.ID())
+	}
+	if err != nil {
+		return fmt.Errorf("install the state of %s: %w", h.Group, err)
+	}
+	if here && sum.Generation != noState {
+		if err := n.engine.Drop(h.Group, sum.Generation); err != nil {
+			n.logger.Warn("replaced state not removed", "group", h.Group, "err", err)
+		}
+	}
 	return nil
+}
+
+// discard removes what is left of a copy; nothing, if it was installed.
+func (n *Node) discard(s *copies.Copy) {
+	if err := s.Discard(); err != nil {
+		n.logger.Warn("copy not removed", "dir", s.Dir, "err", err)
+	}
 }

@@ -132,6 +132,7 @@ func (n *Node) openDisk() error {
 	n.log = log
 	n.engine, err = store.NewEngine(store.Options{
 		Dir: n.cfg.Dir, MemoryBytes: n.cfg.MemoryBytes, CacheBytes: n.cfg.CacheBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
+		Pace:    func(ctx context.Context, bytes int) error { return n.copies.Pace(ctx, bytes) },
 		Durable: func(g partition.GroupID, generation uint32, i partition.Index) { n.log.SetFlushed(g, i, generation) },
 	})
 	if err != nil {
@@ -161,8 +162,9 @@ func (n *Node) checkDisk(found *wal.Report) error {
 		}
 	}
 	for _, s := range on {
-		if sum, ok := n.log.Summary(s.Group); ok && sum.Generation == s.Generation {
-			continue
+		sum, ok := n.log.Summary(s.Group)
+		if ok && (sum.Generation == s.Generation || sum.Damage != nil) {
+			continue // of a damaged replica the log may not know the generation any more
 		}
 		if err := n.engine.Drop(s.Group, s.Generation); err != nil {
 			return fmt.Errorf("remove a store that no log record names: %w", err)
@@ -186,6 +188,7 @@ func (n *Node) openNetwork() error {
 	var err error
 	n.copies, err = copies.New(copies.Config{
 		Dir: n.cfg.Dir, Host: copyHost{n}, BytesPerSecond: n.cfg.CopyBytesPerSecond, Logger: n.logger,
+		Verify: n.engine.Verify,
 		Open: func(ctx context.Context, to partition.NodeID) (copies.Stream, error) {
 			return n.links.OpenBulk(ctx, to)
 		},
@@ -337,6 +340,9 @@ func (n *Node) Stop(ctx context.Context) error {
 // closeAll closes what was opened, the other way round.
 func (n *Node) closeAll() error {
 	n.closing.Store(true)
+	if n.up.Load() {
+		n.resignAll()
+	}
 	n.cancel()
 	var errs []error
 	if n.local != nil {

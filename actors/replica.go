@@ -270,7 +270,7 @@ func (a *replicaActor) take(item any) {
 		return
 	case *indexedRead:
 		a.event(replica.ReadIndex{ID: a.remember(call{req: m.req, reply: m.reply})})
-	case *configure, *transferMaster, *recoverGroup:
+	case *configure, *transferMaster, *resignMaster, *recoverGroup:
 		a.change(m)
 	case *received:
 		if a.genuine(m) {

@@ -1,7 +1,9 @@
 package actors
 
 import (
+	"errors"
 	"slices"
+	"time"
 
 	"pando.dev/pando/actors/copies"
 	"pando.dev/pando/partition"
@@ -29,6 +31,8 @@ type (
 		membership *partition.Membership
 		done       func(partition.Index, error)
 	}
+	// resignMaster asks the master to hand over to whoever is best, or to step down.
+	resignMaster struct{ why string }
 	// install puts a copied state in the place of this replica's.
 	install struct {
 		hosting
@@ -51,6 +55,8 @@ func (a *replicaActor) change(item any) {
 	case *transferMaster:
 		id := a.remember(call{done: func(_ partition.Index, err error) { m.done(err) }})
 		a.event(replica.Transfer{ID: id, To: m.to})
+	case *resignMaster:
+		a.event(replica.Resign{Why: m.why})
 	case *recoverGroup:
 		id := a.remember(call{done: m.done})
 		a.event(replica.Recover{ID: id, Membership: m.membership})
@@ -112,6 +118,8 @@ func (a *replicaActor) install(m *install) {
 		err := n.awaitDisk(cell.group)
 		if err == nil {
 			err = n.install(m.hosting, m.state)
+		} else {
+			n.discard(m.state)
 		}
 		m.done(err)
 		if err != nil {
@@ -132,7 +140,8 @@ func refuseChange(item any, why *partition.Error) {
 	case *transferMaster:
 		m.done(why)
 	case *install:
-		m.done(why)
+		discarded := m.state.Discard()
+		m.done(errors.Join(why, discarded))
 	}
 }
 
@@ -171,4 +180,32 @@ func (n *Node) unusable() []unusable {
 		}
 	}
 	return out
+}
+
+const (
+	// resignWait bounds the wait until nothing is mastered here any more, and
+	// resignLook is how often that is looked at.
+	resignWait = 500 * time.Millisecond
+	resignLook = 2 * time.Millisecond
+)
+
+// resignAll hands over whatever is mastered here, since the node stops. What is
+// left in the end others take over when they miss it.
+func (n *Node) resignAll() {
+	left := func() (masters []*cell) {
+		n.cells.each(func(c *cell) {
+			if v := c.view.Load(); v != nil && v.Master == v.Self && len(v.Configurations.Last().Members) > 1 {
+				masters = append(masters, c)
+			}
+		})
+		return masters
+	}
+	for _, c := range left() {
+		c.box.PostUserMessage(&resignMaster{why: "its node stops"})
+	}
+	tick := time.NewTicker(resignLook)
+	defer tick.Stop()
+	for limit := time.Now().Add(resignWait); len(left()) > 0 && time.Now().Before(limit); {
+		<-tick.C
+	}
 }
