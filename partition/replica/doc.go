@@ -58,6 +58,17 @@
 // The replica asks for alarms only while it waits for something, so that an idle
 // group costs nothing: it relies on these hints to wake up.
 //
+// Bring up the replica of a member that was added only when the record is known to
+// be committed, with the genesis record, with a copy of a state and the position
+// it reflects, or, to keep the log only, at a base up to Status.Everywhere; then
+// New with First behind it. A copy goes to a member, too, that Status.Behind names,
+// also while the master is only leveling. Its promise stays, and so does its log
+// where it continues the copy. A log that keeps no state lets go of nothing above
+// Everywhere. On [Retire] delete the replica, and do not forget its id.
+//
+// Do what [Permit] and [ReleasePermit] ask strictly one after the other: a Permit
+// leaves only when every ReleasePermit before it was answered.
+//
 // A replica whose state or log is damaged, or that panics, is thrown away and
 // made anew from the log. It never goes on with a mastership.
 //
@@ -65,6 +76,7 @@
 //
 // The stories in testdata/golden first, in their order; then event.go, message.go
 // and work.go; then replica.go, follow.go, failover.go, probe.go, master.go, peer.go,
-// lease.go, read.go and transfer.go. session.go and execute.go stand for themselves. ready.go
-// turns what has changed into work.
+// lease.go, read.go and transfer.go. Changes of the group are in configure.go,
+// removed.go, solo.go and recover.go. session.go and execute.go stand for themselves.
+// ready.go turns what has changed into work.
 package replica

@@ -74,14 +74,17 @@ func TestPermitted(t *testing.T) {
 
 // Nothing is committed by the word of a configuration that is not on disk.
 func TestAloneOnDiskFirst(t *testing.T) {
-	l, p := forsaken(t)
-	l.ok(Permitted{Seq: p.Seq, Number: 6})
-	if l.r.durable != 2 || l.r.commit != 0 {
-		t.Errorf("commits before its disk has it: %s", l.r.Status())
-	}
-	l.synced()
-	if l.r.commit != 3 {
-		t.Errorf("afterwards: %s", l.r.Status())
+	for _, mut := range []mutant{0, aloneUnsynced} {
+		l, p := forsaken(t)
+		l.r.mut = mut
+		l.ok(Permitted{Seq: p.Seq, Number: 6})
+		if l.r.durable != 2 || (l.r.commit == 0) != (mut == 0) {
+			t.Errorf("mutant %d, before its disk has it: %s", mut, l.r.Status())
+		}
+		l.synced()
+		if l.r.commit != 3 {
+			t.Errorf("afterwards: %s", l.r.Status())
+		}
 	}
 }
 
