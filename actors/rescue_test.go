@@ -121,3 +121,81 @@ func (c *testCluster) checkReturned(g partition.GroupID) {
 		c.tb.Fatalf("%q, %v", v, err)
 	}
 }
+
+// TestRecoverAfterSolo: CAT-4: one of a pair goes on alone and is lost; the other,
+// which was left behind, is never master by itself, and takes over by an operator's
+// word, which says what is lost by that.
+func TestRecoverAfterSolo(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 5, func(cfg *Config) { cfg.LogAfter, cfg.ReplaceAfter = time.Hour, time.Hour })
+	c.table(TableSpec{Name: "t", Policy: "all-in-sync", Nodes: []partition.NodeID{"n4", "n5"}})
+	n := c.any()
+	if err := put(t.Context(), n, "both", "v"); err != nil {
+		t.Fatal(err)
+	}
+	g := n.control.Catalog().Groups("t")[0].ID
+	c.stop(4)
+	if err := put(t.Context(), n, "alone", "v"); err != nil {
+		t.Fatalf("n4 does not go on alone: %v", err)
+	}
+	p, err := n.Partition(t.Context(), g)
+	if err != nil || !strings.Contains(p.Solo, "on n4") || len(p.LeftBehind) != 1 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	c.stop(3)
+	c.start(4)
+	eventually(t, "n4 waited for", func() error {
+		plan, err := n.RecoverPlan(t.Context(), RecoverAsk{Groups: []partition.GroupID{g}})
+		if err == nil && (plan.Groups[0].State != RecoverWaits || !strings.Contains(plan.Groups[0].Next, "start n4 again")) {
+			err = fmt.Errorf("%+v", plan)
+		}
+		return err
+	})
+	plan := planned(t, n, RecoverAsk{Groups: []partition.GroupID{g}, Dead: []partition.NodeID{"n4"}}, RecoverLost)
+	if x := plan.Groups[0]; x.Node != "n5" || !strings.Contains(x.Loss, "only on n4, which went on alone, may be lost") {
+		t.Fatalf("%+v", plan)
+	}
+	out, err := n.RecoverApply(t.Context(), plan.Plan, "")
+	if err != nil || !out.Groups[0].Done {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if v, err := get(t.Context(), n, "both"); err != nil || v != "v" {
+		t.Fatalf("what both had: %q, %v", v, err)
+	}
+	if v, err := get(t.Context(), n, "alone"); err != nil || v != "" {
+		t.Fatalf("what only n4 had: %q, %v", v, err)
+	}
+	if err := put(t.Context(), n, "after", "v"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAlterPolicy: a partition gets another policy by a record, which is then what
+// it goes by.
+func TestAlterPolicy(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t"})
+	n := c.any()
+	for _, policy := range []string{"zones:2", "all-in-sync", "zones:3", "majority"} {
+		if _, err := n.AlterTable(t.Context(), "t", TableChange{Policy: policy}); err != nil {
+			t.Fatalf("%s: %v", policy, err)
+		}
+		eventually(t, "the policy "+policy, func() error {
+			ps, err := n.Partitions(t.Context(), "t")
+			if err != nil || len(ps) != 1 || ps[0].Policy != policy || ps[0].InFlight || ps[0].Master == "" {
+				return fmt.Errorf("%+v, %v", ps, err)
+			}
+			return nil
+		})
+		if err := put(t.Context(), n, policy, "v"); err != nil {
+			t.Fatalf("by %s: %v", policy, err)
+		}
+	}
+	if _, err := n.AlterTable(t.Context(), "t", TableChange{}); !errors.Is(err, partition.ErrInvalid) {
+		t.Errorf("nothing to alter: %v", err)
+	}
+	if _, err := n.AlterTable(t.Context(), "t", TableChange{Policy: "zones:4"}); !errors.Is(err, partition.ErrRefused) {
+		t.Errorf("4 zones of 3: %v", err)
+	}
+}
