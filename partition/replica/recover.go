@@ -38,12 +38,19 @@ func (r *Replica) onRecover(in Recover) {
 		// is asked of does not find that out by itself.
 		r.stepDown("an operator recovers the group", false)
 	}
+	// What was begun by the configurations of the log is not continued by others.
+	const why = "an operator recovers the group"
+	switch {
+	case r.isMaster():
+		r.stepDown(why, true)
+	case r.phase != following:
+		r.abandon(why)
+	}
+	r.dropHeir(HandRefuse)
 	r.decree = &decree{id: in.ID, next: in.Membership, until: r.now + recoverWait}
 	r.trace("is to recover the group")
 	r.setActive()
-	if r.phase == following {
-		r.startProbe()
-	}
+	r.startProbe()
 }
 
 func (r *Replica) checkRecover(next *partition.Membership) *partition.Error {

@@ -252,6 +252,27 @@ func TestRecoverRefuses(t *testing.T) {
 	}
 }
 
+// A mastership or an attempt that the log's configurations have led to is not
+// continued under a decree.
+func TestRecoverEndsWhatWas(t *testing.T) {
+	l := candidate(t)
+	l.from(2, &GatherAnswer{Epoch: e31, End: partition.Position{Index: 1}})
+	if l.r.phase != leveling {
+		t.Fatal(l.r.Status())
+	}
+	last := l.r.log.last
+	l.ok(Recover{ID: 1, Membership: decreed(l, 5, 1)})
+	l.synced()
+	if l.r.isMaster() || l.r.commit != 0 || l.r.log.last != last {
+		t.Errorf("a master that levels: %s", l.r.Status())
+	}
+	l = candidate(t)
+	l.ok(Recover{ID: 1, Membership: decreed(l, 5, 1)})
+	if l.r.phase > locking || l.r.isMaster() {
+		t.Errorf("a candidate: %s", l.r.Status())
+	}
+}
+
 // A decree gathers from its members, copies the newest of their logs, and becomes a
 // record with the version after the newest that was found.
 func TestRecover(t *testing.T) {
