@@ -343,3 +343,36 @@ func silent(n *Node, g partition.GroupID, r partition.ReplicaID) error {
 	}
 	return fmt.Errorf("reported are %v", n.unusable())
 }
+
+// CAT-1: a member that was away for some writes is brought level with about as
+// many records, and not with the data.
+func TestReturningMemberGetsTheTail(t *testing.T) {
+	c := newCluster(t, 3)
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	value := make([]byte, 1<<10)
+	write := func(from, to int) {
+		t.Helper()
+		table := c.any().Client().KV("t")
+		for i := from; i < to; i++ {
+			if _, err := table.Put(t.Context(), key(i), value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(0, 1000)
+	i, away := c.onNode(g.peers()[0])
+	g.level(away)
+	c.stop(i)
+	const missed = 50
+	write(1000, 1000+missed)
+	away = c.start(i)
+	g.level(away)
+	// What else there is: records of masters and members, as it went and came.
+	const more = 20
+	if st := away.log.Stats(); st.Records > missed+more || st.RecordBytes > (missed+more)*2<<10 {
+		t.Errorf("%d records of %d bytes for %d writes of %d", st.Records, st.RecordBytes, missed, len(value))
+	}
+	if st := away.copies.Status(); st.Received != 0 {
+		t.Errorf("%d bytes of a copy", st.Received)
+	}
+}
