@@ -87,7 +87,11 @@ func (c *rescueCase) facts(t *testing.T) *groupFacts {
 }
 
 func rescueCases() []rescueCase {
-	held := control.Permit{Group: 17, Number: 3, Node: "n1", Replica: 1, Able: []partition.ReplicaID{1}}
+	return slices.Concat(waitingCases(), lostCases(), oddCases(), soloCases())
+}
+
+// waitingCases are groups that need nobody's help, or may yet.
+func waitingCases() []rescueCase {
 	return []rescueCase{
 		{
 			name: "all there", policy: "majority", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "9@1/9!", "n2": "9@1/9", "n3": "9@1/9"},
@@ -106,6 +110,16 @@ func rescueCases() []rescueCase {
 			name: "one of two is confirmed", policy: "majority", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "9@1/9"}, dead: "n3",
 			state: RecoverWaits, why: "missing are zone b (n2) and zone c (n3)", next: "start n2 again; if gone for good: pando recover plan g17 --dead n2,n3",
 		},
+		{
+			name: "one is being opened", policy: "majority", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "9@1/9", "n2": "opening", "n3": "none"},
+			state: RecoverWaits, next: "start n2 again",
+		},
+	}
+}
+
+// lostCases are groups of which enough members are lost.
+func lostCases() []rescueCase {
+	return []rescueCase{
 		{
 			name: "two are dead", policy: "majority", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "812@7/790"}, dead: "n2 n3",
 			state: RecoverLost, node: "n1", why: "it cannot fail over or commit",
@@ -128,10 +142,6 @@ func rescueCases() []rescueCase {
 			state: RecoverLost, node: "n1", loss: "only on n2 and n3 may be lost",
 		},
 		{
-			name: "one is being opened", policy: "majority", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "9@1/9", "n2": "opening", "n3": "none"},
-			state: RecoverWaits, next: "start n2 again",
-		},
-		{
 			name: "every zone is needed to commit", policy: "zones:3", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "9@1/9", "n2": "9@1/8"}, dead: "n3",
 			state: RecoverLost, node: "n1", why: "it cannot commit: missing is zone c (n3)", loss: "nothing that was acknowledged; those that are left have all of it",
 			becomes: "a write is on disk in two of two zones",
@@ -140,6 +150,12 @@ func rescueCases() []rescueCase {
 			name: "one zone of three is left", policy: "zones:2", members: "n1:a n2:a n3:b n4:b n5:c n6:c", says: map[string]string{"n5": "9@1/9", "n6": "8@1/8"}, dead: "n1 n2 n3 n4",
 			state: RecoverLost, node: "n5", loss: "only on n1, n2, n3 and n4 may be lost", becomes: "a write is on disk in one of one zone",
 		},
+	}
+}
+
+// oddCases are groups with members of other kinds, or nobody to go on.
+func oddCases() []rescueCase {
+	return []rescueCase{
 		{
 			name: "a log replica is newer", policy: "majority", members: "n1:a n2:b n3:c n4:d:log n5:e", says: map[string]string{"n1": "800@7/790", "n4": "820@7/790"}, dead: "n2 n3 n5",
 			state: RecoverLost, node: "n1",
@@ -162,6 +178,13 @@ func rescueCases() []rescueCase {
 			name: "a learner is not asked for", policy: "majority", members: "n1:a n2:b n3:c n4:d:new", says: map[string]string{"n1": "9@1/9"}, dead: "n2 n3",
 			state: RecoverLost, node: "n1", loss: "only on n2 and n3 may be lost",
 		},
+	}
+}
+
+// soloCases are groups of which somebody goes on alone.
+func soloCases() []rescueCase {
+	held := control.Permit{Group: 17, Number: 3, Node: "n1", Replica: 1, Able: []partition.ReplicaID{1}}
+	return []rescueCase{
 		{
 			name: "a pair that goes alone by itself", policy: "all-in-sync", members: "n1:a n2:b", says: map[string]string{"n1": "9@1/9"}, dead: "n2",
 			state: RecoverServes, why: "one that is left may go on alone, and does so by itself", next: "wait a moment",

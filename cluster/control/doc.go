@@ -6,10 +6,13 @@
 //
 // It is not on the way of a read or a write. Masters renew their leases with
 // their peers, clients route by a copy of the catalog; when the control group is
-// down they go on, and only failovers and changes of tables wait. And it carries
-// no safety: a lock that is handed out twice costs a candidate an attempt,
+// down they go on, and only failovers and changes of tables wait. And its locks
+// carry no safety: one that is handed out twice costs a candidate an attempt,
 // because replicas promise epochs and not lock holders. What it must get right
 // for the sake of speed and order is that a lock's number only ever grows.
+//
+// The one exception is a permit to go on alone, by which a member of a pair
+// commits without the other, or an operator gives lost members up: see below.
 //
 // # Seats and clients
 //
@@ -20,10 +23,13 @@
 // without a message. Everything that decides something is brought to the leader,
 // wherever it is, and tried until the caller's context ends:
 //
-//	CreateTable, DropTable   carry a token: a retry gets the first answer
+//	CreateTable, AlterTable,
+//	DropTable                carry a token: a retry gets the first answer
 //	UpdateGroups             keeps the newest, so repetition does nothing
 //	AcquireLocks             a repeated request gets a greater number
 //	ReleaseLocks             names the number, so an old one releases nothing
+//	Permit, Decree, Release,
+//	Extend                   name lock and request, or the number they start from
 //
 // So no request needs to know whether the try before was executed. If the
 // context ends first, the error is CodeUnavailable when nothing was done, and
@@ -44,7 +50,11 @@
 // session are commands of the log. A new leader gives every session its full
 // time again, and a leader that stood still gives back the time it could not
 // hear. Sessions carry the boot number: when a node starts again, what its
-// last process held is free.
+// last process held is free. They also carry a random number of the process, so
+// that another process of the same boot, which runs on a copy of the disk, is told
+// from the one that the session is of; [Control.Stale] has the rule and its window.
+// The links between nodes notice less: a peer refuses a boot below the highest that
+// it has met itself, in the life of its own process.
 //
 // A lock is granted if it is free, if the requester holds it, if the holder's
 // session has ended, or if the requester has a failover quorum's word that the
@@ -53,6 +63,16 @@
 // exceed; the highest number outlives release, expiry and snapshots, and group
 // ids are never used again. Locks that many replicas ask for at the same time
 // travel in one request and are one entry of the log.
+//
+// # Permits
+//
+// Each group has an in-sync number, which moves by one and has at most one holder
+// per number, whoever asks how often and in whatever order; permits.go has the
+// moves. A permit is granted to the mastership with the newest lock, and while it
+// is held the lock is refused to every replica that may lack what was committed
+// alone. A decree is the same by an operator's word. It is part of the replicated
+// state and of snapshots, but not of the catalog: who wants to know asks the leader
+// ([Control.Permits]).
 //
 // # Founding
 //

@@ -37,73 +37,87 @@ func extends(from uint64, r partition.ReplicaID, able ...partition.ReplicaID) pe
 	return permitBody{Node: nodeOf(r), Act: actExtend, Group: 1, From: from, Holder: nodeOf(r), Replica: r, Able: able}
 }
 
+// permitCase is a request and what is to come of it.
+type permitCase struct {
+	what   string
+	lock   partition.ReplicaID // that takes the lock before it; 0: nobody
+	b      permitBody
+	number uint64 // after it
+	holder partition.NodeID
+	code   partition.Code
+	why    string
+}
+
+const (
+	oldRequest = partition.CodeNewerEpoch
+	refused    = partition.CodeRefused
+	invalid    = partition.CodeInvalid
+)
+
+// permitCases follow one another in one group.
+func permitCases() []permitCase {
+	elsewhere, forged := wants(1, 1, 1, 1), wants(2, 2, 1, 2)
+	elsewhere.Node, elsewhere.Holder, forged.Node = "d", "d", "c"
+	return []permitCase{
+		{"a release of what nobody ever held", 0, releases(0), 0, "", refused, "held by nobody"},
+		{"without ever having had the lock", 0, wants(1, 1, 1, 1), 0, "", refused, "the last is 0"},
+		{"a holder that may not be master", 1, wants(1, 1, 1, 2), 0, "", invalid, "not among"},
+		{"nobody may be master", 0, wants(1, 1, 1), 0, "", invalid, ""},
+		{"replicas twice", 0, wants(1, 1, 1, 1, 1), 0, "", invalid, "ascending"},
+		{"without a lock", 0, wants(1, 0, 1, 1), 0, "", invalid, ""},
+		{"without a number of the request", 0, wants(1, 1, 0, 1), 0, "", invalid, ""},
+		{"by the lock of another", 0, wants(2, 1, 1, 2), 0, "", refused, "held by replica 1 on a"},
+		{"by a lock to come", 0, wants(1, 2, 1, 1), 0, "", refused, "the last is 1"},
+		{"the first", 0, wants(1, 1, 1, 1), 1, "a", 0, ""},
+		{"the same again", 0, wants(1, 1, 1, 1), 1, "a", 0, ""},
+		{"the same from another node", 0, elsewhere, 1, "a", oldRequest, "each"},
+		{"the same with other replicas", 0, wants(1, 1, 1, 1, 2), 1, "a", oldRequest, "each"},
+		{"the next request", 0, wants(1, 1, 2, 1), 2, "a", 0, ""},
+		{"the first one late", 0, wants(1, 1, 1, 1), 2, "a", oldRequest, "last permit was for number 1, request 2"},
+		{"another", 0, wants(2, 1, 1, 2), 2, "a", refused, "held by replica 1 on a"},
+		{"a release of the one before", 0, releases(1), 2, "a", refused, "is 2, held by replica 1 on a"},
+		{"a release", 0, releases(2), 3, "", 0, ""},
+		{"the release again", 0, releases(2), 3, "", 0, ""},
+		{"the last request late", 0, wants(1, 1, 2, 1), 3, "", oldRequest, ""},
+		{"by a lock that went on", 2, wants(1, 1, 3, 1), 3, "", oldRequest, "the lock went on to number 2"},
+		{"for another node", 0, forged, 3, "", partition.CodeUnauthorized, ""},
+		{"by the new lock", 0, wants(2, 2, 1, 2, 3), 4, "b", 0, ""},
+		{"a late release", 0, releases(2), 4, "b", refused, "is 4, held by replica 2 on b"},
+		{"the same again, the lock gone on", 3, wants(2, 2, 1, 2, 3), 4, "b", 0, ""},
+	}
+}
+
+// decreeCases go on where permitCases end.
+func decreeCases() []permitCase {
+	return []permitCase{
+		{"by who may lead beside it", 0, wants(3, 3, 1, 3), 5, "c", 0, ""},
+		{"by who may not", 0, wants(2, 2, 2, 2), 5, "c", refused, "held by replica 3 on c"},
+		{"a decree from an old number", 0, decrees(4, 1, 1), 5, "c", refused, "held by replica 3 on c"},
+		{"a decree over the holder", 0, decrees(5, 1, 1), 6, "a", 0, ""},
+		{"the decree again", 0, decrees(5, 1, 1), 6, "a", 0, ""},
+		{"by who held it before", 0, wants(3, 3, 2, 3), 6, "a", refused, "held by replica 1 on a"},
+		{"a release by who held it before", 0, releases(5), 6, "a", refused, "is 6, held by replica 1 on a"},
+		{"its release", 0, releases(6), 7, "", 0, ""},
+		{"a decree where nobody holds it", 0, decrees(7, 1, 1, 2), 8, "a", 0, ""},
+		{"more who may lead", 0, extends(8, 1, 2, 3), 8, "a", 0, ""},
+		{"the same again", 0, extends(8, 1, 3), 8, "a", 0, ""},
+		{"by one who may now", 0, extends(8, 3, 1), 8, "a", 0, ""},
+		{"by one who may not", 0, extends(8, 4, 4), 8, "a", partition.CodeUnauthorized, ""},
+		{"of another number", 0, extends(7, 1, 4), 8, "a", refused, "is 8, held by replica 1 on a"},
+		{"an unknown act", 0, permitBody{Node: "a", Act: 9, Group: 1}, 8, "a", invalid, ""},
+		{"a group that is not there", 0, permitBody{Node: "a", Act: actRelease, Group: 9}, 8, "a", partition.CodeNotFound, ""},
+		{"the last number", 0, decrees(MaxLockNumber, 1, 1), 8, "a", refused, "limit"},
+	}
+}
+
 // CAT-4: the in-sync number is moved by one, by one holder, however often it is
 // asked for.
 func TestPermitRules(t *testing.T) {
 	s := newState()
 	create(t, s, "t", 3, nil, "a", "b", "c")
-	lock := func(r partition.ReplicaID) func() {
-		return func() {
-			applied(t, s, kindLocks, locksOf(nodeOf(r), 1, acquireItem{Group: 1, Replica: r, Failover: true}))
-		}
-	}
-	elsewhere, forged := wants(1, 1, 1, 1), wants(2, 2, 1, 2)
-	elsewhere.Node, elsewhere.Holder, forged.Node = "d", "d", "c"
-	const old, refused, invalid = partition.CodeNewerEpoch, partition.CodeRefused, partition.CodeInvalid
-	for _, x := range []struct {
-		what   string
-		before func()
-		b      permitBody
-		number uint64 // after it
-		holder partition.NodeID
-		code   partition.Code
-		why    string
-	}{
-		{"a release of what nobody ever held", nil, releases(0), 0, "", refused, "held by nobody"},
-		{"without ever having had the lock", nil, wants(1, 1, 1, 1), 0, "", refused, "the last is 0"},
-		{"a holder that may not be master", lock(1), wants(1, 1, 1, 2), 0, "", invalid, "not among"},
-		{"nobody may be master", nil, wants(1, 1, 1), 0, "", invalid, ""},
-		{"replicas twice", nil, wants(1, 1, 1, 1, 1), 0, "", invalid, "ascending"},
-		{"without a lock", nil, wants(1, 0, 1, 1), 0, "", invalid, ""},
-		{"without a number of the request", nil, wants(1, 1, 0, 1), 0, "", invalid, ""},
-		{"by the lock of another", nil, wants(2, 1, 1, 2), 0, "", refused, "held by replica 1 on a"},
-		{"by a lock to come", nil, wants(1, 2, 1, 1), 0, "", refused, "the last is 1"},
-		{"the first", nil, wants(1, 1, 1, 1), 1, "a", 0, ""},
-		{"the same again", nil, wants(1, 1, 1, 1), 1, "a", 0, ""},
-		{"the same from another node", nil, elsewhere, 1, "a", old, "each"},
-		{"the same with other replicas", nil, wants(1, 1, 1, 1, 2), 1, "a", old, "each"},
-		{"the next request", nil, wants(1, 1, 2, 1), 2, "a", 0, ""},
-		{"the first one late", nil, wants(1, 1, 1, 1), 2, "a", old, "last permit was for number 1, request 2"},
-		{"another", nil, wants(2, 1, 1, 2), 2, "a", refused, "held by replica 1 on a"},
-		{"a release of the one before", nil, releases(1), 2, "a", refused, "is 2, held by replica 1 on a"},
-		{"a release", nil, releases(2), 3, "", 0, ""},
-		{"the release again", nil, releases(2), 3, "", 0, ""},
-		{"the last request late", nil, wants(1, 1, 2, 1), 3, "", old, ""},
-		{"by a lock that went on", lock(2), wants(1, 1, 3, 1), 3, "", old, "the lock went on to number 2"},
-		{"for another node", nil, forged, 3, "", partition.CodeUnauthorized, ""},
-		{"by the new lock", nil, wants(2, 2, 1, 2, 3), 4, "b", 0, ""},
-		{"a late release", nil, releases(2), 4, "b", refused, "is 4, held by replica 2 on b"},
-		{"the same again, the lock gone on", lock(3), wants(2, 2, 1, 2, 3), 4, "b", 0, ""},
-		{"by who may lead beside it", nil, wants(3, 3, 1, 3), 5, "c", 0, ""},
-		{"by who may not", nil, wants(2, 2, 2, 2), 5, "c", refused, "held by replica 3 on c"},
-		{"a decree from an old number", nil, decrees(4, 1, 1), 5, "c", refused, "held by replica 3 on c"},
-		{"a decree over the holder", nil, decrees(5, 1, 1), 6, "a", 0, ""},
-		{"the decree again", nil, decrees(5, 1, 1), 6, "a", 0, ""},
-		{"by who held it before", nil, wants(3, 3, 2, 3), 6, "a", refused, "held by replica 1 on a"},
-		{"a release by who held it before", nil, releases(5), 6, "a", refused, "is 6, held by replica 1 on a"},
-		{"its release", nil, releases(6), 7, "", 0, ""},
-		{"a decree where nobody holds it", nil, decrees(7, 1, 1, 2), 8, "a", 0, ""},
-		{"more who may lead", nil, extends(8, 1, 2, 3), 8, "a", 0, ""},
-		{"the same again", nil, extends(8, 1, 3), 8, "a", 0, ""},
-		{"by one who may now", nil, extends(8, 3, 1), 8, "a", 0, ""},
-		{"by one who may not", nil, extends(8, 4, 4), 8, "a", partition.CodeUnauthorized, ""},
-		{"of another number", nil, extends(7, 1, 4), 8, "a", refused, "is 8, held by replica 1 on a"},
-		{"an unknown act", nil, permitBody{Node: "a", Act: 9, Group: 1}, 8, "a", invalid, ""},
-		{"a group that is not there", nil, permitBody{Node: "a", Act: actRelease, Group: 9}, 8, "a", partition.CodeNotFound, ""},
-		{"the last number", nil, decrees(MaxLockNumber, 1, 1), 8, "a", refused, "limit"},
-	} {
-		if x.before != nil {
-			x.before()
+	for _, x := range append(permitCases(), decreeCases()...) {
+		if x.lock != 0 {
+			applied(t, s, kindLocks, locksOf(nodeOf(x.lock), 1, acquireItem{Group: 1, Replica: x.lock, Failover: true}))
 		}
 		r := applied(t, s, kindPermit, &x.b)
 		if partition.CodeOf(asNil(r.err)) != x.code || r.err != nil && !strings.Contains(r.err.Why, x.why) && !strings.Contains(r.err.Next, x.why) {
