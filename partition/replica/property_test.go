@@ -28,6 +28,7 @@ func profiles() map[string]profile {
 		"membership": {length: d, membership: true, reads: true},
 		"transfers":  {length: d, transfers: true, reads: true},
 		"planned":    {length: d, transfers: true, sessions: true, membership: true, badLock: true, reads: true},
+		"solo-moves": {length: 2 * d, nodes: 2, solo: true, membership: true, transfers: true, reads: true},
 		"solo": {length: 2 * d, nodes: 2, solo: true, membership: true, reads: true,
 			points: map[string]int{"asks to go on alone": 4, "goes on alone": 3, "promised": 20, "commits": 200}},
 		"sessions": {length: d, sessions: true},
