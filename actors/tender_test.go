@@ -334,3 +334,27 @@ func TestTenderRecordsZone(t *testing.T) {
 		t.Errorf("version %d after %d", m.Version, before.Version)
 	}
 }
+
+// CAT-4, CAT-5: one of a pair is lost. The other goes on alone by a permit, a log
+// replica joins it, and when the lost one is back it is a pair again; lost for
+// good, it is replaced.
+func TestTenderMendsPair(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 3, func(c *Config) { c.LogAfter, c.ReplaceAfter = 300*time.Millisecond, 8*time.Second })
+	g := c.group(TableSpec{Name: "t", Replicas: 2, Policy: "all-in-sync"})
+	lost := g.peers()[0]
+	w := g.write(c.nodes[g.at(g.masterNode())])
+	c.stop(g.at(lost))
+	g.become("a log replica beside the one that is left", func(m *partition.Membership) bool {
+		x, ok := m.OnNode(lost)
+		return ok && !x.Eligible && len(m.Members) == 3
+	})
+	c.start(g.at(lost))
+	g.become("a pair", fullOn(2))
+	c.stop(g.at(lost))
+	m := g.become("another pair", func(m *partition.Membership) bool {
+		_, still := m.OnNode(lost)
+		return fullOn(2)(m) && !still
+	})
+	w.check(t, c.nodes[g.at(m.Members[0].Node)])
+}
