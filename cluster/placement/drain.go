@@ -14,7 +14,7 @@ func CanDrain(s *Situation, node partition.NodeID) string {
 	if x.Kind == partition.Full && !t.serviceWithout(&x) {
 		return "no other full replica that counts is in service"
 	}
-	next := t.m.Successor()
+	next := t.next()
 	if x.Kind == partition.LogReplica {
 		next.Remove(x.Replica)
 	} else {

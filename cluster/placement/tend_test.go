@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,6 +207,9 @@ func TestTendRequests(t *testing.T) {
 		if got := w.canLose(); got < 1 {
 			t.Fatalf("while one is replaced it can lose %d: %s", got, w.describe())
 		}
+		if strings.HasPrefix(w.kinds(), "4 full") {
+			t.Fatalf("replaced in two steps: %s", w.describe())
+		}
 	}
 	w.settled()
 	w.s.Request = Request{}
@@ -215,10 +219,16 @@ func TestTendRequests(t *testing.T) {
 	w.s.Request = Request{Kind: AddReplica, Node: w.free()[0]}
 	w.settled()
 	w.s.Request = Request{}
-	w.s.Spec.Replicas = 5
-	w.settled()
-	w.s.Spec.Replicas = 3
-	w.settled()
+	if len(w.s.Membership.Members) != 4 {
+		t.Fatalf("added once more: %s", w.describe())
+	}
+	for _, n := range []int{5, 3} { // the table's word ends the operator's
+		w.s.Spec.Replicas = n
+		w.settled()
+		if len(w.s.Membership.Members) != n {
+			t.Fatalf("%d asked for by the table: %s", n, w.describe())
+		}
+	}
 }
 
 func TestTendRequestOfDeadNode(t *testing.T) {
@@ -406,5 +416,121 @@ func (w *world) rest(t *rapid.T) {
 	case want > len(w.s.Nodes) || int(w.s.Spec.Policy.Zones) > min(want, len(inZones)):
 	default:
 		w.fatal("there are nodes enough, but: %s", why)
+	}
+}
+
+// A master that is cut off from too many changes nothing, however long.
+func TestTendCutOffMaster(t *testing.T) {
+	w := newWorld(t, cluster(6, 6), 3, majority())
+	for _, x := range w.s.Membership.Members {
+		if x.Replica != w.s.Self {
+			n := w.node(x.Node)
+			n.Up, n.Since = false, w.s.Now
+		}
+	}
+	w.s.Spec.Policy = zones(1) // by which it could commit alone
+	for range 3 {
+		w.s.Now += 10 * time.Second
+		if step := Tend(&w.s); step.Kind == Configure || step.Why == "" {
+			t.Fatalf("%+v", step)
+		}
+	}
+}
+
+// All nodes are stopped at once: two stay eligible, so that not one alone has all
+// the say when they come back.
+func TestTendAllStop(t *testing.T) {
+	w := newWorld(t, cluster(3, 3), 3, majority())
+	for i := range w.s.Nodes {
+		w.s.Nodes[i].Drain = Stopping
+	}
+	if why := w.settle(); why == "" || w.kinds() != "3 full, 0 log, 0 learners, 0 ineligible" {
+		t.Errorf("all at once: %q: %s", why, w.describe())
+	}
+	for i := range w.s.Nodes {
+		w.s.Nodes[i].Drain = InService
+	}
+	for i := range w.s.Nodes { // one after the other
+		w.s.Nodes[i].Drain = Stopping
+		w.settle()
+	}
+	if got := w.kinds(); got != "3 full, 0 log, 0 learners, 2 ineligible" && got != "3 full, 0 log, 0 learners, 1 ineligible" {
+		t.Errorf("one after the other: %s", w.describe())
+	}
+}
+
+// A voter that is not heard of is never brought up under its id: its node knows
+// whether it opens it, or has lost it.
+func TestTendSilentVoter(t *testing.T) {
+	w := newWorld(t, cluster(4, 4), 3, majority())
+	p := w.peer(w.on(w.other()).Replica)
+	*p = PeerState{Replica: p.Replica}
+	for range 3 {
+		w.s.Now += time.Minute
+		if step := Tend(&w.s); step.Kind != Nothing {
+			t.Fatalf("%+v", step)
+		}
+	}
+	*p = PeerState{Replica: p.Replica, Present: true, Behind: true}
+	if step := Tend(&w.s); step.Kind != Host || !step.Voter || step.Replica != p.Replica {
+		t.Fatalf("behind: %+v", step)
+	}
+}
+
+// A node in maintenance is not replaced, but a log replica stands in for it while
+// it is down.
+func TestTendMaintenance(t *testing.T) {
+	w := newWorld(t, cluster(4, 4), 3, majority())
+	at := w.other()
+	w.node(at).Drain = Maintenance
+	w.settled()
+	w.kill(at)
+	w.s.Now += 24 * time.Hour
+	w.settle()
+	if w.on(at).Replica == 0 || w.kinds() != "3 full, 1 log, 0 learners, 1 ineligible" {
+		t.Fatal(w.describe())
+	}
+	w.revive(at)
+	w.node(at).Drain = InService
+	w.settled()
+}
+
+// A log replica whose next record is gone is of no use: another takes its place.
+func TestTendLogReplicaBehind(t *testing.T) {
+	w := newWorld(t, cluster(5, 5), 3, majority())
+	w.kill(w.other())
+	w.s.Now += time.Minute
+	for w.step() {
+	}
+	i := slices.IndexFunc(w.s.Membership.Members, func(x partition.Member) bool { return x.Kind == partition.LogReplica })
+	old := w.s.Membership.Members[i].Replica
+	w.peer(old).Behind, w.peer(old).CaughtUp = true, false
+	for w.step() {
+	}
+	if _, still := w.s.Membership.Member(old); still || w.kinds() != "3 full, 1 log, 0 learners, 1 ineligible" {
+		t.Error(w.describe())
+	}
+}
+
+// Mastership goes to nobody who has not caught up.
+func TestTendNoHeir(t *testing.T) {
+	w := newWorld(t, cluster(3, 3), 3, majority())
+	self, _ := w.s.Membership.Member(w.s.Self)
+	w.node(self.Node).Drain = Stopping
+	for i := range w.s.Peers {
+		w.s.Peers[i].CaughtUp = false
+	}
+	if step := Tend(&w.s); step.Kind != Nothing || !strings.Contains(step.Why, "caught up") {
+		t.Fatalf("%+v", step)
+	}
+	if why := CanDrain(&w.s, self.Node); !strings.Contains(why, "caught up") {
+		t.Errorf("%q", why)
+	}
+	w.peer(2).CaughtUp = true
+	if step := Tend(&w.s); step.Kind != Transfer || step.Replica != 2 {
+		t.Fatalf("%+v", step)
+	}
+	if why := CanDrain(&w.s, self.Node); why != "" {
+		t.Errorf("%q", why)
 	}
 }

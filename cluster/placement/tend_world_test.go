@@ -253,6 +253,9 @@ func (w *world) host(step Step) {
 	if x, _ := w.s.Membership.Member(step.Replica); step.Voter != (x.Kind != partition.Learner) || step.Voter && !p.Present {
 		w.fatal("%s %d is to be brought up as a voter: %v", x.Kind, x.Replica, step.Voter)
 	}
+	if p.Asked == w.s.Now && p.AskedLogOnly == step.LogOnly {
+		w.fatal("node %s is asked again at once", step.Node)
+	}
 	p.Asked, p.AskedLogOnly = w.s.Now, step.LogOnly
 	p.Attempts++
 	if w.lossy && w.rand.IntN(3) == 0 {
@@ -336,7 +339,9 @@ func (w *world) brokenLeft() bool {
 	return slices.ContainsFunc(w.s.Peers, func(p PeerState) bool { return p.Broken != "" })
 }
 
-func (w *world) canLose() int { return w.s.Membership.CanLose(w.up) }
+func (w *world) canLose() int {
+	return w.s.Membership.CanLose(func(r partition.ReplicaID) bool { return w.up(r) && !w.peer(r).Behind })
+}
 
 // member returns the member on a node.
 func (w *world) on(id partition.NodeID) partition.Member {

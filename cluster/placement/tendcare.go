@@ -25,7 +25,7 @@ func (t *tending) coverAway() (Step, bool) {
 		if !t.away(x) || !x.Eligible && free >= 0 {
 			continue
 		}
-		next := t.m.Successor()
+		next := t.next()
 		next.At(x.Replica).Eligible = false
 		why := "node " + string(x.Node) + " does not answer"
 		if free < 0 {
@@ -49,7 +49,7 @@ func (t *tending) coverAway() (Step, bool) {
 func (t *tending) dropStale() (Step, bool) {
 	full, logs := t.roles()
 	drop := func(x *partition.Member, asked bool, why string) (Step, bool) {
-		next := t.m.Successor()
+		next := t.next()
 		next.Remove(x.Replica)
 		return t.configure(next, asked, why)
 	}
@@ -93,7 +93,7 @@ func (t *tending) surplus(logs []*partition.Member) []*partition.Member {
 	}
 	left := make(map[partition.ReplicaID]int, len(logs))
 	for _, x := range logs {
-		without := t.m.Successor()
+		without := t.next()
 		without.Remove(x.Replica)
 		left[x.Replica] = survives(without, t.up)
 	}
@@ -131,7 +131,7 @@ func (t *tending) tooMany() (Step, bool) {
 	if extra < 0 || extra == 0 && len(t.leaving) == 0 {
 		return Step{}, false
 	}
-	next := t.m.Successor()
+	next := t.next()
 	for _, r := range t.leaving {
 		if r == t.s.Self {
 			return t.transfer("its place is taken by another replica")
@@ -150,7 +150,7 @@ func (t *tending) tooMany() (Step, bool) {
 		if _, stays := next.Member(x.Replica); stays {
 			continue
 		}
-		one := t.m.Successor()
+		one := t.next()
 		one.Remove(x.Replica)
 		if step, ok := t.configure(one, true, "there are more replicas than are asked for"); ok {
 			return step, true
@@ -207,7 +207,7 @@ func (t *tending) tooFew() (Step, bool) {
 				t.refuse("node %s is not in service, it cannot take a replica", r.Node)
 				return Step{}, false
 			}
-			next := t.m.Successor()
+			next := t.next()
 			next.Add(learnerOn(n))
 			return t.orRefuse(next, "an operator has a replica replaced by one on node "+string(r.Node))
 		}
@@ -222,7 +222,7 @@ func (t *tending) tooFew() (Step, bool) {
 		}
 		return Step{}, false
 	}
-	next := t.m.Successor()
+	next := t.next()
 	for _, n := range picked {
 		next.Add(learnerOn(n))
 	}

@@ -61,7 +61,7 @@ func (t *tending) adoptPolicy() (Step, bool) {
 	if p.Rule == 0 || p == t.m.Policy {
 		return Step{}, false
 	}
-	next := t.m.Successor()
+	next := t.next()
 	next.Policy = p
 	return t.configure(next, true, "the table's policy is "+p.String())
 }
@@ -69,7 +69,7 @@ func (t *tending) adoptPolicy() (Step, bool) {
 // adoptZones records that nodes are in other zones than the configuration says:
 // a zone counts only as recorded.
 func (t *tending) adoptZones() (Step, bool) {
-	all := t.withZones(t.m.Successor())
+	all := t.withZones(t.next())
 	var changed []int
 	for i := range all.Members {
 		if all.Members[i].Zone != t.m.Members[i].Zone {
@@ -89,7 +89,7 @@ func (t *tending) adoptZones() (Step, bool) {
 		return step, ok
 	}
 	for _, i := range changed {
-		one := t.m.Successor()
+		one := t.next()
 		one.Members[i].Zone = all.Members[i].Zone
 		if step, ok := t.configure(one, true, why(i)); ok {
 			return step, true
@@ -116,7 +116,7 @@ func (t *tending) enterDrain() (Step, bool) {
 		if !x.Eligible || x.Kind == partition.Learner || n.Drain == InService {
 			continue
 		}
-		next := t.m.Successor()
+		next := t.next()
 		if x.Kind == partition.LogReplica {
 			next.Remove(x.Replica) // it is there to count
 		} else {
@@ -166,7 +166,7 @@ func (t *tending) leaveDrain() (Step, bool) {
 			t.miss("%s, but replica %d has not caught up", why, x.Replica)
 			continue
 		}
-		next := t.m.Successor()
+		next := t.next()
 		next.Members[i].Eligible = true
 		if step, ok := t.configure(t.best(next), false, why); ok {
 			return step, true
@@ -187,7 +187,7 @@ func (t *tending) requested() (Step, bool) {
 			t.refuse("node %s is not in service, it cannot take a replica", r.Node)
 			return Step{}, false
 		}
-		next := t.m.Successor()
+		next := t.next()
 		next.Add(learnerOn(n))
 		ask(next, t.s.Spec, t.target()+1)
 		return t.orRefuse(next, "an operator adds a replica on node "+string(r.Node))
@@ -203,7 +203,7 @@ func (t *tending) requested() (Step, bool) {
 			}
 			return step, ok
 		}
-		next := t.m.Successor()
+		next := t.next()
 		next.Remove(x.Replica)
 		if x.Kind == partition.Full {
 			ask(next, t.s.Spec, t.target()-1)
@@ -232,7 +232,7 @@ func (t *tending) replaceDamaged() (Step, bool) {
 		if !t.damaged(x) {
 			continue
 		}
-		next := t.m.Successor()
+		next := t.next()
 		next.Remove(x.Replica)
 		replaced := t.s.Request.Kind == ReplaceReplica && t.s.Request.Replica == x.Replica
 		if x.Kind == partition.Full && !replaced && n.Drain == InService && len(t.staying()) < t.target() {
@@ -262,7 +262,7 @@ func (t *tending) promoteFull() (Step, bool) {
 			t.miss("node %s is drained, its replica %d stays a %s", x.Node, x.Replica, x.Kind)
 			continue
 		}
-		next := t.m.Successor()
+		next := t.next()
 		y := next.At(x.Replica)
 		y.Kind, y.Eligible = partition.Full, true
 		out := t.outgoing(len(t.ofKind(partition.Full)) + 1 - t.target())
@@ -304,7 +304,7 @@ func (t *tending) promoteLog() (Step, bool) {
 			t.miss("a log replica on node %s is being brought up", x.Node)
 			continue
 		}
-		next := t.m.Successor()
+		next := t.next()
 		y := next.At(x.Replica)
 		y.Kind, y.Eligible = partition.LogReplica, true
 		if step, ok := t.configure(next, false, "a log replica on node "+string(x.Node)+" stands in for who is away"); ok {

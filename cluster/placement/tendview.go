@@ -259,10 +259,21 @@ func (t *tending) allowed(next *partition.Membership, asked, force bool) string 
 	return ""
 }
 
-// up reports whether a replica, of this configuration or the next, takes part.
+// up reports whether a replica, of this configuration or the next, takes part: one
+// that is behind the log acknowledges nothing.
 func (t *tending) up(r partition.ReplicaID) bool {
 	x, ok := t.m.Member(r)
-	return ok && t.answers(&x)
+	return ok && t.answers(&x) && !t.peer(r).Behind
+}
+
+// next is the configuration to be edited. What an operator asked for ends when
+// the table asks for another number, also if that comes back later.
+func (t *tending) next() *partition.Membership {
+	n := t.m.Successor()
+	if int(n.Asked.Instead) != t.s.Spec.Replicas {
+		n.Asked = partition.Asked{}
+	}
+	return n
 }
 
 // best is next with all that may be put right by the same change: without the
