@@ -83,8 +83,17 @@ func TestConfigureRefuses(t *testing.T) {
 	l.from(2, &AppendAck{Epoch: e31, Match: 3, State: true})
 	l.apply()
 	l.wantReplies("5:3")
+	testPromotion(t, l)
 
-	// The learner: not there, far behind, not streaming, without a state, ready.
+	l = readyMaster(t, func(c *Config, _ *Restored) { c.MaxPending = 1 })
+	l.ok(Propose{[]Proposal{command(1)}})
+	l.ok(Configure{ID: 2, Membership: next(l, learn)})
+	l.wantReplies("2:busy")
+}
+
+// testPromotion lets the learner 4 count: when it is not there, far behind, without
+// a state, away, and at last ready.
+func testPromotion(t *testing.T, l *lone) {
 	full := func(m *partition.Membership) { m.At(4).Kind = partition.Full }
 	refused := func(id uint64, why string) {
 		t.Helper()
@@ -111,11 +120,6 @@ func TestConfigureRefuses(t *testing.T) {
 	// What is in the log when the mastership ends is not known to be refused.
 	l.from(2, &AppendAck{Epoch: e42})
 	l.wantReplies("11:outcome_unknown 12:outcome_unknown")
-
-	l = readyMaster(t, func(c *Config, _ *Restored) { c.MaxPending = 1 })
-	l.ok(Propose{[]Proposal{command(1)}})
-	l.ok(Configure{ID: 2, Membership: next(l, learn)})
-	l.wantReplies("2:busy")
 }
 
 // A change that only says who is eligible is a Mode record.
