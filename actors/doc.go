@@ -16,6 +16,7 @@
 //
 //	node                   one per process or more; owns the data directory
 //	 |- membership         gossip in; links and routes out
+//	 |- tender             brings the groups whose master is here to what they shall be
 //	 |- replicas           makes, starts and drops what the catalog places here
 //	 |   `- g1, g2, ...    one actor per replica: mailbox -> machine -> log, store, links
 //	 `- links              one actor per other node: heartbeats, leases, frames
@@ -75,7 +76,8 @@
 // The directory has NODE and LOCK (who this is, and that it runs), wal/ (the
 // log), stores/ and trash/ (the state of the replicas), control/ (the seat in
 // the control group), CATALOG (the catalog as it was last known, for a start
-// without the control group) and what gossip remembers of other nodes. The log is the
+// without the control group), DRAIN (whether the node is in service), SUSPECT
+// (replicas that must stay silent) and what gossip remembers of other nodes. The log is the
 // truth: a node whose log is lost while stores are left refuses to start, for it
 // has forgotten what it promised.
 package actors

@@ -534,3 +534,15 @@ func TestTendNoHeir(t *testing.T) {
 		t.Errorf("%q", why)
 	}
 }
+
+// What a group costs that is as it shall be: every one is looked at when a node
+// comes or goes.
+func BenchmarkTend(b *testing.B) {
+	w := newWorld(b, cluster(30, 3), 3, majority())
+	b.ReportAllocs()
+	for b.Loop() {
+		if step := Tend(&w.s); step.Kind != Nothing {
+			b.Fatal(step)
+		}
+	}
+}

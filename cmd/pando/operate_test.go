@@ -67,6 +67,12 @@ func (p *processes) checkOperate(t *testing.T) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
+	if out := p.pando("status", "--wait", "30s", "--can-lose", "0"); strings.HasPrefix(out, "NOT") {
+		t.Errorf("status: %s", out)
+	}
+	if _, err := p.try("status", "--can-lose", "2"); err == nil || !strings.Contains(err.Error(), "exit status 10") {
+		t.Errorf("more than a table on one node can lose: %v", err)
+	}
 	p.pando("table", "drop", "single", "--confirm", "single")
 	p.pando("table", "drop", "ops", "--confirm", "ops")
 }

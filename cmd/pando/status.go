@@ -16,41 +16,45 @@ import (
 
 func (c *cli) statusCommand() *cobra.Command {
 	var wait time.Duration
+	var lose int
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say how many more failures the cluster can take, and how it is",
 		Long: "Says first how many more nodes may fail, whichever they are, while everything goes\n" +
-			"on taking writes. Ends with 10 when something takes no writes now.",
-		Args: cobra.NoArgs,
+			"on taking writes. Ends with 10 when something takes no writes now, or when fewer\n" +
+			"failures can be taken than --can-lose.",
+		Example: "  pando status --wait 1m --can-lose 1   # between two nodes of a rolling restart",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := c.api()
 			if err != nil {
 				return err
 			}
-			s, err := c.statusWithin(cmd, api, wait)
+			s, err := c.statusWithin(cmd, api, wait, lose)
 			if err != nil {
 				return err
 			}
 			if err := c.show(s, func(w io.Writer) { printStatus(w, s) }); err != nil {
 				return err
 			}
-			if !healthy(s) {
+			if !healthy(s) || s.CanLose < lose {
 				return unhealthyError{}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long for the cluster to be healthy")
+	cmd.Flags().IntVar(&lose, "can-lose", 0, "how many more failures it must be able to take to count as healthy")
 	return cmd
 }
 
 // statusWithin asks once, or again and again until the cluster is healthy or
 // the time to wait is over.
-func (c *cli) statusWithin(cmd *cobra.Command, api *httpapi.Client, wait time.Duration) (s actors.ClusterStatus, err error) {
+func (c *cli) statusWithin(cmd *cobra.Command, api *httpapi.Client, wait time.Duration, lose int) (s actors.ClusterStatus, err error) {
 	ask := func() bool {
 		ctx, cancel := c.within(cmd)
 		defer cancel()
 		s, err = api.Status(ctx)
-		return err == nil && healthy(s)
+		return err == nil && healthy(s) && s.CanLose >= lose
 	}
 	if wait <= 0 {
 		ask()
