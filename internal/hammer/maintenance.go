@@ -70,7 +70,11 @@ func (c *cluster) maintain(ctx context.Context, l *load, n *node, d *drained) er
 		return err
 	}
 	killed := l.acks.now()
-	if err := c.restart(ctx, n); err != nil {
+	n.kill() // it is not ready before it is taken back into service
+	if err := n.start(); err != nil {
+		return err
+	}
+	if err := c.isDrained(ctx, n); err != nil {
 		return err
 	}
 	master, p, err := c.master(ctx, tableName)
@@ -100,7 +104,7 @@ func (c *cluster) maintain(ctx context.Context, l *load, n *node, d *drained) er
 func (c *cluster) isDrained(ctx context.Context, n *node) error {
 	_, err := c.awaitPartition(ctx, tableName, n.name+" is drained and follows", func(p actors.PartitionInfo) bool {
 		i := slices.IndexFunc(p.Replicas, func(r actors.ReplicaInfo) bool { return r.Node == n.id })
-		return i >= 0 && p.Master != "" && p.Master != n.id && !p.Replicas[i].Eligible && behind(p, p.Commit/2) == nil
+		return i >= 0 && p.Master != "" && p.Master != n.id && !p.Replicas[i].Eligible && behind(p, 0) == nil
 	})
 	return err
 }

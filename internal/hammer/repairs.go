@@ -68,7 +68,7 @@ func repairs(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	v, err := c.verify(ctx, written)
+	v, err := c.verify(ctx, l.stores[0], written)
 	if err != nil {
 		return err
 	}

@@ -47,8 +47,25 @@ func runScenario(ctx context.Context, s scenario, o options, out io.Writer) erro
 		fmt.Fprintf(out, "FAIL %s: %v\n", s.name, err)
 		return err
 	}
+	defer func() {
+		if r := recover(); r != nil {
+			t.killAll() // nothing may outlive this process
+			panic(r)
+		}
+	}()
 	err = s.run(ctx, t)
 	return t.finish(s.name, err)
+}
+
+// killAll ends what still runs, and returns all that was started.
+func (t *trial) killAll() []*process {
+	t.mu.Lock()
+	processes := t.processes
+	t.mu.Unlock()
+	for _, p := range processes {
+		p.kill()
+	}
+	return processes
 }
 
 // newTrial makes the directory and the binary.
@@ -117,12 +134,7 @@ func (t *trial) tell(format string, args ...any) {
 // finish ends what still runs, looks through all that was printed, removes the
 // directory and reports.
 func (t *trial) finish(name string, err error) error {
-	t.mu.Lock()
-	processes := t.processes
-	t.mu.Unlock()
-	for _, p := range processes {
-		p.kill()
-	}
+	processes := t.killAll()
 	if err != nil {
 		t.violate("the trial could not go on: %v", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -46,12 +47,31 @@ type way struct {
 	get  func(ctx context.Context, key string) (string, error)
 }
 
-var levels = [...]client.Level{client.Lease, client.Quorum, client.Session, client.Stale}
+// readings are the levels, each with a bound below which no answer may be: the
+// writer's token, and the record behind all that it wrote.
+func readings(written client.Token, through partition.Index) []client.ReadOptions {
+	return []client.ReadOptions{
+		{Level: client.Lease}, {Level: client.Quorum}, {Level: client.Session, Token: written}, {Level: client.Stale, MinIndex: through},
+	}
+}
 
-// verify begins to read what was written, until the verifier is stopped.
-func (c *cluster) verify(ctx context.Context, written []int) (*verifier, error) {
+// verify begins to read what a client wrote, until the verifier is stopped.
+func (c *cluster) verify(ctx context.Context, writer *table, written []int) (*verifier, error) {
+	_, p, err := c.master(ctx, tableName)
+	if err != nil {
+		return nil, err
+	}
+	var seen client.Seen // what a read at the end of the writing shows
+	if _, err := writer.kv.With(client.ReadOptions{Seen: &seen}).Get(ctx, []byte(fillKey(0))); err != nil {
+		return nil, err
+	}
+	token := seen.Token()
+	if token.Index(p.Group) == 0 {
+		return nil, errors.New("a read does not say which state it shows")
+	}
+	levels := readings(token, token.Index(p.Group))
 	v := &verifier{t: c.t, written: written, value: fillValue, right: map[string]int{}, errs: map[string]int{}}
-	ways, err := v.ways(ctx, c)
+	ways, err := v.ways(ctx, c, levels)
 	if err != nil {
 		v.stop()
 		return nil, err
@@ -59,10 +79,10 @@ func (c *cluster) verify(ctx context.Context, written []int) (*verifier, error) 
 	for i, w := range ways {
 		v.begin(w, uint64(i), 10*time.Millisecond)
 	}
-	for _, level := range levels {
-		v.begin(way{"pando kv get --level " + level.String(), func(ctx context.Context, key string) (string, error) {
-			return c.commandGet(ctx, key, level)
-		}}, 100+uint64(level), commandEvery)
+	for _, o := range levels {
+		v.begin(way{"pando kv get --level " + o.Level.String(), func(ctx context.Context, key string) (string, error) {
+			return c.commandGet(ctx, key, o)
+		}}, 100+uint64(o.Level), commandEvery)
 	}
 	return v, nil
 }
@@ -79,7 +99,7 @@ func (v *verifier) begin(w way, id uint64, pace time.Duration) {
 }
 
 // ways lists every level, by the client of each node and of all, and over HTTP.
-func (v *verifier) ways(ctx context.Context, c *cluster) ([]way, error) {
+func (v *verifier) ways(ctx context.Context, c *cluster, levels []client.ReadOptions) ([]way, error) {
 	var ways []way
 	for i := -1; i < len(c.nodes); i++ {
 		from, links := "all nodes", c.links()
@@ -91,24 +111,32 @@ func (v *verifier) ways(ctx context.Context, c *cluster) ([]way, error) {
 			return nil, err
 		}
 		v.stores = append(v.stores, s)
-		for _, level := range levels {
-			ways = append(ways, way{fmt.Sprintf("client of %s, %s", from, level), func(ctx context.Context, key string) (string, error) {
-				return s.get(ctx, key, level)
+		for _, o := range levels {
+			ways = append(ways, way{fmt.Sprintf("client of %s, %s", from, o.Level), func(ctx context.Context, key string) (string, error) {
+				a, err := s.kv.With(o).Get(ctx, []byte(key))
+				return string(a.Value), err
 			}})
 		}
 	}
-	for i, level := range levels {
+	for i, o := range levels {
 		addr := c.nodes[i%len(c.nodes)].http
-		ways = append(ways, way{"http, " + level.String(), func(ctx context.Context, key string) (string, error) {
-			return httpGet(ctx, addr, key, level)
+		ways = append(ways, way{"http, " + o.Level.String(), func(ctx context.Context, key string) (string, error) {
+			return httpGet(ctx, addr, key, o)
 		}})
 	}
 	return ways, nil
 }
 
 // httpGet reads a value from one node over HTTP.
-func httpGet(ctx context.Context, addr, key string, level client.Level) (string, error) {
-	at := url.URL{Scheme: "http", Host: addr, Path: "/api/v1/kv/" + tableName + "/" + key, RawQuery: "level=" + level.String()}
+func httpGet(ctx context.Context, addr, key string, o client.ReadOptions) (string, error) {
+	q := url.Values{"level": {o.Level.String()}}
+	switch o.Level {
+	case client.Session:
+		q.Set("token", o.Token.String())
+	case client.Stale:
+		q.Set("min_index", fmt.Sprint(o.MinIndex))
+	}
+	at := url.URL{Scheme: "http", Host: addr, Path: "/api/v1/kv/" + tableName + "/" + key, RawQuery: q.Encode()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return "", err
@@ -126,12 +154,19 @@ func httpGet(ctx context.Context, addr, key string, level client.Level) (string,
 }
 
 // commandGet reads a value with the command line.
-func (c *cluster) commandGet(ctx context.Context, key string, level client.Level) (string, error) {
-	o, err := c.t.command(ctx, "kv", "get", tableName, key, "--raw", "--level", level.String(), "--timeout", "3s", "--addr", strings.Join(c.allHTTP(), ","))
-	if err == nil && o.code != 0 {
-		err = fmt.Errorf("exit code %d: %s", o.code, o.err)
+func (c *cluster) commandGet(ctx context.Context, key string, o client.ReadOptions) (string, error) {
+	args := []string{"kv", "get", tableName, key, "--raw", "--level", o.Level.String(), "--timeout", "3s", "--addr", strings.Join(c.allHTTP(), ",")}
+	switch o.Level {
+	case client.Session:
+		args = append(args, "--token", o.Token.String())
+	case client.Stale:
+		args = append(args, "--min-index", fmt.Sprint(o.MinIndex))
 	}
-	return o.out, err
+	got, err := c.t.command(ctx, args...)
+	if err == nil && got.code != 0 {
+		err = fmt.Errorf("exit code %d: %s", got.code, got.err)
+	}
+	return got.out, err
 }
 
 // read reads one value in one way.
@@ -143,14 +178,23 @@ func (v *verifier) read(w way, seed int) {
 	defer v.mu.Unlock()
 	switch {
 	case err != nil:
-		v.errs[partition.CodeOf(err).String()]++
+		v.failed(err)
 	case got == v.value(seed):
 		v.right[w.name]++
 	default:
 		if v.wrong++; v.wrong <= maxTold {
-			v.t.violate("%s: %s holds %d bytes that are not what was written", w.name, fillKey(seed), len(got))
+			v.t.violate("%s: %s holds %d bytes that are not what was written, %s after the start", w.name, fillKey(seed), len(got), time.Since(v.t.began).Round(time.Millisecond))
 		}
 	}
+}
+
+// failed notes a read that was not answered. It is called with v.mu held.
+func (v *verifier) failed(err error) {
+	code := partition.CodeOf(err).String()
+	if v.errs[code] == 0 {
+		v.t.row("not answered", "%s, such as: %.200v", code, err)
+	}
+	v.errs[code]++
 }
 
 // stop ends the reading.
