@@ -61,6 +61,7 @@ type Node struct {
 	routing      routeCache
 	locker       *locker
 	announcer    *announcer
+	returner     *returner
 	counters     counters
 	loading      chan struct{}
 	controlGroup uint64        // which the replicas here were made by; 0: not known
@@ -292,6 +293,7 @@ func (n *Node) openCluster() error {
 	}
 	n.recalled = n.recallCatalog()
 	n.locker = &locker{service: n.control, ctx: n.ctx, spawn: n.background.Go}
+	n.returner = &returner{service: n.control, ctx: n.ctx, spawn: n.background.Go, logger: n.logger}
 	n.announcer = &announcer{catalog: n.control, ctx: n.ctx, spawn: n.background.Go}
 	return nil
 }

@@ -221,7 +221,7 @@ func (f *groupFacts) sort(p *PartitionRescue, active partition.Configurations) (
 func (f *groupFacts) byItself(p *PartitionRescue, active partition.Configurations, up func(partition.ReplicaID) bool) bool {
 	whole := len(active) > 0 && active.Missing(up) == ""
 	mine := f.permit.Held() && f.surveys[f.permit.Node] != nil && f.surveys[f.permit.Node].Replica == f.permit.Replica && up(f.permit.Replica)
-	free := !f.permit.Held() && p.last.Policy.Rule == partition.AllInSync && hasFull(p.last, up)
+	free := p.last.Policy.Rule == partition.AllInSync && hasFull(p.last, up) && (!f.permit.Held() || anyAble(&f.permit, p.last, up))
 	switch {
 	case f.permit.Held() && !mine && !anyAble(&f.permit, p.last, up):
 		return false // nobody who is left may be master

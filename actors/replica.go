@@ -449,7 +449,7 @@ func (a *replicaActor) do(w replica.Work) error {
 	case *replica.Permit:
 		a.permit(w)
 	case *replica.ReleasePermit:
-		a.node.releasePermit(a.cell.group, w.Number)
+		a.node.returner.give(a.cell.group, w)
 	case *replica.Publish:
 		a.publish(w.View)
 	case *replica.Retire:

@@ -178,6 +178,7 @@ const (
 	actRelease = 2
 	actDecree  = 3
 	actExtend  = 4
+	actPass    = 5
 )
 
 // permitBody is both the request and the command.

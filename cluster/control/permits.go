@@ -18,6 +18,7 @@ import (
 //	n, held                --Release(n)-------->   n+1, nobody
 //	n, anybody             --Decree(from n)---->   n+1, held by whom the operator chose
 //	n, held                --Extend(n)--------->   n, with more who may be master
+//	n, held                --Pass(n)----------->   n, with all members that are left
 //
 // No number is ever given out twice, not even to the same replica: a release of
 // the one before, still on its way, must not end the next. A permit is for one
@@ -127,6 +128,8 @@ func (s *state) moved(b *permitBody, was permit) (permit, *partition.Error) {
 		return was.released(b)
 	case actExtend:
 		return was.extended(b)
+	case actPass:
+		return was.passed(b)
 	}
 	if err := b.validate(); err != nil {
 		return was, err
@@ -213,14 +216,28 @@ func (p *permit) extended(b *permitBody) (permit, *partition.Error) {
 	case b.Holder != b.Node || !p.mayLead(b.Replica):
 		return *p, partition.Errorf(partition.CodeUnauthorized, "replica %d on %s, by the word of %s, lets others be master of %s, and may not be itself", b.Replica, b.Holder, b.Node, b.Group)
 	}
-	able := append(slices.Clone(p.able), b.Able...)
-	slices.Sort(able)
-	able = slices.Compact(able)
-	if err := checkAble(p.replica, able); err != nil {
+	return p.with(b.Able)
+}
+
+// passed is the permit when those who were left behind were removed: it ends
+// never, since they may come back and know nothing of it, and all who are members
+// now may be master. Who joined later may be anyway.
+func (p *permit) passed(b *permitBody) (permit, *partition.Error) {
+	if !p.held() || p.number != b.From {
+		return *p, refusedPermit(b, p)
+	}
+	return p.with(slices.DeleteFunc(slices.Clone(b.Able), func(r partition.ReplicaID) bool { return p.next != 0 && r >= p.next }))
+}
+
+// with is the permit beside which further replicas may be master.
+func (p *permit) with(more []partition.ReplicaID) (permit, *partition.Error) {
+	next := *p
+	next.able = append(slices.Clone(p.able), more...)
+	slices.Sort(next.able)
+	next.able = slices.Compact(next.able)
+	if err := checkAble(p.replica, next.able); err != nil {
 		return *p, err
 	}
-	next := *p
-	next.able = able
 	return next, nil
 }
 
@@ -375,10 +392,19 @@ func (c *Control) Extend(ctx context.Context, g partition.GroupID, from uint64, 
 	})
 }
 
+// Pass lets the given replicas be master while number from is held, as members
+// of a committed configuration in which nobody who was left behind is one any
+// more. The number stays held: a removed replica that comes back knows nothing of
+// its removal, and would go on with others like it. It may be repeated, and an old
+// one takes nothing back.
+func (c *Control) Pass(ctx context.Context, g partition.GroupID, from uint64, able []partition.ReplicaID) (Permit, error) {
+	return c.askPermit(ctx, &permitBody{Act: actPass, Group: g, From: from, Able: able})
+}
+
 // Release ends the holding of number from: the next one is held by nobody, and
-// every replica may be master again. Only who knows that a configuration after
-// the one alone is committed may ask for it, or that the one alone was never
-// written. The same request again gets the same answer; CodeRefused: the number
+// every replica may be master again. Only who knows that all who were left behind
+// count again by a committed configuration may ask for it, or that the one alone
+// was never written. The same request again gets the same answer; CodeRefused: the number
 // is another one, so there is nothing to release.
 func (c *Control) Release(ctx context.Context, g partition.GroupID, from uint64) (Permit, error) {
 	return c.askPermit(ctx, &permitBody{Act: actRelease, Group: g, From: from})
@@ -386,7 +412,7 @@ func (c *Control) Release(ctx context.Context, g partition.GroupID, from uint64)
 
 func (c *Control) askPermit(ctx context.Context, b *permitBody) (Permit, error) {
 	b.Able = slices.Clone(b.Able)
-	if len(b.Able) == 0 && b.Act != actRelease {
+	if len(b.Able) == 0 && b.Act != actRelease && b.Act != actPass {
 		b.Able = []partition.ReplicaID{b.Replica}
 	}
 	slices.Sort(b.Able)

@@ -37,6 +37,10 @@ func extends(from uint64, r partition.ReplicaID, able ...partition.ReplicaID) pe
 	return permitBody{Node: nodeOf(r), Act: actExtend, Group: 1, From: from, Holder: nodeOf(r), Replica: r, Able: able}
 }
 
+func passes(from uint64, able ...partition.ReplicaID) permitBody {
+	return permitBody{Node: "z", Act: actPass, Group: 1, From: from, Able: able}
+}
+
 // permitCase is a request and what is to come of it.
 type permitCase struct {
 	what   string
@@ -104,6 +108,9 @@ func decreeCases() []permitCase {
 		{"by one who may now", 0, extends(8, 3, 1), 8, "a", 0, ""},
 		{"by one who may not", 0, extends(8, 4, 4), 8, "a", partition.CodeUnauthorized, ""},
 		{"of another number", 0, extends(7, 1, 4), 8, "a", refused, "is 8, held by replica 1 on a"},
+		{"it passes to the members", 0, passes(8, 2, 4), 8, "a", 0, ""},
+		{"an older one, late", 0, passes(8, 2), 8, "a", 0, ""},
+		{"of another number", 0, passes(7, 5), 8, "a", refused, "is 8, held by replica 1 on a"},
 		{"an unknown act", 0, permitBody{Node: "a", Act: 9, Group: 1}, 8, "a", invalid, ""},
 		{"a group that is not there", 0, permitBody{Node: "a", Act: actRelease, Group: 9}, 8, "a", partition.CodeNotFound, ""},
 		{"the last number", 0, decrees(MaxLockNumber, 1, 1), 8, "a", refused, "limit"},
@@ -130,7 +137,7 @@ func TestPermitRules(t *testing.T) {
 			t.Fatalf("%s: %+v, want %d held by %q", x.what, p, x.number, x.holder)
 		}
 	}
-	if able := s.permits[1].able; !slices.Equal(able, ids(1, 2, 3)) {
+	if able := s.permits[1].able; !slices.Equal(able, ids(1, 2, 3, 4)) {
 		t.Errorf("able are %v", able)
 	}
 	applied(t, s, kindDrop, &dropBody{Token: "d", Name: "t"})
@@ -171,6 +178,11 @@ func TestPermitBarsLocks(t *testing.T) {
 	}
 	if g := lock("a", 1); g.Number != 4 || g.Permit != 1 {
 		t.Fatalf("the holder: %+v", g)
+	}
+	pass := passes(1, 1, 3, 6)
+	applied(t, s, kindPermit, &pass)
+	if g := lock("b", 2); g.Number != 0 || len(s.permits[1].able) != 2 {
+		t.Fatalf("a removed replica, after the permit went to the members: %+v", g)
 	}
 	release := releases(1)
 	applied(t, s, kindPermit, &release)

@@ -113,7 +113,7 @@ func (r *Replica) onPermitted(in Permitted) {
 		return // told twice; or the number is not a new one, and proves nothing
 	}
 	if !r.isMaster() || in.Seq != s.asked || s.asked == 0 || !r.maySolo() || !r.forsaken() {
-		r.locks = append(r.locks, &ReleasePermit{Number: in.Number})
+		r.returnPermit(in.Number)
 		return
 	}
 	r.appendProposed()
@@ -170,20 +170,23 @@ func (r *Replica) givePermitBack() {
 	if (c.Index > r.commit || m.Alone != 0 || r.someMemberLeft(m)) && !r.mut.has(releaseEarly) {
 		return
 	}
-	give := func(n uint64) {
-		w := &ReleasePermit{Number: n}
-		if len(m.LeftBehind) > 0 && !r.mut.has(releaseEarly) {
-			w.Able, w.Version = able(m), m.Version
-		}
-		r.locks = append(r.locks, w)
-	}
 	if m.Permit != 0 {
-		give(m.Permit)
+		r.returnPermit(m.Permit)
 	}
 	if n := r.mastery.permit; n != 0 && n != m.Permit && r.log.newest().Index <= r.commit {
-		give(n)
+		r.returnPermit(n)
 	}
 	r.mastery.permit = 0
+}
+
+// returnPermit gives the permit of this number back, or to the members if some
+// were left behind before: those may not be master, whatever becomes of it.
+func (r *Replica) returnPermit(n uint64) {
+	w := &ReleasePermit{Number: n}
+	if m := r.committed().Membership; len(m.LeftBehind) > 0 && !r.mut.has(releaseEarly) {
+		w.Able, w.Version = able(m), m.Version
+	}
+	r.locks = append(r.locks, w)
 }
 
 // someMemberLeft reports whether a member of the configuration is left behind.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,23 @@ func TestPermitted(t *testing.T) {
 	l.ok(Permitted{Seq: p.Seq, Number: 8})
 	if w := workOf[*ReleasePermit](l); len(w) != 1 || w[0].Number != 8 || len(l.r.active[0].LeftBehind) != 0 {
 		t.Errorf("not needed any more: %+v", w)
+	}
+}
+
+// A permit that is not needed any more ends nothing of what another one before it
+// has brought: a removed member that was left behind must not be master ever.
+func TestPermitNotNeededAfterAnother(t *testing.T) {
+	l, p := forsaken(t, func(_ *Config, r *Restored) {
+		m := r.Configurations[0].Membership
+		m.Next, m.Permit, m.LeftBehind = 4, 2, []partition.ReplicaID{3}
+		*r = loneRestored(m)
+	})
+	l.down["n2"] = false
+	l.ok(NodeUp{"n2"})
+	workOf[*ReleasePermit](l)
+	l.ok(Permitted{Seq: p.Seq, Number: 3})
+	if w := workOf[*ReleasePermit](l); len(w) != 1 || w[0].Number != 3 || !slices.Equal(w[0].Able, []partition.ReplicaID{1, 2}) {
+		t.Errorf("it gives back %+v", w[0])
 	}
 }
 
