@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/partition"
 )
 
 const (
@@ -15,6 +16,8 @@ const (
 	// judgeRounds is how many rounds one history covers: it is judged before it
 	// grows too large.
 	judgeRounds = 5
+	// growChanges and shrinkChanges are about how many configurations a step takes.
+	growChanges, shrinkChanges = 4, 1
 )
 
 // steps is what members measures.
@@ -22,8 +25,7 @@ type steps struct {
 	back, gaps   times          // after the kills
 	took         map[int]times  // until the table had so many replicas, the kill included
 	struck       map[string]int // what the group was at when its master was killed
-	lastStep     map[int]time.Duration
-	written      []int // that was there before
+	written      []int          // that was there before
 	ledger       *ledger
 	roundsJudged int
 }
@@ -58,7 +60,6 @@ func members(ctx context.Context, t *trial) error {
 	s := &steps{
 		written: written,
 		took:    map[int]times{}, struck: map[string]int{}, ledger: newLedger(p.Group),
-		lastStep: map[int]time.Duration{small: time.Second, large: time.Second},
 	}
 	rounds := t.rounds(50, 3)
 	for from := 0; from < rounds; from += judgeRounds {
@@ -96,15 +97,25 @@ func (c *cluster) memberRounds(ctx context.Context, s *steps, from, to int) erro
 	return c.compareHolders(ctx, tableName, l.stores[0])
 }
 
-// memberStep changes the number of replicas and kills the master at a moment
-// drawn from the time that the last such step took.
+// memberStep changes the number of replicas and kills the master meanwhile: after
+// a drawn number of configurations, and a drawn moment more.
 func (c *cluster) memberStep(ctx context.Context, l *load, s *steps, replicas int) error {
-	delay := time.Duration(c.t.rng.Int64N(int64(s.lastStep[replicas]) * 6 / 5))
-	began := l.acks.now()
+	_, p, err := c.master(ctx, tableName)
+	if err != nil {
+		return err
+	}
+	changes := growChanges
+	if replicas == small {
+		changes = shrinkChanges
+	}
+	began, version := l.acks.now(), p.Version+partition.MembershipVersion(c.t.rng.IntN(changes+1))
 	if err := c.alter(ctx, tableName, replicas); err != nil {
 		return err
 	}
-	if err := pause(ctx, max(0, delay-(l.acks.now()-began))); err != nil {
+	if err := c.awaitVersion(ctx, version, replicas); err != nil {
+		return err
+	}
+	if err := pause(ctx, time.Duration(c.t.rng.IntN(20))*time.Millisecond); err != nil {
 		return err
 	}
 	n, p, err := c.master(ctx, tableName)
@@ -130,12 +141,20 @@ func (c *cluster) memberStep(ctx context.Context, l *load, s *steps, replicas in
 		return err
 	}
 	took := l.acks.now() - began
-	s.took[replicas], s.lastStep[replicas] = append(s.took[replicas], took), took
+	s.took[replicas] = append(s.took[replicas], took)
 	c.t.tell("%d replicas after %s; %s killed after %s (%s), next write after %s", replicas, took, n.name, killed-began, phase(p, replicas), acked-killed)
 	if err := c.look(ctx, tableName, s.ledger); err != nil {
 		return err
 	}
 	return c.sameVersion(ctx, s.ledger)
+}
+
+// awaitVersion waits until the table has a version, or is as it shall be.
+func (c *cluster) awaitVersion(ctx context.Context, v partition.MembershipVersion, replicas int) error {
+	_, err := c.awaitPartition(ctx, tableName, fmt.Sprintf("version %d", v), func(p actors.PartitionInfo) bool {
+		return p.Version >= v || whole(p, replicas, 0) == nil
+	})
+	return err
 }
 
 // phase says how far a change of the members is.
