@@ -56,6 +56,7 @@ type memberAnswer struct {
 type asker struct {
 	node *Node
 	told map[partition.NodeID]uint64 // the word each node has heard; of run only
+	hint chan struct{}               // has room for one: there is something to say
 
 	mu      sync.Mutex
 	seq     uint64 // of the word that the rest is about
@@ -79,9 +80,18 @@ func (a *asker) run() {
 			timer.Stop()
 			return
 		case <-changed:
+		case <-a.hint:
 		case <-timer.C:
 		}
 		timer.Stop()
+	}
+}
+
+// soon has the asker look at once, as when a replica was given up.
+func (a *asker) soon() {
+	select {
+	case a.hint <- struct{}{}:
+	default:
 	}
 }
 

@@ -94,7 +94,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
-	n.tender, n.asker = newTender(n), &asker{node: n}
+	n.tender, n.asker = newTender(n), &asker{node: n, hint: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
 		if err := step(); err != nil {

@@ -168,9 +168,9 @@ func TestTenderAltersReplicas(t *testing.T) {
 func TestTenderStandsInForLostVoter(t *testing.T) {
 	t.Parallel()
 	// Five seats, so that the control group stands the loss of two nodes.
-	c := newClusterWith(t, 5, func(c *Config) { c.LogAfter, c.ReplaceAfter, c.Expect = 300*time.Millisecond, 10*time.Second, 5 })
+	c := newClusterWith(t, 5, func(c *Config) { c.LogAfter, c.ReplaceAfter, c.Expect = 300*time.Millisecond, 6*time.Second, 5 })
 	g := c.group(TableSpec{Name: "t", Replicas: 3})
-	w := g.write(c.any())
+	w := g.write(c.nodes[g.at(g.masterNode())])
 	lost := g.peers()[0]
 	c.stop(g.at(lost))
 	m := g.become("a log replica stands in", func(m *partition.Membership) bool {
@@ -340,7 +340,7 @@ func TestTenderRecordsZone(t *testing.T) {
 // good, it is replaced.
 func TestTenderMendsPair(t *testing.T) {
 	t.Parallel()
-	c := newClusterWith(t, 3, func(c *Config) { c.LogAfter, c.ReplaceAfter = 300*time.Millisecond, 8*time.Second })
+	c := newClusterWith(t, 3, func(c *Config) { c.LogAfter, c.ReplaceAfter = 300*time.Millisecond, 5*time.Second })
 	g := c.group(TableSpec{Name: "t", Replicas: 2, Policy: "all-in-sync"})
 	lost := g.peers()[0]
 	w := g.write(c.nodes[g.at(g.masterNode())])
