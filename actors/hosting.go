@@ -55,8 +55,10 @@ type hosting struct {
 // bringing is a replica that is on its way here.
 type bringing struct {
 	hosting
-	cancel context.CancelFunc
-	err    error // why the last attempt failed; then nothing is under way
+	cell       *cell // of the replica that gets another state; nil: it is not here
+	cancel     context.CancelFunc
+	installing bool  // its state has come and may be in the log at any time
+	err        error // why the last attempt failed; then nothing is under way
 }
 
 type (
@@ -135,9 +137,10 @@ func (a *replicasActor) bring(ctx actor.Context, h hosting) error {
 	c := a.node.cells.get(g)
 	sum, here := a.node.log.Summary(g)
 	switch {
-	case !here && c == nil && h.Voter:
-		return partition.Errorf(partition.CodeRefused, "node %s has lost its replica of %s, which has to be replaced", a.node.ID(), g)
 	case !here && c == nil:
+		if err := a.mayBegin(h); err != nil {
+			return err
+		}
 		return a.begin(h, nil)
 	case sum.Replica > h.Replica:
 		return partition.Errorf(partition.CodeRefused, "node %s has a newer replica of %s", a.node.ID(), g)
@@ -153,6 +156,27 @@ func (a *replicasActor) bring(ctx actor.Context, h hosting) error {
 		return nil
 	}
 	return a.begin(h, c)
+}
+
+// mayBegin says why a replica that is not here is not made, or nil. Who asks may
+// have been replaced as master long ago, and take for new what was here since,
+// promised and acknowledged, and is lost, or was removed and dropped. So the node
+// has to know that its disk is not an old one, and what the catalog says.
+func (a *replicasActor) mayBegin(h hosting) error {
+	n, g := a.node, h.Group
+	cat := a.catalog.Catalog()
+	x, known := cat.Group(g)
+	if !a.catalog.Synced() || n.foreign() || n.suspects.forgetful() || !known {
+		return partition.Errorf(partition.CodeBusy, "node %s has not learned from the control group yet what it holds of %s", n.ID(), g)
+	}
+	m, member := x.Membership.Member(h.Replica)
+	switch {
+	case h.Voter || member && m.Kind != partition.Learner || n.suspects.has(g, h.Replica):
+		return partition.Errorf(partition.CodeRefused, "node %s has lost its replica of %s, which has to be replaced", n.ID(), g)
+	case !member && h.Replica < x.Membership.Next || h.Replica <= a.had[g]:
+		return partition.Errorf(partition.CodeRefused, "replica %d of %s was removed, and is not made again", h.Replica, g)
+	}
+	return nil
 }
 
 // begin starts to bring up a replica; c is its cell if it is behind, or has no
@@ -173,7 +197,7 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 		failed = b.err
 	}
 	wait, cancel := context.WithTimeout(n.ctx, bringWait)
-	b := &bringing{hosting: h, cancel: cancel}
+	b := &bringing{hosting: h, cell: c, cancel: cancel}
 	a.bringing[h.Group] = b
 	system, self := n.system, a.self
 	if h.LogOnly {
@@ -210,41 +234,54 @@ func (n *Node) copyProgress(g partition.GroupID) string {
 	return fmt.Sprintf(": %d of %d bytes are here", p.Done, p.Total)
 }
 
-// copied installs a state that has come. A replica that runs does so itself, for
-// nobody else may write to its part of the log.
+// copied installs a state that has come, unless what it was for has gone
+// meanwhile. A replica that runs does so itself, for nobody else may write to its
+// part of the log.
 func (a *replicasActor) copied(ctx actor.Context, m *copied) {
-	if m.err != nil {
+	n, system, self, c := a.node, a.node.system, a.self, a.node.cells.get(m.Group)
+	_, here := n.log.Summary(m.Group)
+	switch {
+	case m.err != nil:
 		a.brought(ctx, &brought{bringing: m.bringing, err: m.err})
 		return
-	}
-	n, system, self := a.node, a.node.system, a.self
-	done := func(fresh bool) func(error) {
-		return func(err error) { system.Root.Send(self, &brought{bringing: m.bringing, fresh: fresh, err: err}) }
-	}
-	if c := n.cells.get(m.Group); c != nil {
-		system.Root.Send(c.pid, &install{hosting: m.hosting, state: m.state, done: done(false)})
+	case a.bringing[m.Group] != m.bringing || a.leaving[m.Group] != nil || c != m.cell || here != (c != nil) || c != nil && c.broken.Load() != nil:
+		n.background.Go(func() { n.discard(m.state) })
+		a.brought(ctx, &brought{bringing: m.bringing, err: partition.Errorf(partition.CodeUnavailable, "the replica of %s has gone while a state was copied for it", m.Group)})
 		return
 	}
-	n.background.Go(func() { done(true)(n.install(m.hosting, m.state)) })
+	m.installing = true
+	done := func(err error) { system.Root.Send(self, &brought{bringing: m.bringing, fresh: c == nil, err: err}) }
+	if c != nil {
+		c.ask(&install{hosting: m.hosting, state: m.state, done: done})
+		return
+	}
+	n.background.Go(func() { done(n.install(m.hosting, m.state)) })
 }
 
 // brought starts a replica that was installed.
 func (a *replicasActor) brought(ctx actor.Context, m *brought) {
+	g := m.Group
 	m.cancel()
+	m.installing = false
 	if m.err != nil {
 		if !errors.Is(m.err, context.Canceled) {
-			a.node.logger.Warn("replica not brought up", "group", m.Group, "replica", m.Replica, "err", m.err)
+			a.node.logger.Warn("replica not brought up", "group", g, "replica", m.Replica, "err", m.err)
 		}
 		m.bringing.err = m.err
-		return
+	} else {
+		if a.bringing[g] == m.bringing {
+			delete(a.bringing, g)
+		}
+		if err := a.node.suspects.strike(g, m.Replica); err != nil {
+			a.node.logger.Warn("replaced replica not struck off the list of suspects", "group", g, "err", err)
+		}
+		a.node.logger.Info("replica brought up", "group", g, "replica", m.Replica)
+		if m.fresh {
+			a.start(ctx, g, true)
+		}
 	}
-	delete(a.bringing, m.Group)
-	if err := a.node.suspects.strike(m.Group); err != nil {
-		a.node.logger.Warn("replaced replica not struck off the list of suspects", "group", m.Group, "err", err)
-	}
-	a.node.logger.Info("replica brought up", "group", m.Group, "replica", m.Replica)
-	if m.fresh {
-		a.start(ctx, m.Group, true)
+	if l := a.leaving[g]; l != nil {
+		a.forget(g, l) // it had to wait for this
 	}
 }
 

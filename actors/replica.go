@@ -147,7 +147,8 @@ func (a *replicaActor) receive(ctx actor.Context) {
 	case *actor.Restarting:
 		a.stop(partition.Errorf(partition.CodeUnknown, "the replica was rebuilt from its log"))
 	case *actor.Stopping:
-		for _, item := range a.box.Close() {
+		rest := a.box.Close()
+		for _, item := range append(rest, a.box.Rest()...) {
 			refuseItem(item, partition.Errorf(partition.CodeClosed, "the replica is stopping"))
 		}
 		a.stop(partition.Errorf(partition.CodeUnknown, "the replica stopped"))

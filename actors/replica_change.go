@@ -41,6 +41,13 @@ type (
 	}
 )
 
+// ask brings one of these to the replica, which answers it once in any case.
+func (c *cell) ask(item any) {
+	if !c.box.Post(item) {
+		refuseChange(item, partition.Errorf(partition.CodeUnavailable, "the replica of %s is stopped", c.group))
+	}
+}
+
 // change gives a request that is not a client's to the machine. Its answer comes
 // as a Reply, like those to commands.
 func (a *replicaActor) change(item any) {
@@ -172,7 +179,8 @@ func (n *Node) unusable() []unusable {
 	}
 	for _, g := range n.control.Catalog().AllGroups() {
 		m, ok := g.Membership.OnNode(n.ID())
-		if !ok || g.Membership.Version == 1 && !n.suspects.has(g.ID, m.Replica) || m.Kind == partition.Learner || n.cells.get(g.ID) != nil {
+		never := m.Kind == partition.Learner || g.Membership.Version == 1 // it may still come
+		if !ok || never && !n.suspects.has(g.ID, m.Replica) || n.cells.get(g.ID) != nil {
 			continue
 		}
 		if _, ok := n.log.Summary(g.ID); !ok {

@@ -27,6 +27,7 @@ type (
 	// forgotten tells that the log has forgotten a dropped replica, or why not.
 	forgotten struct {
 		group      partition.GroupID
+		replica    partition.ReplicaID
 		generation uint32 // of its state
 		err        error
 	}
@@ -61,10 +62,13 @@ type replicasActor struct {
 	leaving  map[partition.GroupID]*leaving
 	bringing map[partition.GroupID]*bringing
 	again    bool // it was restarted, so replicas have run before
+	// had are the last replicas that this process has dropped: neither an old
+	// catalog nor an old request makes one again under its id.
+	had map[partition.GroupID]partition.ReplicaID
 }
 
 func newReplicas(n *Node) *replicasActor {
-	a := &replicasActor{node: n, catalog: n.control}
+	a := &replicasActor{node: n, catalog: n.control, had: make(map[partition.GroupID]partition.ReplicaID)}
 	a.strategy = mailbox.NewBackoff(mailbox.BackoffConfig{
 		Fatal:     hopeless,
 		OnRestart: a.failed,
@@ -161,6 +165,11 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 	for g, l := range a.leaving {
 		a.forget(g, l) // what was refused is tried again
 	}
+	for g := range a.had { // as above
+		if _, ok := cat.Group(g); !ok && whole {
+			delete(a.had, g) // a group's id is never used again
+		}
+	}
 	for g, b := range a.bringing { // in no order: each on its own
 		if _, ok := cat.Group(g); !ok && whole {
 			b.cancel()
@@ -187,7 +196,7 @@ func (a *replicasActor) create(g *control.Group) {
 	if a.creating[g.ID] || a.leaving[g.ID] != nil || a.bringing[g.ID] != nil || g.Membership.Version != 1 {
 		return
 	}
-	if me, _ := g.Membership.OnNode(a.node.ID()); a.node.suspects.has(g.ID, me.Replica) {
+	if me, _ := g.Membership.OnNode(a.node.ID()); a.node.suspects.has(g.ID, me.Replica) || me.Replica <= a.had[g.ID] {
 		return
 	}
 	a.creating[g.ID] = true
@@ -225,8 +234,15 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool
 	}
 }
 
-// drop stops a replica whose table is gone. The rest follows when it has ended.
+// drop stops a replica that is not to be here any more. The rest follows when it
+// has ended. A copy that is on its way for it comes to nothing.
 func (a *replicasActor) drop(ctx actor.Context, c *cell) {
+	if sum, ok := a.node.log.Summary(c.group); ok {
+		a.had[c.group] = max(a.had[c.group], sum.Replica)
+	}
+	if b := a.bringing[c.group]; b != nil {
+		b.cancel()
+	}
 	a.node.cells.remove(c.group)
 	a.strategy.Forget(c.pid)
 	c.dropped.Store(true)
@@ -249,15 +265,16 @@ func (a *replicasActor) terminated(who *actor.PID) {
 	}
 }
 
-// forget lets the log forget a replica that has stopped.
+// forget lets the log forget a replica that has stopped, and into which no copy is
+// being installed: that would bring it back.
 func (a *replicasActor) forget(g partition.GroupID, l *leaving) {
-	if !l.stopped || l.logged {
+	if b := a.bringing[g]; !l.stopped || l.logged || b != nil && b.installing {
 		return
 	}
 	system, self := a.node.system, a.self
 	sum, _ := a.node.log.Summary(g)
 	err := a.node.log.Drop(g, func(err error) {
-		system.Root.Send(self, &forgotten{group: g, generation: sum.Generation, err: err})
+		system.Root.Send(self, &forgotten{group: g, replica: sum.Replica, generation: sum.Generation, err: err})
 	})
 	if err != nil {
 		a.node.logger.Warn("replica not dropped", "group", g, "err", err)
@@ -275,7 +292,7 @@ func (a *replicasActor) forgotten(m *forgotten) {
 		return
 	}
 	a.node.leases.Forget(m.group)
-	if err := a.node.suspects.strike(m.group); err != nil {
+	if err := a.node.suspects.strike(m.group, m.replica+1); err != nil {
 		a.node.logger.Warn("dropped replica not struck off the list of suspects", "group", m.group, "err", err)
 	}
 	a.node.logger.Info("replica dropped", "group", m.group)

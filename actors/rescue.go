@@ -451,7 +451,7 @@ func (n *Node) serveDecree(ctx context.Context, body []byte) error {
 	}
 	answer := make(chan error, 1)
 	r := &recoverGroup{membership: m, done: func(_ partition.Index, err error) { answer <- err }}
-	if !c.box.TryPost(r, len(d.Membership)) {
+	if !c.box.TryPostMessage(r, len(d.Membership)) {
 		return partition.Errorf(partition.CodeBusy, "the mailbox of %s is full", d.Group)
 	}
 	select {

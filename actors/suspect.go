@@ -78,11 +78,11 @@ func (s *suspects) add(more map[partition.GroupID]partition.ReplicaID, forgetful
 	return s.write()
 }
 
-// strike takes a replica that was dropped off the list.
-func (s *suspects) strike(g partition.GroupID) error {
+// strike takes what was here of a group before the given replica off the list.
+func (s *suspects) strike(g partition.GroupID, before partition.ReplicaID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.Replicas[g]; !ok {
+	if r, ok := s.Replicas[g]; !ok || r >= before {
 		return nil
 	}
 	delete(s.Replicas, g)

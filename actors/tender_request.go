@@ -283,7 +283,7 @@ func (n *Node) transferHere(ctx context.Context, c *cell, m *partition.Membershi
 		}
 	}
 	done := make(chan error, 1)
-	c.box.PostUserMessage(&transferMaster{to: to, done: func(err error) { done <- err }})
+	c.ask(&transferMaster{to: to, done: func(err error) { done <- err }})
 	select {
 	case err := <-done:
 		info.Done, info.Replica = err == nil, to

@@ -23,9 +23,9 @@ func (a *tenderActor) begin(c *cell, x *tended, s *placement.Situation) {
 		if step.Force {
 			a.node.logger.Warn("a check is overridden", "group", g, "why", step.Why)
 		}
-		c.box.PostUserMessage(&configure{membership: step.Next, force: step.Force, done: func(_ partition.Index, err error) { done(err) }})
+		c.ask(&configure{membership: step.Next, force: step.Force, done: func(_ partition.Index, err error) { done(err) }})
 	case placement.Transfer:
-		c.box.PostUserMessage(&transferMaster{to: step.Replica, done: done})
+		c.ask(&transferMaster{to: step.Replica, done: done})
 	case placement.Host:
 		h := x.hosts[step.Replica]
 		if h == nil {

@@ -143,6 +143,19 @@ func (b *Box[T]) PostUserMessage(body any) {
 	b.wakeAndUnlock(!b.suspended)
 }
 
+// Post is PostUserMessage for who must hear whether the message will be handled:
+// false means that the box is closed. What is queued by then is in Rest.
+func (b *Box[T]) Post(body any) bool {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return false
+	}
+	b.messages.push(message{body: body})
+	b.wakeAndUnlock(!b.suspended)
+	return true
+}
+
 // PostSystemMessage queues a message of the actor system before all others.
 func (b *Box[T]) PostSystemMessage(body any) {
 	b.mu.Lock()
@@ -204,6 +217,18 @@ func (b *Box[T]) Close() []T {
 	b.closed = true
 	rest := b.items
 	b.items, b.itemBytes = nil, 0
+	return rest
+}
+
+// Rest takes out the messages that were not delivered. An actor calls it after
+// Close, for the same reason.
+func (b *Box[T]) Rest() (rest []any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.messages.len() > 0 {
+		rest = append(rest, b.messages.pop().body)
+	}
+	b.bounded = Config{}
 	return rest
 }
 
