@@ -11,7 +11,16 @@
 //
 // What is judged is package internal/history's business: reads, writes and
 // compare-and-sets must be linearizable, and every acknowledged record must be
-// there, once. Besides, no process may ever print a panic.
+// there, once. Besides, no process may ever print a panic. A ledger reads the
+// nodes' log files from outside: the way from record to record by their checksums
+// is a group's one log, in which no committed record may be replaced, membership
+// versions are consecutive and replica ids never used twice. A verifier reads
+// values that never change in every way there is, and compares each. A network
+// carries the links, and can be cut between any two nodes.
+//
+// Many failures of the same node within minutes are held against it by the
+// cluster, which takes it back later each time; --node-flags "--replace-after 5s"
+// bounds that in long trials of members.
 //
 // A trial is one execution of a scenario; a cluster is its nodes, each of which
 // has one process at a time; a load is the clients; an ackLog is when they were
