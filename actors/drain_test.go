@@ -281,6 +281,33 @@ func TestNodeWatch(t *testing.T) {
 	}
 }
 
+// INE-7: a forced drain is known for one although the gossip tag, which does not
+// say so, was there first; and a node whose disk was lost while it was drained
+// begins anew, though nothing that it says has a number as high.
+func TestNodeWatchWords(t *testing.T) {
+	s := nodeWatch{nodes: make(map[partition.NodeID]*watched)}
+	look := func(boot uint64, mode string) {
+		nodes := watchedAs("alive", mode)
+		nodes[0].Boot = boot
+		s.look(nodes, func(partition.NodeID) bool { return true }, time.Second)
+	}
+	look(3, "9m")
+	forced := word{Seq: 9, Drain: placement.Maintenance, Force: true}
+	if !s.heard("n", forced, time.Second) || s.heard("n", forced, time.Second) || !s.state("n", time.Second).Force {
+		t.Errorf("%+v", s.state("n", time.Second))
+	}
+	look(3, "9m")
+	if look(2, ""); !s.state("n", time.Second).Force || s.state("n", time.Second).Drain != placement.Maintenance {
+		t.Errorf("by an older word: %+v", s.state("n", time.Second))
+	}
+	if look(7, ""); s.state("n", time.Second).Drain != placement.InService {
+		t.Errorf("as another incarnation: %+v", s.state("n", time.Second))
+	}
+	if look(7, "1m"); s.state("n", time.Second).Drain != placement.Maintenance {
+		t.Errorf("drained anew: %+v", s.state("n", time.Second))
+	}
+}
+
 func watchedAs(status, mode string) []cluster.Node {
 	return []cluster.Node{{ID: "n", Status: cluster.NodeStatus(status), Mode: mode}}
 }

@@ -341,6 +341,7 @@ type nodeWatch struct {
 }
 
 type watched struct {
+	boot  uint64 // its incarnation, as gossip says
 	zone  string
 	up    bool
 	alive bool // gossip hears it too
@@ -367,13 +368,14 @@ func (s *nodeWatch) of(id partition.NodeID, now partition.Time) *watched {
 	return x
 }
 
-// heard takes a node's word unless a newer one is known.
+// heard takes a node's word unless a newer one is known. A gossip tag does not say
+// all: the same word by a call counts more.
 func (s *nodeWatch) heard(id partition.NodeID, w word, now partition.Time) (news bool) {
 	if len(s.nodes) >= maxWords && s.nodes[id] == nil {
 		return false
 	}
 	x := s.of(id, now)
-	if w.Seq <= x.word.Seq {
+	if w.Seq < x.word.Seq || w.Seq == x.word.Seq && (x.word.Force || !w.Force) {
 		return false
 	}
 	news = w.Drain != x.word.Drain || w.Force != x.word.Force
@@ -388,6 +390,14 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 		_, known := s.nodes[m.ID]
 		x := s.of(m.ID, now)
 		goodbye := m.Status == cluster.Left || x.word.Drain != placement.InService
+		if m.Boot > x.boot {
+			// It begins with the word that it has, which may be none: its disk may not
+			// be the one that it had.
+			x.boot = m.Boot
+			if w := wordOf(m.Mode); w.Seq < x.word.Seq {
+				x.word, changed = w, true
+			}
+		}
 		news := s.heard(m.ID, wordOf(m.Mode), now)
 		up, alive := reachable(m.ID) && m.Status != cluster.Left, m.Status == cluster.Alive
 		changed = changed || !known || news || up != x.up || alive != x.alive || up && m.Zone != x.zone

@@ -387,7 +387,7 @@ func (a *tenderActor) idle(g partition.GroupID, x *tended, s *placement.Situatio
 	}
 	pause := tendAgain
 	for _, m := range s.Membership.Members {
-		if m.Kind == partition.Learner || !m.Eligible {
+		if n := a.nodes.of(m.Node, now); n.up && n.word.Drain == placement.InService && (m.Kind == partition.Learner || !m.Eligible) {
 			pause = tendSoon // what it waits for comes without a hint
 		}
 	}
