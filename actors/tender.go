@@ -26,9 +26,14 @@ const (
 	sweepEvery = time.Minute
 	// hostAgain is the pause before a node is asked again to bring up a replica.
 	hostAgain = 500 * time.Millisecond
+	// stepWait bounds the wait for the outcome of a step: then it is unknown, and
+	// what is so says what to do.
+	stepWait = 30 * time.Second
 	// backOffMin and backOffMax bound the pause after a step that failed.
 	backOffMin = 100 * time.Millisecond
 	backOffMax = 15 * time.Second
+	// backOffPassing is backOffMax for what passes by itself.
+	backOffPassing = time.Second
 	// maxSteps bounds the steps under way on one node, over all its groups.
 	maxSteps = 64
 	// maxLooks bounds the groups of one turn, so that others get their turn too.
@@ -71,9 +76,10 @@ type (
 	tendTick struct{ pending *atomic.Bool }
 	// stepDone is the outcome of a step.
 	stepDone struct {
-		group partition.GroupID
-		step  placement.Step
-		err   error
+		number uint64
+		group  partition.GroupID
+		step   placement.Step
+		err    error
 	}
 	// asked is a memberAsk with its answer.
 	asked struct {
@@ -189,7 +195,8 @@ func (t *tender) tick() {
 // tended is what the tender remembers of a group that is not whole, or of which
 // something was asked. All of it may be lost: it saves repetitions only.
 type tended struct {
-	busy     bool           // a step is under way
+	busy     uint64         // number of the step that is under way; 0: none
+	since    partition.Time // when it began
 	again    partition.Time // when to look again; 0: at a hint
 	notYet   partition.Time // no step before
 	failures int
@@ -204,6 +211,7 @@ type tended struct {
 // hostTry is what is known of asking a node to bring up a replica.
 type hostTry struct {
 	at       partition.Time
+	under    uint64 // number of the call under way; 0: none
 	logOnly  bool
 	attempts int
 	progress string
@@ -227,7 +235,8 @@ type tenderActor struct {
 	nodes   nodeWatch
 	groups  map[partition.GroupID]*tended
 	repairs map[repairKey]repair
-	steps   int // under way
+	steps   int    // under way
+	number  uint64 // of the last step
 	table   uint64
 	swept   partition.Time
 	timer   *time.Timer
@@ -354,9 +363,14 @@ func (a *tenderActor) tend(g partition.GroupID) {
 	}
 	x, now := a.of(g), a.node.now()
 	step := placement.Tend(&s)
-	if x.busy {
-		x.again = 0 // its outcome comes
+	if x.busy != 0 && now < x.since+stepWait {
+		x.again = x.since + stepWait // by then its outcome has come
 		return
+	}
+	if x.busy != 0 {
+		a.node.logger.Warn("nothing was heard of a step", "group", g, "step", x.step.Kind.String(), "why", x.step.Why)
+		x.busy = 0
+		a.steps--
 	}
 	x.step = step
 	x.again = step.Again
@@ -407,8 +421,12 @@ func (a *tenderActor) idle(g partition.GroupID, x *tended, s *placement.Situatio
 }
 
 func (a *tenderActor) forget(g partition.GroupID) {
-	if x := a.groups[g]; x != nil && x.busy {
-		return // its outcome comes
+	if x := a.groups[g]; x != nil && x.busy != 0 {
+		x.again = x.since + stepWait
+		if a.node.now() < x.again {
+			return // its outcome comes
+		}
+		a.steps--
 	}
 	delete(a.groups, g)
 	a.t.tell(g, placement.Step{}, false)
@@ -446,6 +464,9 @@ func (a *tenderActor) situation(g partition.GroupID) (s placement.Situation, c *
 		if x != nil {
 			if h := x.hosts[p.Replica]; h != nil {
 				y.Asked, y.AskedLogOnly, y.Attempts = h.at, h.logOnly, h.attempts
+				if h.under != 0 {
+					y.Asked = now
+				}
 			}
 			if why := x.broken[p.Replica]; why != "" && a.mayReplace(g, p.Node) {
 				y.Broken = why

@@ -429,5 +429,5 @@ func (a *tenderActor) agreed(g partition.GroupID, m *asked) memberAnswer {
 	if x == nil {
 		return memberAnswer{Group: g, Working: true}
 	}
-	return memberAnswer{Group: g, Working: x.busy || x.step.Kind != placement.Nothing || s.Pending, Why: x.step.Why}
+	return memberAnswer{Group: g, Working: x.busy != 0 || x.step.Kind != placement.Nothing || s.Pending, Why: x.step.Why}
 }

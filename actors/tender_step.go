@@ -13,10 +13,17 @@ import (
 // begin takes the step.
 func (a *tenderActor) begin(c *cell, x *tended, s *placement.Situation) {
 	step, g := x.step, c.group
-	x.busy, x.again = true, 0
+	a.number++
 	a.steps++
+	number, now := a.number, a.node.now()
+	if step.Kind == placement.Host {
+		a.beginHost(c, x, number)
+		return
+	}
+	x.busy, x.since = number, now
+	x.again = now + stepWait
 	system, self := a.node.system, a.self
-	done := func(err error) { system.Root.Send(self, &stepDone{group: g, step: step, err: err}) }
+	done := func(err error) { system.Root.Send(self, &stepDone{number: number, group: g, step: step, err: err}) }
 	a.node.logger.Debug("tending", "group", g, "step", step.Kind.String(), "why", step.Why)
 	switch step.Kind {
 	case placement.Configure:
@@ -26,38 +33,46 @@ func (a *tenderActor) begin(c *cell, x *tended, s *placement.Situation) {
 		c.ask(&configure{membership: step.Next, force: step.Force, done: func(_ partition.Index, err error) { done(err) }})
 	case placement.Transfer:
 		c.ask(&transferMaster{to: step.Replica, done: done})
-	case placement.Host:
-		h := x.hosts[step.Replica]
-		if h == nil {
-			h = &hostTry{}
-			x.hosts[step.Replica] = h
-		}
-		h.at, h.logOnly = a.node.now(), step.LogOnly
-		everywhere := c.status.Load().Everywhere
-		a.node.background.Go(func() { done(a.node.askToHost(g, step, everywhere)) })
 	}
+}
+
+// beginHost asks a node to bring up a replica. The group's other steps do not
+// wait for the answer, which a node that hangs keeps back for a while.
+func (a *tenderActor) beginHost(c *cell, x *tended, number uint64) {
+	step, g := x.step, c.group
+	h := x.hosts[step.Replica]
+	if h == nil {
+		h = &hostTry{}
+		x.hosts[step.Replica] = h
+	}
+	h.at, h.logOnly, h.under = a.node.now(), step.LogOnly, number
+	everywhere := c.status.Load().Everywhere
+	system, self := a.node.system, a.self
+	a.node.background.Go(func() {
+		err := a.node.askToHost(g, step, everywhere)
+		system.Root.Send(self, &stepDone{number: number, group: g, step: step, err: err})
+	})
+	a.t.mark(g) // there may be more to do
 }
 
 // done takes in the outcome of a step.
 func (a *tenderActor) done(m *stepDone) {
-	a.steps--
 	x := a.groups[m.group]
-	if x == nil {
-		return // before a restart of this actor
-	}
-	x.busy = false
-	now := a.node.now()
-	if h := x.hosts[m.step.Replica]; m.step.Kind == placement.Host && h != nil {
-		a.hosted(h, m.err)
-	} else if m.err != nil {
-		x.failures++
-		x.lastErr = m.err.Error()
-		x.notYet = now + min(backOffMin<<min(x.failures-1, 16), backOffMax)
-		level := a.node.logger.Info
-		if errors.Is(m.err, partition.ErrBusy) || errors.Is(m.err, partition.ErrNotMaster) || errors.Is(m.err, partition.ErrUnavailable) {
-			level = a.node.logger.Debug // it passes
+	if m.step.Kind == placement.Host {
+		a.steps--
+		if x != nil && x.hosts[m.step.Replica] != nil && x.hosts[m.step.Replica].under == m.number {
+			a.hosted(x.hosts[m.step.Replica], m.err)
+			a.t.mark(m.group)
 		}
-		level("step not taken", "group", m.group, "step", m.step.Kind.String(), "why", m.step.Why, "err", m.err)
+		return
+	}
+	if x == nil || x.busy != m.number {
+		return // it was given up, or begun before a restart of this actor
+	}
+	a.steps--
+	x.busy = 0
+	if m.err != nil {
+		a.failed(x, m)
 	} else {
 		x.failures, x.lastErr, x.notYet = 0, "", 0
 		a.node.counters.tended.Add(1)
@@ -67,8 +82,21 @@ func (a *tenderActor) done(m *stepDone) {
 	a.t.mark(m.group)
 }
 
+// failed has the group wait before the next step.
+func (a *tenderActor) failed(x *tended, m *stepDone) {
+	level, most := a.node.logger.Info, backOffMax
+	if errors.Is(m.err, partition.ErrBusy) || errors.Is(m.err, partition.ErrNotMaster) || errors.Is(m.err, partition.ErrUnavailable) {
+		level, most = a.node.logger.Debug, backOffPassing // it passes
+	}
+	x.failures++
+	x.lastErr = m.err.Error()
+	x.notYet = a.node.now() + min(backOffMin<<min(x.failures-1, 16), most)
+	level("step not taken", "group", m.group, "step", m.step.Kind.String(), "why", m.step.Why, "err", m.err)
+}
+
 // hosted notes what a node said that was asked to bring up a replica.
 func (a *tenderActor) hosted(h *hostTry, err error) {
+	h.under = 0
 	switch {
 	case err == nil:
 		h.attempts, h.progress = 0, ""
