@@ -67,6 +67,10 @@ func (p *processes) checkOperate(t *testing.T) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
+	if out := p.pando("node", "drain", "n1", "--force"); !strings.Contains(out, "is drained") || !strings.Contains(out, "no other") {
+		t.Errorf("forced: %s", out)
+	}
+	p.pando("node", "undrain", "n1")
 	if out := p.pando("status", "--wait", "30s", "--can-lose", "0"); strings.HasPrefix(out, "NOT") {
 		t.Errorf("status: %s", out)
 	}
