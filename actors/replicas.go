@@ -346,6 +346,7 @@ func (a *replicasActor) gaveUp(f mailbox.Failure) {
 			Why:  fmt.Sprintf("the replica of %s on node %s was given up: %v", c.group, a.node.ID(), err),
 			Next: "the group goes on with its other members; see the node's log",
 		})
+		a.node.asker.soon()
 	})
 }
 
