@@ -36,6 +36,7 @@ func (n *Node) Counters() []Counter {
 	count := func(name, help string, v uint64) Counter { return Counter{Name: name, Help: help, Value: float64(v)} }
 	w := n.log.Stats()
 	return []Counter{
+		{Name: "groups_not_whole", Help: "partitions mastered here that are not what they shall be", Value: float64(n.tender.unwhole()), Gauge: true},
 		count("group_steps_total", "changes of groups, hand-overs and calls to bring up replicas that the tender made", n.counters.tended.Load()),
 		count("busy_total", "requests and messages refused because a queue was full", n.counters.busy.Load()),
 		count("replica_restarts_total", "replicas rebuilt from the log after a failure", n.counters.restarts.Load()),

@@ -151,6 +151,13 @@ func (n *Node) tending(g partition.GroupID) (step, why string) {
 	return s.Kind.String(), s.Why
 }
 
+// unwhole is the number of groups mastered here that are not what they shall be.
+func (t *tender) unwhole() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.why)
+}
+
 // ask brings a memberAsk to the actor.
 func (t *tender) ask(ctx context.Context, from partition.NodeID, ask memberAsk) ([]memberAnswer, error) {
 	m := &asked{from: from, ask: ask, reply: make(chan []memberAnswer, 1)}

@@ -287,6 +287,7 @@ func (n *Node) transferHere(ctx context.Context, c *cell, m *partition.Membershi
 	select {
 	case err := <-done:
 		info.Done, info.Replica = err == nil, to
+		n.logger.Info("an operator had the master hand over", "group", ask.Group, "to", ask.Node, "err", err)
 		return err
 	case <-ctx.Done():
 		return partition.Errorf(partition.CodeUnknown, "the master of %s has not handed over yet", ask.Group)

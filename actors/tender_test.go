@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pando.dev/pando/cluster/placement"
 	"pando.dev/pando/partition"
 )
 
@@ -357,4 +358,29 @@ func TestTenderMendsPair(t *testing.T) {
 		return fullOn(2)(m) && !still
 	})
 	w.check(t, c.nodes[g.at(m.Members[0].Node)])
+}
+
+// A replica that is damaged again and again on the same node is replaced more and
+// more seldom.
+func TestRepairsOfOneNode(t *testing.T) {
+	n := &Node{start: time.Now().Add(-time.Hour)}
+	a := &tenderActor{node: n, groups: make(map[partition.GroupID]*tended), repairs: make(map[repairKey]repair)}
+	k := repairKey{group: 7, node: "n2"}
+	for i := range 3 {
+		a.of(7).broken[partition.ReplicaID(i+1)] = "rot"
+		next := &partition.Membership{Members: []partition.Member{{Replica: partition.ReplicaID(i + 2), Node: "n2", Kind: partition.Learner}}}
+		a.repaired(&stepDone{group: 7, step: placement.Step{Kind: placement.Configure, Next: next}})
+		r := a.repairs[k]
+		if r.count != i+1 || len(a.of(7).broken) != 0 || a.mayReplace(7, "n2") || !a.mayReplace(7, "n3") || !a.mayReplace(8, "n2") {
+			t.Fatalf("after %d: %+v, may %v", i+1, r, a.mayReplace(7, "n2"))
+		}
+		a.repairs[k] = repair{count: r.count, at: n.now() - repairMin<<i + time.Second}
+		if a.mayReplace(7, "n2") {
+			t.Errorf("after %d it may be replaced too soon", i+1)
+		}
+		a.repairs[k] = repair{count: r.count, at: n.now() - repairMin<<i}
+		if !a.mayReplace(7, "n2") {
+			t.Errorf("after %d it may not be replaced for too long", i+1)
+		}
+	}
 }

@@ -59,7 +59,6 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.cfg.Logger.Info("partition_change", "group", g, "kind", c.Kind, "node", c.Node, "replica", c.Replica, "done", info.Done)
 	answer(w, http.StatusOK, info)
 	return nil
 }
