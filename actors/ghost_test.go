@@ -118,3 +118,35 @@ func TestDroppedIsNotCreated(t *testing.T) {
 		t.Error("it is made again")
 	}
 }
+
+// MEM-6: a node that was away while every member that it knows was replaced learns
+// from the catalog that its replica is none any more, and drops it.
+func TestReplicaThatKnowsNobodyLeaves(t *testing.T) {
+	c := newClusterWith(t, 5, untended)
+	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n4", "n5"}})
+	away, n := c.onNode("n5")
+	c.stop(away)
+	add := func(id partition.NodeID) {
+		_, n := c.onNode(id)
+		m := g.change("a learner", func(m *partition.Membership) {
+			m.Add(partition.Member{Node: id, Zone: "z", Kind: partition.Learner, Eligible: true})
+		})
+		x, _ := m.OnNode(id)
+		g.bring(n, hosting{Replica: x.Replica, Source: g.masterNode(), MinIndex: 1})
+		g.change("a voter", func(m *partition.Membership) { m.At(x.Replica).Kind = partition.Full })
+	}
+	add("n2")
+	g.change("without the one that is away", func(m *partition.Membership) { x, _ := m.OnNode(n.ID()); m.Remove(x.Replica) })
+	add("n3")
+	for _, id := range []partition.NodeID{"n1", "n4"} {
+		_, n := c.onNode(id)
+		g.remove(n)
+	}
+	n = c.start(away)
+	eventually(t, "its replica is dropped", func() error {
+		if _, ok := n.log.Summary(g.id); ok {
+			return fmt.Errorf("it is here: %v", n.reports([]partition.GroupID{g.id}))
+		}
+		return nil
+	})
+}

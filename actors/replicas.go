@@ -11,6 +11,7 @@ import (
 	"pando.dev/pando/actors/mailbox"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/wal"
 )
 
@@ -143,10 +144,14 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 		}
 	}
 	for _, g := range cat.AllGroups() {
+		c := a.node.cells.get(g.ID)
 		if _, here := g.Membership.OnNode(a.node.ID()); !here {
+			if c != nil {
+				a.leftOut(c, g)
+			}
 			continue
 		}
-		if c := a.node.cells.get(g.ID); c != nil {
+		if c != nil {
 			a.adopt(c, cat, g)
 			continue
 		}
@@ -178,6 +183,18 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 			}
 		}
 	}
+}
+
+// leftOut tells a replica that the catalog's configuration, which is a committed
+// one, does not have it any more. All members that it knows may have left as well
+// while it was away; then nobody else would tell.
+func (a *replicasActor) leftOut(c *cell, g *control.Group) {
+	st, v, m := c.status.Load(), c.view.Load(), g.Membership
+	if st == nil || v == nil || st.Removed || len(m.Members) == 0 || v.Self >= m.Next || v.Configurations.Last().Version >= m.Version {
+		return
+	}
+	from := m.Members[0]
+	c.box.TryPost(&received{from: from.Replica, node: from.Node, msg: &replica.ProbeAnswer{Without: m}}, 0)
 }
 
 // adopt gives a running replica its place in the catalog.
