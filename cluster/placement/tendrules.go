@@ -155,7 +155,8 @@ func (t *tending) leaveDrain() (Step, bool) {
 		if x.Eligible || x.Kind == partition.Learner || n.Drain != InService || t.damaged(x) {
 			continue
 		}
-		if !t.steady(n) {
+		// Without it the group survives less, so it does not wait for long.
+		if !t.steady(n, t.limits.LogAfter) {
 			if n.Up {
 				t.miss("node %s has come and gone before: it has to stay a while", x.Node)
 			}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"pando.dev/pando/partition"
 )
@@ -124,15 +125,16 @@ func (t *tending) zone(x *partition.Member) string {
 }
 
 // steady reports whether the node is there to stay, as far as its past tells.
-func (t *tending) steady(n NodeState) bool {
+// With every time that it came and went it has to be there for longer, up to a
+// limit.
+func (t *tending) steady(n NodeState, limit time.Duration) bool {
 	if !n.Up {
 		return false
 	}
 	if n.Flaps <= 0 {
 		return true
 	}
-	pause := min(t.limits.Settle<<min(n.Flaps-1, 16), t.limits.ReplaceAfter)
-	return t.reached(n.Since + pause)
+	return t.reached(n.Since + min(t.limits.Settle<<min(n.Flaps-1, 16), limit))
 }
 
 func (t *tending) isLeaving(r partition.ReplicaID) bool { return slices.Contains(t.leaving, r) }
