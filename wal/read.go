@@ -227,7 +227,7 @@ func (l *Log) unreadable(g partition.GroupID, i partition.Index, err error) erro
 	if !ok || i < x.first() {
 		return partition.Errorf(partition.CodeNotFound, "%s: record %d is no longer in the log", g, i)
 	}
-	l.o.Logger.Error("damaged record in the log", "group", uint64(g), "index", uint64(i), "flushed", uint64(x.hard.Flushed), "err", err)
+	l.o.Logger.Error("damaged record in the log", "group", g, "index", uint64(i), "flushed", uint64(x.hard.Flushed), "err", err)
 	if i <= x.hard.Flushed {
 		x.forget(partition.Position{Epoch: epoch, Index: i})
 		return err

@@ -115,7 +115,7 @@ func (c *Copies) Fetch(ctx context.Context, r Request) (*Copy, error) {
 		return nil, fmt.Errorf("fetch %s from %s: %w", r.Group, r.From, err)
 	}
 	c.count.copies.Add(1)
-	c.cfg.Logger.Info("copy received", "group", uint64(r.Group), "peer", r.From, "index", uint64(p.Base.Index),
+	c.cfg.Logger.Info("copy received", "group", r.Group, "peer", r.From, "index", uint64(p.Base.Index),
 		"bytes", f.t.total.Load(), "took", time.Since(f.t.Since))
 	return p, nil
 }
@@ -165,7 +165,7 @@ func (f *fetch) run(ctx context.Context) (p *Copy, err error) {
 		if lasting(err) || idle >= f.c.cfg.Attempts {
 			return nil, err
 		}
-		f.c.cfg.Logger.Info("copy interrupted", "group", uint64(f.r.Group), "peer", f.r.From, "done", f.t.done.Load(), "err", err)
+		f.c.cfg.Logger.Info("copy interrupted", "group", f.r.Group, "peer", f.r.From, "done", f.t.done.Load(), "err", err)
 		if err := sleep(ctx, backoff(idle)); err != nil {
 			return nil, err
 		}

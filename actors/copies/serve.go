@@ -43,7 +43,7 @@ func (c *Copies) Serve(from partition.NodeID, s Stream) {
 	cancel()
 	_ = s.Close()
 	<-listening
-	switch log := c.cfg.Logger.With("group", uint64(v.t.Group), "peer", from, "bytes", v.sent); {
+	switch log := c.cfg.Logger.With("group", v.t.Group, "peer", from, "bytes", v.sent); {
 	case err == nil:
 		log.Info("copy sent", "took", time.Since(v.t.Since))
 	default:
@@ -246,7 +246,7 @@ func (v *serving) file(p *checkpoint, w want) error {
 	}
 	if w.from == 0 && sum != file.CRC32C {
 		v.c.count.damaged.Add(1)
-		v.c.cfg.Logger.Error("damaged state file", "group", uint64(v.t.Group), "file", file.Name)
+		v.c.cfg.Logger.Error("damaged state file", "group", v.t.Group, "file", file.Name)
 		return partition.Errorf(partition.CodeCorrupt, "file %s of the source's state is damaged", file.Name)
 	}
 	return nil

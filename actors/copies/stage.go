@@ -184,7 +184,7 @@ func (f *fetch) chunk(file uint32, off int64, data []byte) error {
 func (f *fetch) complete(x *inFile) error {
 	if x.sum != x.CRC32C {
 		f.c.count.damaged.Add(1)
-		f.c.cfg.Logger.Warn("file came damaged", "group", uint64(f.r.Group), "peer", f.r.From, "file", x.Name)
+		f.c.cfg.Logger.Warn("file came damaged", "group", f.r.Group, "peer", f.r.From, "file", x.Name)
 		if x.damaged++; x.damaged >= maxDamaged {
 			return &localError{partition.Errorf(partition.CodeCorrupt, "file %s came damaged %d times", x.Name, x.damaged)}
 		}
