@@ -296,19 +296,43 @@ func (n *Node) beginDrain(ctx context.Context, what string, o DrainOptions) (Dra
 	if !n.knows(o.Node) {
 		return DrainInfo{}, &partition.Error{Code: partition.CodeNotFound, Why: fmt.Sprintf("there is no node %q", o.Node), Next: "list them with: pando members"}
 	}
-	body, err := json.Marshal(c)
+	return callFor[DrainInfo](ctx, n, o.Node, callDrain, c)
+}
+
+// answered is the answer to a call together with the whole of its error: what to
+// do about it is the operator's to read.
+type answered[T any] struct {
+	Info T                `json:"info"`
+	Err  *partition.Error `json:"err,omitempty"`
+}
+
+// callFor asks another node for something that an operator waits for.
+func callFor[T any](ctx context.Context, n *Node, to partition.NodeID, kind byte, ask any) (T, error) {
+	var a answered[T]
+	body, err := json.Marshal(ask)
 	if err != nil {
-		return DrainInfo{}, err
+		return a.Info, err
 	}
-	answer, err := n.call(ctx, o.Node, callDrain, body)
+	b, err := n.call(ctx, to, kind, body)
 	if err != nil {
-		return DrainInfo{}, fmt.Errorf("ask node %s to %s: %w", o.Node, what, err)
+		return a.Info, err
 	}
-	var info DrainInfo
-	if err := json.Unmarshal(answer, &info); err != nil {
-		return DrainInfo{}, fmt.Errorf("read the answer of node %s: %w", o.Node, err)
+	if err := json.Unmarshal(b, &a); err != nil {
+		return a.Info, fmt.Errorf("read the answer of node %s: %w", to, err)
 	}
-	return info, nil
+	if a.Err != nil {
+		return a.Info, a.Err
+	}
+	return a.Info, nil
+}
+
+// answerFor is the other side of callFor.
+func answerFor[T any](info T, err error) ([]byte, error) {
+	a := answered[T]{Info: info}
+	if err != nil {
+		a.Err = asError(err)
+	}
+	return json.Marshal(a)
 }
 
 // serveDrain answers another node's drainCall.
@@ -317,11 +341,7 @@ func (n *Node) serveDrain(ctx context.Context, body []byte) ([]byte, error) {
 	if err := json.Unmarshal(body, &c); err != nil {
 		return nil, partition.Errorf(partition.CodeInvalid, "a request to drain that cannot be read")
 	}
-	info, err := n.drainHere(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(info)
+	return answerFor(n.drainHere(ctx, c))
 }
 
 func (n *Node) drainHere(ctx context.Context, c drainCall) (DrainInfo, error) {

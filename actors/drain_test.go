@@ -111,7 +111,7 @@ func TestOperatorsDrain(t *testing.T) {
 			others = append(others, n.ID())
 		}
 	}
-	if _, err := c.nodes[i].Drain(ctx, DrainOptions{Node: others[0]}); !errors.Is(err, partition.ErrRefused) || !strings.Contains(err.Error(), g.id.String()) {
+	if _, err := c.nodes[i].Drain(ctx, DrainOptions{Node: others[0]}); !errors.Is(err, partition.ErrRefused) || !strings.Contains(err.Error(), g.id.String()) || !strings.Contains(err.Error(), "--force") {
 		t.Errorf("drain of the last one: %v", err)
 	}
 	c.start(g.at(second))

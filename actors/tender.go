@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -175,7 +174,7 @@ func sendAndWait[T any](ctx context.Context, t *tender, m any, reply chan T) (no
 	case r := <-reply:
 		return r, nil
 	case <-ctx.Done():
-		return none, fmt.Errorf("ask the tender of node %s: %w", t.node.ID(), ctx.Err())
+		return none, partition.Errorf(partition.CodeTimeout, "the tender of node %s has not answered: %v", t.node.ID(), ctx.Err())
 	case <-t.node.ctx.Done():
 		return none, partition.Errorf(partition.CodeClosed, "node %s is shutting down", t.node.ID())
 	}

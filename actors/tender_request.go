@@ -77,19 +77,7 @@ func (n *Node) BeginChange(ctx context.Context, c PartitionChange) (ChangeInfo, 
 	if master == n.ID() {
 		return n.changeHere(ctx, c)
 	}
-	body, err := json.Marshal(c)
-	if err != nil {
-		return ChangeInfo{}, err
-	}
-	b, err := n.call(ctx, master, callChange, body)
-	if err != nil {
-		return ChangeInfo{PartitionChange: c}, err
-	}
-	var info ChangeInfo
-	if err := json.Unmarshal(b, &info); err != nil {
-		return ChangeInfo{}, fmt.Errorf("read the answer of node %s: %w", master, err)
-	}
-	return info, nil
+	return callFor[ChangeInfo](ctx, n, master, callChange, c)
 }
 
 // Change asks for a change of a partition and waits until it is done. What is
@@ -189,11 +177,7 @@ func (n *Node) serveChange(ctx context.Context, body []byte) ([]byte, error) {
 	if err := json.Unmarshal(body, &c); err != nil {
 		return nil, partition.Errorf(partition.CodeInvalid, "a request to change a partition that cannot be read")
 	}
-	info, err := n.changeHere(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(info)
+	return answerFor(n.changeHere(ctx, c))
 }
 
 // changeHere does it on the master's node.
