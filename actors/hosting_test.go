@@ -227,6 +227,14 @@ func TestLogReplicaGetsAState(t *testing.T) {
 	g.change("the log replica is full", func(m *partition.Membership) { m.At(x.Replica).Kind = partition.Full })
 	write(300, 400)
 	g.level(target)
+	// A restart finds the state.
+	i, _ = c.onNode("n4")
+	c.stop(i)
+	target = c.start(i)
+	g.level(target)
+	if target.cells.get(g.id).state.Load() == nil {
+		t.Error("after a restart it has no state")
+	}
 	table := c.any().Client().KV("t")
 	for i := range 400 {
 		if v, err := table.Get(t.Context(), key(i)); err != nil || string(v.Value) != string(key(i)) {
