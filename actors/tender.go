@@ -39,7 +39,7 @@ const (
 	maxLooks = 512
 	// repairMin and repairMax bound the pause before a replica that was replaced
 	// for damage is replaced again on the same node; doubled each time.
-	repairMin    = 10 * time.Second
+	repairMin    = time.Second
 	repairMax    = 10 * time.Minute
 	repairMemory = time.Hour
 )

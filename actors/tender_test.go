@@ -374,7 +374,7 @@ func TestRepairsOfOneNode(t *testing.T) {
 		if r.count != i+1 || len(a.of(7).broken) != 0 || a.mayReplace(7, "n2") || !a.mayReplace(7, "n3") || !a.mayReplace(8, "n2") {
 			t.Fatalf("after %d: %+v, may %v", i+1, r, a.mayReplace(7, "n2"))
 		}
-		a.repairs[k] = repair{count: r.count, at: n.now() - repairMin<<i + time.Second}
+		a.repairs[k] = repair{count: r.count, at: n.now() - repairMin<<i + repairMin/2}
 		if a.mayReplace(7, "n2") {
 			t.Errorf("after %d it may be replaced too soon", i+1)
 		}
