@@ -15,7 +15,6 @@ type simPermit struct {
 	// able, if not nil, are the only ones that may have lock and permit while nobody
 	// holds it, by the word of a configuration.
 	able    []partition.ReplicaID
-	version partition.MembershipVersion
 	granted int
 	asked   int // questions on their way
 	passed  int
@@ -82,15 +81,19 @@ func (n *node) releasePermit(x *ReleasePermit) {
 			}
 			return
 		}
-		if p.number != x.Number || p.holder == nil && (p.able == nil || x.Version <= p.version) {
+		if p.number != x.Number || p.holder == nil && p.able == nil {
 			return
 		}
-		p.holder, p.able, p.version = nil, x.Able, x.Version
 		if len(x.Able) > 0 {
+			if p.holder != nil {
+				p.able = []partition.ReplicaID{p.holder.id}
+			}
+			p.holder, p.able = nil, append(slices.Clip(p.able), x.Able...)
 			p.passed++
 			n.w.printf("control: permit %d passes to %v by the word of %d", x.Number, x.Able, n.id)
 			return
 		}
+		p.holder, p.able = nil, nil
 		p.number++
 		n.w.printf("control: permit %d is given back by %d", x.Number, n.id)
 	})

@@ -183,8 +183,10 @@ func (r *Replica) givePermitBack() {
 // were left behind before: those may not be master, whatever becomes of it.
 func (r *Replica) returnPermit(n uint64) {
 	w := &ReleasePermit{Number: n}
-	if m := r.committed().Membership; len(m.LeftBehind) > 0 && !r.mut.has(releaseEarly) {
-		w.Able, w.Version = able(m), m.Version
+	if c := r.committed(); len(c.Membership.LeftBehind) > 0 && !r.mut.has(releaseEarly) {
+		if w.Able, w.Version = r.able(c), c.Membership.Version; len(w.Able) == 0 {
+			return
+		}
 	}
 	r.locks = append(r.locks, w)
 }
@@ -199,10 +201,19 @@ func (r *Replica) someMemberLeft(m *partition.Membership) bool {
 	return false
 }
 
-// able lists who may be master in a configuration.
-func able(m *partition.Membership) (ids []partition.ReplicaID) {
-	for _, x := range m.Members {
-		if x.Kind == partition.Full && x.Eligible {
+// able lists who may be master in a configuration, as far as they are known to
+// have it on disk: who lacks it would go by one before, in which those who were left
+// behind count. A candidate speaks for itself only, a master for who follows.
+func (r *Replica) able(c ConfigurationAt) (ids []partition.ReplicaID) {
+	for _, x := range c.Membership.Members {
+		has := r.durable
+		if x.Replica != r.cfg.Self {
+			has = 0
+			if p := r.peer(x.Replica); p != nil && r.isMaster() {
+				has = p.match
+			}
+		}
+		if x.Kind == partition.Full && x.Eligible && has >= c.Index {
 			ids = append(ids, x.Replica)
 		}
 	}

@@ -85,8 +85,9 @@ func TestPermitNotNeededAfterAnother(t *testing.T) {
 	l.ok(NodeUp{"n2"})
 	workOf[*ReleasePermit](l)
 	l.ok(Permitted{Seq: p.Seq, Number: 3})
-	if w := workOf[*ReleasePermit](l); len(w) != 1 || w[0].Number != 3 || !slices.Equal(w[0].Able, []partition.ReplicaID{1, 2}) {
-		t.Errorf("it gives back %+v", w[0])
+	// Of the other one it is not known here that it has the configuration on disk.
+	if w := workOf[*ReleasePermit](l); len(w) != 1 || w[0].Number != 3 || !slices.Equal(w[0].Able, []partition.ReplicaID{1}) {
+		t.Errorf("it gives back %+v", w)
 	}
 }
 

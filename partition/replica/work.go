@@ -94,9 +94,9 @@ type Permit struct {
 // no Permit meanwhile.
 //
 // If Able is not empty, members were removed that may lack what was committed
-// without them: the number stays, nobody holds it any more, and from now on these
-// replicas may be given the lock and the next permit, and no others. Version is
-// that of the configuration which says so; an older one changes nothing.
+// without them: the number stays, and beside who may have the lock and the next
+// permit already these replicas may. More may be named later. Version is that of
+// the configuration which says so.
 type ReleasePermit struct {
 	Number  uint64
 	Able    []partition.ReplicaID // ascending
