@@ -135,18 +135,6 @@ func (c *cluster) awaitPartition(ctx context.Context, table, what string, is fun
 	return p, err
 }
 
-// holders are the nodes that a partition's replicas are on.
-func (c *cluster) holders(p actors.PartitionInfo) (on []*node, err error) {
-	for _, r := range p.Replicas {
-		n, err := c.byID(r.Node)
-		if err != nil {
-			return nil, err
-		}
-		on = append(on, n)
-	}
-	return on, nil
-}
-
 // dirs lists the data directories of all nodes that were started.
 func (c *cluster) dirs() []string {
 	var dirs []string

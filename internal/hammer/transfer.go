@@ -16,7 +16,6 @@ type handovers struct {
 	took            times // of the command
 	refused         int   // hand-overs that had to be asked for again
 	refusal         string
-	failed          int // requests, beyond the client's retries, before the kills
 	masters         map[partition.NodeID]int
 	ledger          *ledger
 	changes, wanted int // of master, in the logs

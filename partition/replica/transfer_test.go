@@ -8,7 +8,7 @@ import (
 	"pando.dev/pando/partition"
 )
 
-var e21, e33, e43 = partition.NewEpoch(2, 1), partition.NewEpoch(3, 3), partition.NewEpoch(4, 3)
+var e33, e43 = partition.NewEpoch(3, 3), partition.NewEpoch(4, 3)
 
 // A supporter reports what it has granted for an epoch after the released one,
 // and forgets what it has granted up to it: for good, since that stays true.
