@@ -13,9 +13,6 @@ import (
 	"pando.dev/pando/partition"
 )
 
-// quick has members replaced soon.
-func quick(c *Config) { c.LogAfter, c.ReplaceAfter = 300*time.Millisecond, 3*time.Second }
-
 // never has nobody replaced within a test.
 func never(c *Config) { c.LogAfter, c.ReplaceAfter = time.Hour, time.Hour }
 
