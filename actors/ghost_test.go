@@ -11,6 +11,7 @@ import (
 	"pando.dev/pando/cluster"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/wal"
 )
 
 // remove takes the replica on a node out of the group and waits until the node has
@@ -149,4 +150,23 @@ func TestReplicaThatKnowsNobodyLeaves(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Of a replica whose first write is lost the log does not know even the id; its
+// group is asked to replace the one that it has on this node.
+func TestDamagedReplicaWithoutID(t *testing.T) {
+	n := bare(t)
+	n.identity = &cluster.Identity{Node: "n"}
+	c := &cell{group: 7}
+	if r := n.idOf(c, &wal.Summary{}); r != 0 {
+		t.Errorf("replica %d, and nobody says so", r)
+	}
+	m := &partition.Membership{Members: []partition.Member{{Replica: 1, Node: "o"}, {Replica: 4, Node: "n"}}}
+	c.route.Store(&control.Group{ID: 7, Membership: m})
+	if r := n.idOf(c, &wal.Summary{}); r != 4 {
+		t.Errorf("replica %d, the catalog says 4", r)
+	}
+	if r := n.idOf(c, &wal.Summary{HardState: wal.HardState{Replica: 2}}); r != 2 {
+		t.Errorf("replica %d, the log says 2", r)
+	}
 }

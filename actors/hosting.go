@@ -148,7 +148,8 @@ func (a *replicasActor) bring(ctx actor.Context, h hosting) error {
 		if c == nil || c.broken.Load() == nil {
 			return partition.Errorf(partition.CodeBusy, "node %s still has an older replica of %s, which its group may need", a.node.ID(), g)
 		}
-		a.drop(ctx, c) // it is silent for good, and the group goes on without it
+		a.had[g] = max(a.had[g], h.Replica-1) // the log may have lost its id
+		a.drop(ctx, c)                        // it is silent for good, and the group goes on without it
 		return partition.Errorf(partition.CodeBusy, "the older replica of %s is being removed from node %s", g, a.node.ID())
 	case c == nil || c.broken.Load() != nil:
 		return partition.Errorf(partition.CodeUnavailable, "the replica of %s on node %s was given up", g, a.node.ID())

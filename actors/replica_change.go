@@ -8,6 +8,7 @@ import (
 	"pando.dev/pando/actors/copies"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
+	"pando.dev/pando/wal"
 )
 
 // What an operator, the tender or another part of the node asks of a replica.
@@ -171,7 +172,7 @@ func (n *Node) unusable() []unusable {
 			return
 		}
 		if sum, ok := n.log.Summary(c.group); ok {
-			out = append(out, unusable{group: c.group, replica: sum.Replica, why: b.Why})
+			out = append(out, unusable{group: c.group, replica: n.idOf(c, &sum), why: b.Why})
 		}
 	})
 	if !n.control.Synced() || n.foreign() {
@@ -188,6 +189,16 @@ func (n *Node) unusable() []unusable {
 		}
 	}
 	return out
+}
+
+// idOf is the replica of a cell. The log may have lost its id with the rest: then
+// it is the one that the catalog has on this node.
+func (n *Node) idOf(c *cell, sum *wal.Summary) partition.ReplicaID {
+	if g := c.route.Load(); sum.Replica == 0 && g != nil {
+		m, _ := g.Membership.OnNode(n.ID())
+		return m.Replica
+	}
+	return sum.Replica
 }
 
 const (
