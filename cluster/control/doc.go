@@ -29,7 +29,7 @@
 //	AcquireLocks             a repeated request gets a greater number
 //	ReleaseLocks             names the number, so an old one releases nothing
 //	Permit, Decree, Release,
-//	Extend                   name lock and request, or the number they start from
+//	Extend, Pass             name lock and request, or the number they start from
 //
 // So no request needs to know whether the try before was executed. If the
 // context ends first, the error is CodeUnavailable when nothing was done, and
