@@ -429,3 +429,18 @@ func TestNoLostWakeUp(t *testing.T) {
 		}
 	}
 }
+
+// What a box held when its actor stopped is handed out, and later messages are
+// refused to who must know: neither is lost without a word.
+func TestBoxRest(t *testing.T) {
+	b := New[int](Config{})
+	if !b.Post("a") || !b.TryPostMessage("b", 5) || !b.TryPost(1, 1) {
+		t.Fatal("an open box refuses")
+	}
+	if rest := b.Close(); len(rest) != 1 || b.Post("c") || b.TryPostMessage("d", 1) {
+		t.Errorf("closed: %v", rest)
+	}
+	if rest := b.Rest(); len(rest) != 2 || rest[0] != "a" || rest[1] != "b" || len(b.Rest()) != 0 || b.Stats().Messages != 0 {
+		t.Errorf("left: %v", rest)
+	}
+}
