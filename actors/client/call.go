@@ -382,6 +382,9 @@ func (k *call) judge(e *partition.Error) {
 		k.search()
 	case partition.CodeWrongGroup, partition.CodeNotFound:
 		k.c.cfg.Stats.Redirects.Add(1)
+		if e.Code == partition.CodeNotFound { // no replica is left there that could name the master
+			k.at.forget(k.node)
+		}
 		k.awaitRoutes()
 	case partition.CodeBusy, partition.CodeTimeout:
 		k.pause(backoff(k.tries, busyMin, busyMax))

@@ -193,3 +193,24 @@ func TestNoSession(t *testing.T) {
 		wantCode(t, err, partition.CodeNoSpace)
 	})
 }
+
+// A master that has left the group while the client was idle has no replica that
+// could say who is master now: it is not asked again and again.
+func TestMasterMovedAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster, cl *Client) {
+		mustPropose(t, cl, "a", "before")
+		c.with(func() {
+			g := c.groups[1]
+			g.members, g.master = []partition.NodeID{"n2", "n3"}, "n3"
+			c.publish()
+		})
+		mustPropose(t, cl, "a", "after")
+		c.with(func() { // and where the routes name one that is gone, too
+			g := c.groups[1]
+			g.members, g.master = []partition.NodeID{"n1", "n2"}, "n3"
+			c.publish()
+			g.master = "n2"
+		})
+		mustPropose(t, cl, "a", "at last")
+	})
+}
