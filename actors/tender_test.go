@@ -168,8 +168,11 @@ func TestTenderStandsInForLostVoter(t *testing.T) {
 	// Five seats, so that the control group stands the loss of two nodes.
 	c := newClusterWith(t, 5, func(c *Config) { c.LogAfter, c.ReplaceAfter, c.Expect = 300*time.Millisecond, 6*time.Second, 5 })
 	g := c.group(TableSpec{Name: "t", Replicas: 3})
-	w := g.write(c.nodes[g.at(g.masterNode())])
-	lost := g.peers()[0]
+	writer := g.masterNode()
+	w := g.write(c.nodes[g.at(writer)])
+	peers := g.peers()
+	// The master may have changed meanwhile.
+	lost := peers[slices.IndexFunc(peers, func(id partition.NodeID) bool { return id != writer })]
 	c.stop(g.at(lost))
 	m := g.become("a log replica stands in", func(m *partition.Membership) bool {
 		x, ok := m.OnNode(lost)
