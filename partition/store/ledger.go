@@ -85,6 +85,15 @@ func (sp *space) settle() {
 	}
 }
 
+// lose notes that nothing of the store is in memory any more, durable or not.
+func (sp *space) lose() {
+	sp.ledger.mu.Lock()
+	defer sp.ledger.mu.Unlock()
+	sp.ledger.marks, sp.ledger.freed = nil, sp.ledger.cum
+	sp.publish(0)
+	sp.e.setDirty(sp, false)
+}
+
 // publish needs the ledger's mutex.
 func (sp *space) publish(unflushed int64) {
 	old := sp.unflushed.Swap(unflushed)

@@ -213,7 +213,7 @@ func (sp *space) closeLocked() error {
 	err := sp.db.Close()
 	sp.db = nil
 	sp.applied.Store(sp.durable.Load())
-	sp.settle()
+	sp.lose()
 	sp.e.giveSlot(sp)
 	return err
 }
