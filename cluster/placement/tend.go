@@ -86,9 +86,7 @@ type Limits struct {
 	ReplaceAfter time.Duration
 	// Settle is how long a node that went without a word must be back before it
 	// counts again (default 1 s); doubled each time it happens again, up to
-	// LogAfter for a member that it has, which the group survives less without, and
-	// up to ReplaceAfter before it gets another. So a node that flaps does not keep
-	// its groups changing.
+	// LogAfter, so that a node that flaps does not keep its groups changing.
 	Settle time.Duration
 	// HostAgain is the pause before a node is asked again to bring up a replica
 	// that has not shown up (default 5 s).

@@ -35,7 +35,7 @@ func learnerOn(n NodeState) partition.Member {
 func (t *tending) candidates() []NodeState {
 	var out []NodeState
 	for _, n := range t.s.Nodes {
-		if _, there := t.m.OnNode(n.ID); !there && n.Drain == InService && t.steady(n, t.limits.ReplaceAfter) {
+		if _, there := t.m.OnNode(n.ID); !there && n.Drain == InService && t.steady(n) {
 			out = append(out, n)
 		}
 	}

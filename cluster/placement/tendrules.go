@@ -156,7 +156,7 @@ func (t *tending) leaveDrain() (Step, bool) {
 			continue
 		}
 		// Without it the group survives less, so it does not wait for long.
-		if !t.steady(n, t.limits.LogAfter) {
+		if !t.steady(n) {
 			if n.Up {
 				t.miss("node %s has come and gone before: it has to stay a while", x.Node)
 			}

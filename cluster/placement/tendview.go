@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"pando.dev/pando/partition"
 )
@@ -125,16 +124,16 @@ func (t *tending) zone(x *partition.Member) string {
 }
 
 // steady reports whether the node is there to stay, as far as its past tells.
-// With every time that it came and went it has to be there for longer, up to a
-// limit.
-func (t *tending) steady(n NodeState, limit time.Duration) bool {
+// With every time that it came and went it has to be there for longer. After
+// LogAfter it is taken in any case: until then its absence would have no effect.
+func (t *tending) steady(n NodeState) bool {
 	if !n.Up {
 		return false
 	}
 	if n.Flaps <= 0 {
 		return true
 	}
-	return t.reached(n.Since + min(t.limits.Settle<<min(n.Flaps-1, 16), limit))
+	return t.reached(n.Since + min(t.limits.Settle<<min(n.Flaps-1, 16), t.limits.LogAfter))
 }
 
 func (t *tending) isLeaving(r partition.ReplicaID) bool { return slices.Contains(t.leaving, r) }
