@@ -187,7 +187,9 @@ func (c *Client) do(ctx context.Context, q request, into any) (http.Header, erro
 		if err == nil || ctx.Err() != nil || !c.mayTryNext(q, err) {
 			return h, err
 		}
-		last = err
+		if _, nobody := err.(*absent); last == nil || !nobody { // what a node says tells more
+			last = err
+		}
 	}
 	if last == nil {
 		last = invalid("give --addr host:port", "no address of a node is known")
@@ -297,6 +299,13 @@ func problem(addr string, resp *http.Response, body []byte) error {
 	return p.err()
 }
 
+// absent is the error of an address where no node was reached.
+type absent struct{ why *partition.Error }
+
+func (a *absent) Error() string { return a.why.Error() }
+
+func (a *absent) Unwrap() error { return a.why }
+
 // unreachable classifies a failed exchange: if the connection never came to be,
 // nothing was done; after that the outcome of a change is not known.
 func unreachable(addr, method string, err error) error {
@@ -321,8 +330,10 @@ func unreachable(addr, method string, err error) error {
 	case dial && errors.Is(err, syscall.ECONNREFUSED):
 		e.Why = "no node listens at " + addr
 		e.Next = "start one with pando node or pando demo, or give --addr host:port"
+		return &absent{e}
 	case dial:
 		e.Next = "check --addr (or PANDO_ADDR)"
+		return &absent{e}
 	case errors.Is(err, context.DeadlineExceeded) && method == http.MethodGet:
 		e.Code = partition.CodeTimeout
 	case method != http.MethodGet:

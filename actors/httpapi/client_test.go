@@ -142,6 +142,17 @@ func TestNextNode(t *testing.T) {
 	}
 }
 
+// TestWhatANodeSays: the reason that a node gives is not hidden by another one
+// that is down.
+func TestWhatANodeSays(t *testing.T) {
+	_, starting := serve(t, nil)
+	c := &httpapi.Client{Addrs: []string{closedPort(t), starting.Addr(), closedPort(t)}}
+	_, err := c.Status(t.Context())
+	if partition.CodeOf(err) != partition.CodeUnavailable || strings.Contains(err.Error(), "no node listens") {
+		t.Fatalf("%v", err)
+	}
+}
+
 func closedPort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
