@@ -167,19 +167,36 @@ func planGroup(f *groupFacts) PartitionRescue {
 	return p
 }
 
+// masters reports whether the replica is master, or about to be, as it sees it.
+func (s *survey) masters() bool {
+	return s.Serving || s.Role == "leveling" || s.Role == "recovering"
+}
+
 // newest returns the usable replica with the newest log of those that ok holds
-// for (nil: all), the least id of equal ones.
+// for (nil: all); of equal ones a master, since another would refuse to go on
+// beside it, and then the least id.
 func (f *groupFacts) newest(ok func(*survey) bool) *survey {
 	var best *survey
 	for _, s := range f.surveys {
 		if !s.usable() || ok != nil && !ok(s) {
 			continue
 		}
-		if best == nil || cmp.Or(s.Last.Compare(best.Last), cmp.Compare(best.Replica, s.Replica)) > 0 {
+		if best == nil || cmp.Or(s.Last.Compare(best.Last), boolOrder(s.masters(), best.masters()), cmp.Compare(best.Replica, s.Replica)) > 0 {
 			best = s
 		}
 	}
 	return best
+}
+
+// boolOrder orders true behind false.
+func boolOrder(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 // sort divides the members into survivors and lost ones, and returns the nodes
@@ -221,7 +238,7 @@ func (f *groupFacts) sort(p *PartitionRescue, active partition.Configurations) (
 func (f *groupFacts) byItself(p *PartitionRescue, active partition.Configurations, up func(partition.ReplicaID) bool) bool {
 	whole := len(active) > 0 && active.Missing(up) == ""
 	mine := f.permit.Held() && f.surveys[f.permit.Node] != nil && f.surveys[f.permit.Node].Replica == f.permit.Replica && up(f.permit.Replica)
-	free := p.last.Policy.Rule == partition.AllInSync && hasFull(p.last, up) && (!f.permit.Held() || anyAble(&f.permit, p.last, up))
+	free := p.last.Policy.Rule == partition.AllInSync && lastOne(p.last, up) && (!f.permit.Held() || anyAble(&f.permit, p.last, up))
 	switch {
 	case f.permit.Held() && !mine && !anyAble(&f.permit, p.last, up):
 		return false // nobody who is left may be master
@@ -252,10 +269,17 @@ func servesBy(all map[partition.NodeID]*survey) (found partition.NodeID) {
 	return found
 }
 
-func hasFull(m *partition.Membership, up func(partition.ReplicaID) bool) bool {
-	return slices.ContainsFunc(m.Members, func(x partition.Member) bool {
-		return x.Kind == partition.Full && x.Eligible && up(x.Replica)
-	})
+// lastOne reports whether one voter that counts is left, and is a full one: only
+// such a one goes on alone. Two that are left wait for the others.
+func lastOne(m *partition.Membership, up func(partition.ReplicaID) bool) bool {
+	left, full := 0, false
+	for _, x := range m.Members {
+		if x.Eligible && x.Kind != partition.Learner && up(x.Replica) {
+			left++
+			full = full || x.Kind == partition.Full
+		}
+	}
+	return left == 1 && full
 }
 
 // anyAble reports whether somebody who is left may have the lock beside a permit

@@ -190,6 +190,25 @@ func soloCases() []rescueCase {
 			state: RecoverServes, why: "one that is left may go on alone, and does so by itself", next: "wait a moment",
 		},
 		{
+			name: "two of three in sync are left, and neither goes on alone", policy: "all-in-sync", members: "n1:a n2:b n3:c",
+			says:  map[string]string{"n1": "9@1/9", "n2": "10@1/9"},
+			state: RecoverWaits, next: "start n3 again; if gone for good: pando recover plan g17 --dead n3",
+		},
+		{
+			name: "two of three in sync are left for good", policy: "all-in-sync", members: "n1:a n2:b n3:c",
+			says: map[string]string{"n1": "9@1/9", "n2": "10@1/9"}, dead: "n3",
+			state: RecoverLost, node: "n2", loss: "nothing that was acknowledged; those that are left have all of it",
+		},
+		{
+			name: "a master among equals goes on", policy: "majority", members: "n1:a n2:b n3:c n4:d n5:e",
+			says: map[string]string{"n1": "9@1/9", "n2": "9@1/9!"}, dead: "n3 n4 n5",
+			state: RecoverLost, node: "n2", loss: "may be lost",
+		},
+		{
+			name: "the last of three in sync", policy: "all-in-sync", members: "n1:a n2:b n3:c", says: map[string]string{"n1": "9@1/9"}, dead: "n2 n3",
+			state: RecoverServes, why: "does so by itself",
+		},
+		{
 			name: "the holder of a permit is left", policy: "all-in-sync", members: "n1:a n2:b", says: map[string]string{"n1": "9@1/9"}, dead: "n2", permit: held,
 			state: RecoverServes, why: "does so by itself",
 		},
