@@ -42,7 +42,7 @@ func (c *cli) partitionAddReplica() *cobra.Command {
 	cmd := c.changeCommand(actors.ChangeAdd, "Add a replica to one partition", &f)
 	cmd.Long = "Adds one replica more, on the given node: it gets a copy of the state, and counts when\n" +
 		"it has caught up. The partition keeps that number until the table's number of replicas\n" +
-		"is altered; for all partitions use pando table alter --replicas."
+		"is altered to another one; for all partitions use pando table alter --replicas."
 	cmd.Example = "  pando partition add-replica g1 --node n4"
 	cmd.Flags().StringVar(&f.node, "node", "", "the node that gets it (required)")
 	must(cmd.MarkFlagRequired("node"))
@@ -53,7 +53,8 @@ func (c *cli) partitionRemoveReplica() *cobra.Command {
 	var f changeFlags
 	cmd := c.changeCommand(actors.ChangeRemove, "Remove a replica from one partition", &f)
 	cmd.Long = "Removes a replica; the partition has one fewer then. The master hands over first, if it\n" +
-		"is the one. What would keep the partition from committing is refused."
+		"is the one. It keeps that number until the table's is altered to another one, or\n" +
+		"pando partition add-replica. What would keep the partition from committing is refused."
 	cmd.Example = "  pando partition remove-replica g1 --node n4\n  pando partition remove-replica g1 --replica 2"
 	cmd.Flags().StringVar(&f.node, "node", "", "the node whose replica goes")
 	cmd.Flags().Uint16Var(&f.replica, "replica", 0, "the replica that goes")
@@ -65,7 +66,8 @@ func (c *cli) partitionReplaceReplica() *cobra.Command {
 	var f changeFlags
 	cmd := c.changeCommand(actors.ChangeReplace, "Replace a replica of one partition by another", &f)
 	cmd.Long = "Brings a new replica up, and lets the old one go when the new one has caught up, in one\n" +
-		"change: the partition is never less safe. Without --node it goes where it fits best."
+		"change: the partition is never less safe. Without --node it goes where it fits best.\n" +
+		"The only replica of a partition is moved with add-replica and then remove-replica."
 	cmd.Example = "  pando partition replace-replica g1 --from n2 --node n4\n  pando partition replace-replica g1 --replica 2"
 	cmd.Flags().Uint16Var(&f.replica, "replica", 0, "the replica that goes")
 	cmd.Flags().StringVar(&f.from, "from", "", "the node whose replica goes")

@@ -26,7 +26,9 @@ func (c *cli) nodeDrain() *cobra.Command {
 		Long: "Hands the masterships of the node to others, and then has its replicas count for\n" +
 			"nothing, so that it can be stopped, or lost, without anybody waiting for it. It goes\n" +
 			"on receiving what is written, and stays drained over restarts. A drain with which a\n" +
-			"partition could not commit any more is refused. May be given to any node.",
+			"partition could not commit any more is refused. Of three replicas with two on drained\n" +
+			"nodes one counts, and a write is on its disk only: drain one node at a time. May be\n" +
+			"given to any node.",
 		Example: "  pando node drain n2 --reason 'new disk'\n  pando node drain n2 --status",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.api()
@@ -119,11 +121,14 @@ func (c *cli) showDrain(info actors.DrainInfo) error {
 		if !info.Done {
 			state += ", not done yet"
 		}
-		fmt.Fprintf(w, "node %s is %s; it holds %d replicas\n", info.Node, state, info.Replicas)
+		if len(info.Left) > 0 {
+			state += ", but " + counted(len(info.Left), "partition does not agree", "partitions do not agree")
+		}
+		fmt.Fprintf(w, "node %s is %s; it holds %s\n", info.Node, state, counted(info.Replicas, "replica", "replicas"))
 		if len(info.Left) == 0 {
 			return
 		}
-		row(w, "LEFT", "ON ITS WAY", "WHY")
+		row(w, "PARTITION", "UNDER WAY", "WHY NOT YET")
 		for _, l := range info.Left {
 			row(w, l.Group, yesNo(l.Working), dash(l.Why))
 		}

@@ -52,13 +52,17 @@ func canLose(p actors.PartitionInfo) string {
 }
 
 // replicaList names a partition's nodes, with the role of those that do not
-// just follow.
+// just follow, and what those are that do not count like the others.
 func replicaList(p actors.PartitionInfo) string {
 	var out []string
 	for _, r := range p.Replicas {
 		s := string(r.Node)
 		if r.Role != "peer" && r.Role != "master" {
 			s += " (" + r.Role + ")"
+		} else if r.Kind != "full" {
+			s += " (" + r.Kind + ")"
+		} else if !r.Eligible {
+			s += " (ineligible)"
 		}
 		out = append(out, s)
 	}
@@ -88,13 +92,21 @@ func (c *cli) partitionShow() *cobra.Command {
 	}
 }
 
-// numbers lists replica ids.
-func numbers(ids []partition.ReplicaID) string {
+// leftBehind says who lacks what was acknowledged without them.
+func leftBehind(ids []partition.ReplicaID) string {
 	text := make([]string, len(ids))
 	for i, r := range ids {
 		text[i] = fmt.Sprint(r)
 	}
-	return strings.Join(text, ", ")
+	return strings.Join(text, ", ") + ": not master before having caught up, nor if removed since"
+}
+
+// counted is n of something, in words that fit the number.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func printPartition(w io.Writer, p actors.PartitionInfo) {
@@ -111,7 +123,7 @@ func printPartition(w io.Writer, p actors.PartitionInfo) {
 		row(w, "solo", p.Solo)
 	}
 	if len(p.LeftBehind) > 0 {
-		row(w, "left behind", fmt.Sprintf("replicas %s may not be master before they have caught up", numbers(p.LeftBehind)))
+		row(w, "left behind", "replicas "+leftBehind(p.LeftBehind))
 	}
 	row(w, "epoch", dash(p.Epoch))
 	row(w, "commit", p.Commit)
@@ -121,7 +133,7 @@ func printPartition(w io.Writer, p actors.PartitionInfo) {
 	}
 	row(w, "versions", fmt.Sprintf("membership %d%s, range %d", p.Version, inFlight, p.RangeVersion))
 	if p.Asked != 0 {
-		row(w, "asked for", fmt.Sprintf("%d replicas, until the table's number is altered", p.Asked))
+		row(w, "asked for", counted(p.Asked, "replica", "replicas")+", until the table's number is altered")
 	}
 	if p.Tending != "" {
 		row(w, "to do", p.Tending)

@@ -60,6 +60,8 @@ func (c *cli) recoverPlan() *cobra.Command {
 	return cmd
 }
 
+const nothingLost = "no partition is lost: nothing is to be recovered"
+
 // noPlan is why there is nothing to apply, if something was asked for.
 func noPlan(plan actors.RecoverPlan, asked bool) error {
 	switch {
@@ -71,7 +73,7 @@ func noPlan(plan actors.RecoverPlan, asked bool) error {
 	case plan.Plan != "" || !asked:
 		return nil
 	case len(plan.Groups) == 0:
-		return &partition.Error{Code: partition.CodeRefused, Why: "every partition takes writes: nothing is to be recovered"}
+		return &partition.Error{Code: partition.CodeRefused, Why: nothingLost, Next: "see pando status for what takes no writes now"}
 	}
 	for _, p := range plan.Groups {
 		if p.State != actors.RecoverServes {
@@ -84,7 +86,7 @@ func noPlan(plan actors.RecoverPlan, asked bool) error {
 
 func printRecoverPlan(w io.Writer, plan actors.RecoverPlan) {
 	if len(plan.Groups) == 0 && plan.Control == "" {
-		fmt.Fprintln(w, "every partition takes writes: nothing is to be recovered")
+		fmt.Fprintln(w, nothingLost)
 		return
 	}
 	for _, p := range plan.Groups {

@@ -58,7 +58,7 @@ those that are lost go on with: pando recover apply g17/n2,n3/4f3a90c1d2e3f405
 	}
 	out.Reset()
 	printRecoverPlan(&out, actors.RecoverPlan{})
-	if out.String() != "every partition takes writes: nothing is to be recovered\n" {
+	if out.String() != "no partition is lost: nothing is to be recovered\n" {
 		t.Error(out.String())
 	}
 }
@@ -77,7 +77,7 @@ func TestNoPlan(t *testing.T) {
 	}{
 		{"lost", lostPlan(), true, 0, ""},
 		{"nothing asked, nothing to do", actors.RecoverPlan{}, false, 0, ""},
-		{"asked, nothing to do", actors.RecoverPlan{}, true, partition.CodeRefused, "every partition takes writes"},
+		{"asked, nothing to do", actors.RecoverPlan{}, true, partition.CodeRefused, "no partition is lost"},
 		{"it may come back", waits, true, partition.CodeRefused, "partition g18: it cannot commit"},
 		{"it serves", serves, true, partition.CodeRefused, "partition g19 is not lost: it has a master"},
 		{"no control group", actors.RecoverPlan{Control: "the control group has lost its majority"}, false, partition.CodeUnavailable, "lost its majority"},

@@ -96,6 +96,9 @@ func (c *cli) root() *cobra.Command {
 		case c.timeout <= 0:
 			return fmt.Errorf("timeout %v is not positive", c.timeout)
 		}
+		if err := cmd.ValidateRequiredFlags(); err != nil {
+			return err
+		}
 		c.running = true
 		return nil
 	}

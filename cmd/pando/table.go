@@ -34,6 +34,9 @@ func (c *cli) tableCreate() *cobra.Command {
 		Example: "  pando table create words --replicas 3 --split g,n,t\n  pando table create local --on n1,n2,n3\n" +
 			"  pando table create safe --replicas 5 --policy zones:2",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("replicas") && spec.Replicas < 1 {
+				return &usageError{fmt.Errorf("--replicas %d is not positive", spec.Replicas)}
+			}
 			api, err := c.api()
 			if err != nil {
 				return err
@@ -53,7 +56,7 @@ func (c *cli) tableCreate() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or as many as nodes are alive; it stays so; 2 with all-in-sync)")
+	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or as many as nodes are alive; it stays so; 2 with all-in-sync, K with zones:K if more)")
 	policyFlag(cmd, &spec.Policy, "durability policy: majority, zones:K or all-in-sync (default majority)")
 	f.StringSliceVar(&splits, "split", nil, "keys at which the table is divided from the start, key,...")
 	f.StringSliceVar(&nodes, "on", nil, "nodes that hold every partition, node,...")
@@ -195,8 +198,10 @@ func unlike(p actors.PartitionInfo, t actors.TableInfo) string {
 		return fmt.Sprintf("a change of partition %s is under way (membership version %d)", p.Group, p.Version)
 	case p.Policy != t.Policy:
 		return fmt.Sprintf("partition %s has policy %s", p.Group, p.Policy)
+	case full != t.Replicas && p.Asked == full && others == 0:
+		return fmt.Sprintf("partition %s keeps %s, as an operator asked for that one; pando partition add-replica and remove-replica change it, or another number for the table", p.Group, counted(full, "replica", "replicas"))
 	case full != t.Replicas || others > 0:
-		return fmt.Sprintf("partition %s has %d full replicas and %d others", p.Group, full, others)
+		return fmt.Sprintf("partition %s has %s and %d that do not count fully", p.Group, counted(full, "full replica", "full replicas"), others)
 	}
 	return ""
 }
