@@ -418,7 +418,7 @@ func (a *tenderActor) idle(g partition.GroupID, x *tended, s *placement.Situatio
 		x.again = now + pause
 	}
 	for _, h := range x.hosts { // whichever: one reason is enough
-		if h.progress != "" {
+		if h.progress != "" && step.Why != "" { // nothing missing: what was in the way is over
 			step.Why += "; " + h.progress
 			break
 		}

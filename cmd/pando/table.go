@@ -199,7 +199,7 @@ func unlike(p actors.PartitionInfo, t actors.TableInfo) string {
 	case p.Policy != t.Policy:
 		return fmt.Sprintf("partition %s has policy %s", p.Group, p.Policy)
 	case full != t.Replicas && p.Asked == full && others == 0:
-		return fmt.Sprintf("partition %s keeps %s, as an operator asked for that one; pando partition add-replica and remove-replica change it, or another number for the table", p.Group, counted(full, "replica", "replicas"))
+		return fmt.Sprintf("partition %s keeps %s, as an operator asked for; pando partition add-replica and remove-replica change it, or another number for the table", p.Group, counted(full, "replica", "replicas"))
 	case full != t.Replicas || others > 0:
 		return fmt.Sprintf("partition %s has %s and %d that do not count fully", p.Group, counted(full, "full replica", "full replicas"), others)
 	}
