@@ -47,9 +47,15 @@ func (r *Replica) onConfigure(in Configure) {
 func (r *Replica) checkConfigure(in Configure) *partition.Error {
 	now, m := r.log.newest().Membership, &r.mastery
 	// What a predecessor has left uncommitted is decided by the first record of the
-	// own epoch. Before that the group might change twice in one step.
+	// own epoch. Before that the group might change twice in one step. And until old
+	// leases have run out only those who granted them know of them: the next master
+	// must not come from members that do not.
+	from := serving
+	if r.mut.has(configureInWait) {
+		from = recovering
+	}
 	switch {
-	case r.phase < recovering && !(r.isMaster() && r.mut.has(configureEarly)):
+	case r.phase < from && !(r.isMaster() && r.mut.has(configureEarly)):
 		return r.notMaster()
 	case r.configurationUnderWay() && !r.mut.has(twoInFlight):
 		e := partition.Errorf(partition.CodeBusy, "the change of %s to version %d is not decided yet", r.cfg.Group, r.versionUnderWay())
@@ -99,7 +105,9 @@ func (r *Replica) checkPromotion(was, x partition.Member) *partition.Error {
 	if x.Replica == r.cfg.Self || r.mut.has(promoteUnready) {
 		return nil
 	}
-	if counts(x) && !counts(was) {
+	// A log replica that counts was not waited for when others let go of their logs.
+	full := x.Kind == partition.Full && was.Kind != partition.Full && !r.mut.has(fullUnready)
+	if counts(x) && (full || !counts(was)) {
 		if p := r.peer(x.Replica); p == nil || !r.caughtUp(p) {
 			e := partition.Errorf(partition.CodeBusy, "replica %d on node %s has not caught up", x.Replica, x.Node)
 			e.Next = "retry when it has"
@@ -121,10 +129,15 @@ func counts(x partition.Member) bool { return x.Eligible && x.Kind != partition.
 // caughtUp reports whether a peer may count from the next configuration on
 // without holding up the group: its log agrees with this one, everything that is
 // in this one is on the way to it, within the window, and it has what a log
-// replica may let go of, by the word of this master or one before.
+// replica may let go of, by the word of this master or one before. It also has the
+// newest configuration: were it left behind by one in force alone, it could else
+// go by an older one when its return has freed the permit.
 func (r *Replica) caughtUp(p *peer) bool {
-	return p.sure && !p.down && p.next == r.log.last+1 && r.cfg.Neighbours.Reachable(p.node) &&
-		p.match >= max(r.mastery.first, r.everywhere)
+	need := max(r.mastery.first, r.everywhere)
+	if !r.mut.has(backUnknowing) {
+		need = max(need, r.log.newest().Index)
+	}
+	return p.sure && !p.down && p.next == r.log.last+1 && r.cfg.Neighbours.Reachable(p.node) && p.match >= need
 }
 
 // answers reports whether a member is there: it has promised this epoch and its

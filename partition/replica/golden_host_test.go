@@ -52,9 +52,8 @@ func (g *golden) host(t *testing.T, d *datadriven.TestData) {
 // recover gives a replica an operator's decree, with a permit of the control group.
 func (g *golden) recover(t *testing.T, n *node, d *datadriven.TestData) {
 	p := &g.w.lock.permit
-	p.number++
-	p.holder = n
 	next := n.rep.log.newest().Membership.Successor()
+	p.number, p.holder, p.able, p.next = p.number+1, n, nil, next.Next
 	next.Alone, next.Permit = p.number, p.number
 	for i := len(next.Members) - 1; i >= 0; i-- {
 		kept := false

@@ -26,6 +26,8 @@ type mastery struct {
 	configuring bool
 	solo        solo
 	permit      uint64    // that is held, as far as known, whether or not a configuration rests on it
+	knowing     int       // so many were named when a permit was last given back
+	allKnow     bool      // and it was for good
 	pending     []pending // in the log, not yet answered; ascending
 	marks       []mark
 	reads       reads
@@ -241,8 +243,8 @@ func (r *Replica) lead() {
 	if r.phase == leveling && r.commit >= m.first {
 		r.phase, r.attempt.tries = recovering, 0
 		r.trace("became master")
-		r.givePermitBack()
 	}
+	r.watchPermit()
 	if r.phase == recovering && r.applied >= m.first && r.now >= m.leaseWait {
 		r.phase = serving
 		r.trace("serves")

@@ -29,10 +29,14 @@ const (
 	replyUnapplied                        // a write is answered before it is applied and allowed
 	alwaysFailover                        // any supporters suffice
 	configureEarly                        // the group is changed before an own record is committed
+	configureInWait                       // it is changed while old leases run
 	twoInFlight                           // it is changed while another change is undecided
+	fullUnready                           // a log replica becomes full without the log
+	backUnknowing                         // who was left behind counts again, not having the record that did so
 	promoteUnready                        // whoever has not caught up counts
 	soloUnpermitted                       // a master goes on alone without a permit
 	releaseEarly                          // a permit is given back while somebody is left behind
+	passUnknowing                         // it passes to a member that has not got the configuration in force alone
 	aloneUnsynced                         // it commits what comes before it, while it is not on disk
 	jointAlone                            // a configuration that takes effect alone is taken for a joint one
 	everywhereAny                         // a log replica lets go of what a full voter lacks

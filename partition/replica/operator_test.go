@@ -90,12 +90,25 @@ func (c *checker) appendsConfiguration(n *node, rec partition.Record) {
 	}
 	was := n.disk.seen.configurationBefore(rec.Index())
 	for _, x := range next.Members {
-		if y, _ := was.Member(x.Replica); !counts(x) || counts(y) {
+		y, _ := was.Member(x.Replica)
+		if o := c.w.node(x.Replica); counts(x) && x.Kind == partition.Full && !(counts(y) && y.Kind == x.Kind) && o != nil {
+			c.continues(o)
+		}
+		if !counts(x) || counts(y) {
 			continue
 		}
 		o := c.w.node(x.Replica)
 		if o == nil || o.gone || o.disk.synced.last() < first || x.Kind == partition.Full && o.logOnly {
 			c.violated("replica %d lets %d count by %s, which is not ready", n.id, x.Replica, rec)
+		}
+	}
+}
+
+// continues checks that the logs of log replicas continue what a new full voter has.
+func (c *checker) continues(n *node) {
+	for _, o := range c.w.nodes {
+		if o.logOnly && !o.gone && n.disk.synced.last()+1 < o.disk.synced.first {
+			c.violated("%d is to be full with %d records, log replica %d has let go of what comes before %d", n.id, n.disk.synced.last(), o.id, o.disk.synced.first)
 		}
 	}
 }

@@ -12,9 +12,10 @@ import (
 type simPermit struct {
 	number uint64
 	holder *node
-	// able, if not nil, are the only ones that may have lock and permit while nobody
-	// holds it, by the word of a configuration.
+	// Beside the holder these may have the lock and the next permit, and who has
+	// joined later: ids from next on.
 	able    []partition.ReplicaID
+	next    partition.ReplicaID
 	granted int
 	asked   int // questions on their way
 	passed  int
@@ -22,7 +23,7 @@ type simPermit struct {
 
 // bars reports whether a node may have neither lock nor permit.
 func (p *simPermit) bars(n *node) bool {
-	return p.holder != nil && p.holder != n || p.holder == nil && p.able != nil && !slices.Contains(p.able, n.id)
+	return p.holder != nil && p.holder != n && !slices.Contains(p.able, n.id) && (p.next == 0 || n.id < p.next)
 }
 
 // inOrder does what a node asks of the control group after what it has asked
@@ -35,7 +36,7 @@ func (n *node) inOrder(do func()) {
 }
 
 func (n *node) permit(x *Permit) {
-	boot, w := n.boot, n.w
+	boot, w, next := n.boot, n.w, n.rep.log.newest().Membership.Next
 	w.lock.permit.asked++
 	n.inOrder(func() {
 		l := &w.lock
@@ -51,7 +52,7 @@ func (n *node) permit(x *Permit) {
 			in = PermitRefused{Seq: x.Seq, Why: "a newer lock was handed out", Outdated: true}
 		default:
 			l.permit.number++
-			l.permit.holder, l.permit.able = n, nil
+			l.permit.holder, l.permit.able, l.permit.next = n, nil, next
 			l.permit.granted++
 			in = Permitted{Seq: x.Seq, Number: l.permit.number}
 		}
@@ -81,21 +82,21 @@ func (n *node) releasePermit(x *ReleasePermit) {
 			}
 			return
 		}
-		if p.number != x.Number || p.holder == nil && p.able == nil {
+		if p.number != x.Number || p.holder == nil {
 			return
 		}
-		if len(x.Able) > 0 {
-			if p.holder != nil {
-				p.able = []partition.ReplicaID{p.holder.id}
-			}
-			p.holder, p.able = nil, append(slices.Clip(p.able), x.Able...)
+		if len(x.Able) == 0 {
+			p.holder, p.able, p.number = nil, nil, p.number+1
+			n.w.printf("control: permit %d is given back by %d", x.Number, n.id)
+			return
+		}
+		was := len(p.able)
+		p.able = append(slices.Clone(p.able), x.Able...)
+		slices.Sort(p.able)
+		if p.able = slices.Compact(p.able); len(p.able) > was {
 			p.passed++
 			n.w.printf("control: permit %d passes to %v by the word of %d", x.Number, x.Able, n.id)
-			return
 		}
-		p.holder, p.able = nil, nil
-		p.number++
-		n.w.printf("control: permit %d is given back by %d", x.Number, n.id)
 	})
 }
 

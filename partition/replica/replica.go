@@ -371,7 +371,7 @@ func (r *Replica) learnCommit(c partition.Index) {
 	r.log.forget(c)
 	r.noticeRemoval()
 	if r.isMaster() && r.committed().Index > before {
-		r.givePermitBack()
+		r.mastery.allKnow, r.mastery.knowing = false, -1
 	}
 }
 

@@ -161,8 +161,8 @@ func (r *Replica) goAlone(id uint64, next *partition.Membership, number uint64) 
 // givePermitBack gives a permit back that nobody needs any more: the last
 // configuration that is known to be committed is not one in force alone, and no
 // member is left behind. If removed ones are, the permit passes to the members. A
-// replica that wants to be master does so, too, since the holder may be gone; so
-// does a new master with a permit that the lock service says it holds, which was
+// replica that wants to be master passes it to itself, since the holder may be gone.
+// A new master gives back, too, what the lock service says it holds: that was
 // granted just before a crash.
 func (r *Replica) givePermitBack() {
 	c := r.committed()
@@ -176,19 +176,56 @@ func (r *Replica) givePermitBack() {
 	if n := r.mastery.permit; n != 0 && n != m.Permit && r.log.newest().Index <= r.commit {
 		r.returnPermit(n)
 	}
-	r.mastery.permit = 0
 }
 
-// returnPermit gives the permit of this number back, or to the members if some
-// were left behind before: those may not be master, whatever becomes of it.
+// watchPermit gives the permit back, as master, as members come to have what makes
+// it needless.
+func (r *Replica) watchPermit() {
+	m, c := &r.mastery, r.committed()
+	if m.allKnow || r.phase < recovering || c.Index > r.commit || m.permit == 0 && c.Membership.Permit == 0 {
+		return
+	}
+	if knows, all := r.knowing(); len(knows) != m.knowing || all {
+		m.knowing, m.allKnow = len(knows), all
+		r.givePermitBack()
+	}
+}
+
+// returnPermit gives the permit of this number back, or, as long as somebody may
+// lack the configuration in force alone, lets those that have it be master. Whoever
+// lacks it would lead by the one before: those who were left behind and then
+// removed, and a voter of a recovery that has promised and heard no more.
 func (r *Replica) returnPermit(n uint64) {
+	m := r.committed().Membership
 	w := &ReleasePermit{Number: n}
-	if c := r.committed(); len(c.Membership.LeftBehind) > 0 && !r.mut.has(releaseEarly) {
-		if w.Able, w.Version = r.able(c), c.Membership.Version; len(w.Able) == 0 {
+	knows, all := r.knowing()
+	if m.Permit != 0 && (len(m.LeftBehind) > 0 || !all) && !r.mut.has(releaseEarly) {
+		if len(knows) == 0 {
 			return
 		}
+		w.Able, w.Version = knows, m.Version
 	}
 	r.locks = append(r.locks, w)
+}
+
+// knowing lists those who may be master by the newest configuration that is known to
+// be committed and have it on disk, as far as this replica can tell. all: so have all
+// who count in it.
+func (r *Replica) knowing() (ids []partition.ReplicaID, all bool) {
+	c := r.committed()
+	// By this policy it would not be committed else.
+	sure := c.Membership.Policy.Rule == partition.AllInSync && c.Index <= r.commit
+	all, has := true, r.holds(c.Index)
+	for _, x := range c.Membership.Members {
+		switch {
+		case !counts(x):
+		case !sure && !has(x.Replica) && !r.mut.has(passUnknowing):
+			all = false
+		case x.Kind == partition.Full:
+			ids = append(ids, x.Replica)
+		}
+	}
+	return ids, all
 }
 
 // someMemberLeft reports whether a member of the configuration is left behind.
@@ -199,23 +236,4 @@ func (r *Replica) someMemberLeft(m *partition.Membership) bool {
 		}
 	}
 	return false
-}
-
-// able lists who may be master in a configuration, as far as they are known to
-// have it on disk: who lacks it would go by one before, in which those who were left
-// behind count. A candidate speaks for itself only, a master for who follows.
-func (r *Replica) able(c ConfigurationAt) (ids []partition.ReplicaID) {
-	for _, x := range c.Membership.Members {
-		has := r.durable
-		if x.Replica != r.cfg.Self {
-			has = 0
-			if p := r.peer(x.Replica); p != nil && r.isMaster() {
-				has = p.match
-			}
-		}
-		if x.Kind == partition.Full && x.Eligible && has >= c.Index {
-			ids = append(ids, x.Replica)
-		}
-	}
-	return ids
 }

@@ -317,3 +317,93 @@ func TestStatusOfPeers(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// CAT-9, CAT-3: a log replica counts, but is not waited for before others let go of
+// the log. So it must have caught up before it is full.
+func TestLogReplicaBehindIsNotFull(t *testing.T) {
+	for _, mut := range []mutant{0, fullUnready} {
+		l := newLone(t, func(_ *Config, r *Restored) {
+			m := members(5)
+			m.Members[3].Kind, m.Members[4].Kind = partition.LogReplica, partition.LogReplica
+			*r = loneRestored(m)
+		})
+		l.leads(2, 3)
+		for _, id := range []partition.ReplicaID{2, 3} {
+			l.from(id, &AppendAck{Epoch: e31, Match: 2, Commit: 2, State: true})
+		}
+		l.apply()
+		l.r.mut = mut
+		l.from(4, &AppendAck{Epoch: e31, Match: 1, State: true})
+		full := next(l, func(m *partition.Membership) { m.At(4).Kind = partition.Full })
+		l.ok(Configure{ID: 1, Membership: full})
+		if refused := len(workOf[*Reply](l)) == 1; refused != (mut == 0) {
+			t.Errorf("mutant %d: refused %v, everywhere is %d", mut, refused, l.r.everywhere)
+		}
+		l.from(4, &AppendAck{Epoch: e31, Match: 2, State: true})
+		if mut == 0 {
+			l.ok(Configure{ID: 2, Membership: full})
+			l.wantReplies("")
+		}
+	}
+}
+
+// leads makes a lone replica master of epoch 3.1 by the support of others, its first
+// records on disk.
+func (l *lone) leads(by ...partition.ReplicaID) {
+	l.t.Helper()
+	if l.r.phase == following {
+		l.tick(time.Second)
+	}
+	for _, id := range by {
+		l.from(id, &ProbeAnswer{End: partition.Position{Index: 1}})
+	}
+	if l.r.phase == probing {
+		l.tick(l.r.cfg.AnswerWait)
+	}
+	l.ok(Locked{Number: 3})
+	l.synced()
+	for _, id := range by {
+		l.from(id, &GatherAnswer{Epoch: e31, End: partition.Position{Index: 1}})
+	}
+	l.synced()
+	if l.r.phase != leveling {
+		l.t.Fatalf("it does not lead: %s", l.r.Status())
+	}
+}
+
+// decreedOf is a master by a decree that keeps 2 as a member that was left behind. Of
+// its voters 1, 3 and 4 the first two have its record, so that this is committed.
+func decreedOf(t *testing.T) *lone {
+	l := newLone(t, func(_ *Config, r *Restored) { *r = loneRestored(members(4)) })
+	l.down["n2"] = true
+	l.ok(Recover{ID: 1, Membership: next(l, func(m *partition.Membership) {
+		m.Alone, m.Permit = 5, 5
+		m.At(2).Eligible = false
+	})})
+	l.leads(3, 4)
+	l.from(3, &AppendAck{Epoch: e31, Match: 3, Commit: 2, State: true})
+	l.from(3, &AppendAck{Epoch: e31, Match: 3, Commit: 3, State: true})
+	l.apply()
+	if l.r.phase != serving || l.r.commit != 3 {
+		t.Fatal(l.r.Status())
+	}
+	return l
+}
+
+// Who was left behind counts again only with the record that left it behind on its
+// disk. If it were lost there, it could lead by the configuration before, with others
+// like it, as soon as its return has freed the permit.
+func TestBackWithoutTheDecree(t *testing.T) {
+	for _, mut := range []mutant{0, backUnknowing} {
+		l := decreedOf(t)
+		l.r.mut = mut
+		l.down = map[partition.NodeID]bool{}
+		l.ok(NodeUp{"n2"})
+		l.from(2, &AppendAck{Epoch: e31, Match: 2, State: true})
+		back := next(l, func(m *partition.Membership) { m.At(2).Eligible = true })
+		l.ok(Configure{ID: 7, Membership: back})
+		if refused := len(workOf[*Reply](l)) == 1; refused != (mut == 0) {
+			t.Errorf("mutant %d: refused %v, %s", mut, refused, l.r.Status())
+		}
+	}
+}

@@ -93,10 +93,9 @@ type Permit struct {
 // is done. The host repeats it until the control group has answered, and asks for
 // no Permit meanwhile.
 //
-// If Able is not empty, members were removed that may lack what was committed
-// without them: the number stays, and beside who may have the lock and the next
-// permit already these replicas may. More may be named later. Version is that of
-// the configuration which says so.
+// If Able is not empty, somebody may lack what was committed without it: the permit
+// stays held, and from now on these replicas may be given the lock and the next
+// permit as well. Version is that of the configuration which says so.
 type ReleasePermit struct {
 	Number  uint64
 	Able    []partition.ReplicaID // ascending
