@@ -20,6 +20,7 @@ type profile struct {
 	reads      bool
 	sessions   bool
 	transfers  bool // planned hand-overs
+	churn      bool // the operator is busy
 	solo       bool // pairs that may go on alone
 	forgets    bool // the lock knows no number but the one it is asked for
 	// points says of what a node may do, how often (one in so many) a crash
@@ -211,6 +212,10 @@ func (s *schedule) step() {
 	w, n := s.w, s.any()
 	if s.p.transfers && s.p.pick(10) == 0 {
 		s.handOver()
+		return
+	}
+	if s.p.churn && s.p.pick(3) == 0 {
+		s.operate()
 		return
 	}
 	switch c := s.p.pick(40); {

@@ -130,7 +130,7 @@ func (c *checker) retires(n *node) {
 	for _, x := range c.configurations() {
 		if excludes(x.Membership, n.id) && x.Membership.Durable(func(id partition.ReplicaID) bool {
 			o := c.w.node(id)
-			return o != nil && !o.gone && o.disk.synced.commit >= x.Index
+			return o != nil && !o.gone && max(o.disk.synced.commit, o.flushed.applied) >= x.Index
 		}) {
 			return
 		}

@@ -26,6 +26,7 @@ func profiles() map[string]profile {
 		"plain":      {length: d, reads: true},
 		"bad-lock":   {length: d, badLock: true, reads: true},
 		"membership": {length: d, membership: true, reads: true},
+		"churn":      {length: 2 * d, membership: true, churn: true, transfers: true, reads: true},
 		"transfers":  {length: d, transfers: true, reads: true},
 		"planned":    {length: d, transfers: true, sessions: true, membership: true, badLock: true, reads: true},
 		"solo-moves": {length: 2 * d, nodes: 2, solo: true, membership: true, transfers: true, reads: true},

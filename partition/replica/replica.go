@@ -337,8 +337,8 @@ func (r *Replica) mayMaster(id partition.ReplicaID) bool {
 	return false
 }
 
-// members yields the members of all active configurations once each, without
-// this replica.
+// members yields the members of all active configurations once each, as the newest
+// describes them, without this replica.
 func (r *Replica) members() iter.Seq[partition.Member] {
 	return func(yield func(partition.Member) bool) {
 		for i, m := range r.active {
@@ -351,7 +351,7 @@ func (r *Replica) members() iter.Seq[partition.Member] {
 						continue
 					}
 				}
-				if !yield(x) {
+				if newest, _ := r.active.Member(x.Replica); !yield(newest) {
 					return
 				}
 			}

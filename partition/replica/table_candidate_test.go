@@ -266,3 +266,24 @@ func TestForeignCommit(t *testing.T) {
 		t.Errorf("%s", l.r.Status())
 	}
 }
+
+// A member that counts by the last configuration is asked, though it was a learner by
+// the one before, which is in force as well: it may be the one that is needed.
+func TestGatherFromPromoted(t *testing.T) {
+	l := newLone(t, func(_ *Config, r *Restored) {
+		m := members(3)
+		m.Members[2].Kind = partition.Learner
+		*r = loneRestored(m)
+		full := m.Successor()
+		full.At(3).Kind = partition.Full
+		r.Last, r.Runs, r.Promised = 2, append(r.Runs, EpochRun{e12, 2}), e12
+		r.Configurations = append(r.Configurations, ConfigurationAt{2, full})
+	})
+	l.tick(time.Second)
+	for _, id := range []partition.ReplicaID{2, 3} {
+		l.from(id, &ProbeAnswer{End: partition.Position{Index: 1}})
+	}
+	l.ok(Locked{Number: 3})
+	l.synced()
+	l.wantSent("gather epoch 3.1; gather epoch 3.1")
+}
