@@ -144,3 +144,38 @@ func (w *world) decree(n *node, edit func(*partition.Membership)) {
 // TestForkedDecree: a permit passes to those only that have the record it rests on. The
 // others would lead by the configuration before it.
 func TestForkedDecree(t *testing.T) { spoiledBy(t, forkedDecree, passUnknowing) }
+
+// TestLogReplicaSupplies (CAT-3): a full voter comes back and does not know that the
+// end of its log was committed; the log replica has let go of just that, and has what
+// was committed since. The voter must be able to continue with it.
+func TestLogReplicaSupplies(t *testing.T) {
+	w := newWorld(1, calm())
+	m := members(3)
+	m.Members[2].Kind = partition.LogReplica
+	w.start(m)
+	w.run(time.Second)
+	acked(t, w, 1)
+	acked(t, w, 2)
+	w.run(200 * time.Millisecond)
+	w.node(2).crashKeeping(0)
+	log := w.node(3)
+	first := log.rep.everywhere + 1
+	w.check.truncated = true
+	log.disk.synced.truncate(first)
+	log.disk.seen.truncate(first)
+	log.take(Truncated{First: first})
+	w.node(1).crash()
+	w.node(1).boots()
+	w.run(time.Second)
+	acked(t, w, 3)
+	if d := w.node(2).disk.synced; first != 5 || d.last() != 4 || d.commit >= 4 {
+		t.Fatalf("the log of 3 begins at %d, that of 2 ends at %d, committed is %d", first, d.last(), d.commit)
+	}
+	w.node(1).crash()
+	w.node(2).boots()
+	w.run(5 * time.Second)
+	if w.master() == nil {
+		t.Fatalf("no master: %s", w.node(2).rep.Status())
+	}
+	acked(t, w, 4)
+}

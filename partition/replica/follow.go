@@ -338,10 +338,13 @@ func (r *Replica) onFetch(from peerRef, m *Fetch) {
 	}
 	l := r.log
 	a := &FetchAnswer{Epoch: m.Epoch, End: l.end(), Commit: r.commit}
-	if e, ok := l.epochAt(m.After); ok {
-		a.Prev = partition.Position{Epoch: e, Index: m.After}
-		a.PrevSum, _ = l.sumAt(m.After)
-		a.Records, a.Through = r.supply(m.After)
+	// The candidate may not know how much of its own log is committed. What was let go
+	// of here it has, or it needs a copy.
+	after := max(m.After, l.before.Index)
+	if e, ok := l.epochAt(after); ok {
+		a.Prev = partition.Position{Epoch: e, Index: after}
+		a.PrevSum, _ = l.sumAt(after)
+		a.Records, a.Through = r.supply(after)
 	}
 	r.send(from, a)
 }

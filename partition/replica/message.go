@@ -72,8 +72,8 @@ type GatherAnswer struct {
 	Membership partition.MembershipVersion
 }
 
-// Fetch asks a supporter for its records behind After, served only at exactly
-// the promise Epoch.
+// Fetch asks a supporter for its records behind After, or for all that it has if its
+// log begins later; served only at exactly the promise Epoch.
 type Fetch struct {
 	Epoch partition.Epoch
 	After partition.Index

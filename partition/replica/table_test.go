@@ -351,10 +351,12 @@ func TestAppendBelowFirst(t *testing.T) {
 	l.from(2, &Append{Epoch: e22, Prev: pos, PrevSum: sum, Records: append(recs, more...)})
 	l.synced()
 	l.wantSent("ack epoch 2.2 match 5 commit 3")
-	// Nothing that was truncated can be supplied.
+	// What was truncated cannot be supplied: whoever lacks it finds the answer unfit.
 	l.from(2, &Gather{Epoch: e42})
 	l.synced()
 	l.from(2, &Fetch{Epoch: e42, After: 1})
+	l.wantSent("fetch answer epoch 4.2 after 3@2.2")
+	l.from(2, &Fetch{Epoch: e42, After: 6})
 	l.wantSent("fetch answer epoch 4.2 after 0@0.0")
 	l.from(2, &Fetch{Epoch: e42, After: 3})
 	l.wantSent("fetch answer epoch 4.2 after 3@2.2")
