@@ -83,6 +83,32 @@ func spoiledBy(t *testing.T, story func(mutant) error, mut mutant) {
 	}
 }
 
+// releaseUnserved: replica 2 succeeds 1, of which a lease still runs, and resigns while
+// it waits for its end; then it leads once more, and says to 3 what was released.
+func releaseUnserved(mut mutant) error {
+	return violations(func() {
+		w := newWorld(1, calm())
+		w.mut = mut
+		w.start(members(3))
+		w.run(time.Second + 5*time.Millisecond) // heartbeats went out 5 ms ago
+		w.isolate(1, true)
+		w.lock.only = 2
+		w.until("2 leads", func() bool { return w.node(2).rep.phase >= recovering })
+		w.node(2).take(Resign{})
+		for id := range uint64(300) {
+			w.run(time.Millisecond)
+			w.check.tryLeaseRead(w.node(1))
+			if n := w.node(2); n.rep.phase == serving {
+				w.check.write(n, &op{id: id + 1})
+			}
+		}
+	})
+}
+
+// TestReleaseUnserved (LEA-2): only a master that has served says that no lease counts
+// up to its epoch.
+func TestReleaseUnserved(t *testing.T) { spoiledBy(t, releaseUnserved, releaseWaiting) }
+
 // forkedDecree: an operator recovers a group of seven with three of them. One of these
 // promises and does not get the record; the group changes once more; then that one meets
 // those that were given up for lost.

@@ -344,7 +344,7 @@ func (r *Replica) stepDown(why string, tell bool) {
 			r.send(p.ref(), &ProbeAnswer{Promised: r.promised, End: r.log.end()})
 		}
 	}
-	if r.phase == serving {
+	if r.phase == serving || r.mut.has(releaseWaiting) {
 		r.learnReleased(r.promised) // its view goes, and it never leads in this epoch again
 	}
 	r.phase, r.master, r.why = following, 0, why

@@ -23,6 +23,7 @@ const (
 	resumeMastership                      // a restarted master goes on as one
 	grantOfAnotherBoot                    // a grant counts whatever incarnation gave it
 	keepView                              // a master that hands over goes on with its view
+	releaseWaiting                        // a master releases leases that it has still waited for
 	skipNewerLease                        // an heir does not wait for leases of epochs after the released one
 	readUnconfirmed                       // a quorum read asks nobody
 	executeTwice                          // a retry is executed again

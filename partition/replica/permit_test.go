@@ -144,6 +144,11 @@ func (s *schedule) drawForsaken() int {
 			continue
 		}
 		c := n.rep.committed().Membership
+		if slices.ContainsFunc(s.w.nodes, func(o *node) bool {
+			return o.rep.log.newest().Membership.Version > n.rep.log.newest().Membership.Version
+		}) {
+			continue // a change may be on its way to it that does not let it
+		}
 		free := !p.bars(n) || c.Permit == p.number && len(c.LeftBehind) == 0 && c.Alone == 0
 		self := func(id partition.ReplicaID) bool { return id == n.id }
 		if !free || !n.rep.electable() || !n.rep.active.CanFailover(self) || n.rep.log.newest().Membership.Policy.Rule != partition.AllInSync || len(n.rep.active) > 1 {

@@ -197,13 +197,13 @@ func (r *Replica) watchPermit() {
 // removed, and a voter of a recovery that has promised and heard no more.
 func (r *Replica) returnPermit(n uint64) {
 	m := r.committed().Membership
-	w := &ReleasePermit{Number: n}
+	w := &ReleasePermit{Number: n, Version: m.Version}
 	knows, all := r.knowing()
 	if m.Permit != 0 && (len(m.LeftBehind) > 0 || !all) && !r.mut.has(releaseEarly) {
 		if len(knows) == 0 {
 			return
 		}
-		w.Able, w.Version = knows, m.Version
+		w.Able = knows
 	}
 	r.locks = append(r.locks, w)
 }

@@ -48,6 +48,11 @@ func TestReleasedLeases(t *testing.T) {
 	l.from(2, &Gather{Epoch: e42, Released: e22})
 	l.synced()
 	l.wantSent("gather answer epoch 4.2 end 1@0.0 commit 0 lease 298ms")
+	// It may be its own, of an attempt: it has granted something before that.
+	l = newLone(t, func(_ *Config, r *Restored) { r.Restarted, r.Promised = true, e31 })
+	l.from(2, &Gather{Epoch: e42, Released: e22})
+	l.synced()
+	l.wantSent("gather answer epoch 4.2 end 1@0.0 commit 0 lease 298ms")
 }
 
 func (l *lone) wantHand(to partition.ReplicaID, step HandStep) {

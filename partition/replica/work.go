@@ -95,7 +95,8 @@ type Permit struct {
 //
 // If Able is not empty, somebody may lack what was committed without it: the permit
 // stays held, and from now on these replicas may be given the lock and the next
-// permit as well. Version is that of the configuration which says so.
+// permit as well. Version is that of the configuration which says so: of two about
+// the same permit the later one of the newer configuration counts.
 type ReleasePermit struct {
 	Number  uint64
 	Able    []partition.ReplicaID // ascending
