@@ -33,16 +33,13 @@ func (r *Replica) onRecover(in Recover) {
 		r.refuse(in.ID, err)
 		return
 	}
-	if r.isMaster() {
-		// It cannot commit, so nobody is served by its going on; a master that nothing
-		// is asked of does not find that out by itself.
-		r.stepDown("an operator recovers the group", false)
-	}
-	// What was begun by the configurations of the log is not continued by others.
+	// What was begun by the configurations of the log is not continued by others. And a
+	// master that cannot commit serves nobody, which it does not find out by itself
+	// when nothing is asked of it.
 	const why = "an operator recovers the group"
 	switch {
 	case r.isMaster():
-		r.stepDown(why, true)
+		r.stepDown(why, false)
 	case r.phase != following:
 		r.abandon(why)
 	}

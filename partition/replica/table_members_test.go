@@ -407,3 +407,71 @@ func TestBackWithoutTheDecree(t *testing.T) {
 		}
 	}
 }
+
+// CAT-3: a full voter that is about to be removed holds log replicas up until that is
+// committed; before, it may come to nothing.
+func TestEverywhereOfWhoLeaves(t *testing.T) {
+	l := readyMaster(t)
+	l.ok(Propose{[]Proposal{command(1)}})
+	l.synced()
+	l.from(2, &AppendAck{Epoch: e31, Match: 3, Commit: 3, State: true})
+	l.ok(Configure{ID: 2, Membership: next(l, func(m *partition.Membership) { m.Remove(3) })})
+	l.synced()
+	if l.r.commit != 3 || l.r.log.last != 4 || l.r.everywhere != 2 {
+		t.Errorf("everywhere is %d: %s", l.r.everywhere, l.r.Status())
+	}
+	l.from(2, &AppendAck{Epoch: e31, Match: 4, Commit: 3, State: true})
+	if l.r.commit != 4 || l.r.everywhere != 4 {
+		t.Errorf("afterwards %d: %s", l.r.everywhere, l.r.Status())
+	}
+}
+
+// What a member must have to count again: the first record of the mastership, and what
+// log replicas may have let go of, on its disk and not only on the way.
+func TestCaughtUp(t *testing.T) {
+	back := func(l *lone, match partition.Index) bool {
+		l.from(3, &AppendAck{Epoch: e31, Match: match, State: true})
+		l.ok(Configure{ID: uint64(10 + match), Membership: next(l, func(m *partition.Membership) { m.At(3).Eligible = true })})
+		return len(workOf[*Reply](l)) == 0
+	}
+	begin := func(n int) *lone {
+		l := newLone(t, func(_ *Config, r *Restored) {
+			m := members(n)
+			m.Members[2].Eligible = false
+			*r = loneRestored(m)
+		})
+		l.leads(2, 3)
+		l.from(2, &AppendAck{Epoch: e31, Match: 2, State: true})
+		l.apply()
+		return l
+	}
+	if l := begin(4); l.r.everywhere != 0 || back(l, 1) || !back(l, 2) { // 4 has said nothing
+		t.Errorf("first is %d, everywhere %d", l.r.mastery.first, l.r.everywhere)
+	}
+	l := begin(3)
+	l.ok(Propose{[]Proposal{command(1), command(2)}})
+	l.synced()
+	l.from(2, &AppendAck{Epoch: e31, Match: 4, State: true})
+	if l.r.everywhere != 4 || back(l, 2) || back(l, 3) || !back(l, 4) {
+		t.Errorf("everywhere is %d", l.r.everywhere)
+	}
+}
+
+// A late message of an earlier incarnation does not take the newer one's grants.
+func TestLateBoot(t *testing.T) {
+	l := elected(t)
+	for _, boot := range []uint64{5, 4, 0} {
+		l.ok(Received{From: 2, Boot: boot, Message: &AppendAck{Epoch: e31, Match: 2, Commit: 2}})
+		if s := l.r.view.Supporters; len(s) != 2 || s[1].Boot != 5 {
+			t.Errorf("supporters %+v after boot %d", s, boot)
+		}
+	}
+}
+
+// A replica without a state is no candidate, whatever the configuration says of it.
+func TestLogOnlyIsNoCandidate(t *testing.T) {
+	l := newLone(t, func(c *Config, _ *Restored) { c.LogOnly = true })
+	if l.r.electable() {
+		t.Error("it may be master")
+	}
+}

@@ -214,6 +214,19 @@ func TestHolderStays(t *testing.T) {
 	if r := workOf[*Reply](l); len(r) != 1 || r[0].Err == nil {
 		t.Errorf("%+v", r)
 	}
+	// Nor by a third that has everything.
+	l.ok(Configure{ID: 2, Membership: next(l, func(m *partition.Membership) {
+		m.Add(partition.Member{Node: "n3", Kind: partition.Learner, Eligible: true})
+	})})
+	l.synced()
+	l.apply()
+	l.from(3, &AppendAck{Epoch: e31, Match: l.r.log.last, State: true})
+	l.ok(Configure{ID: 3, Membership: next(l, func(m *partition.Membership) {
+		m.At(1).Eligible, m.At(3).Kind = false, partition.Full
+	}), Force: true})
+	if r := workOf[*Reply](l); len(r) != 1 || r[0].Err == nil || !strings.Contains(r[0].Err.Why, "left behind") {
+		t.Errorf("%+v", r)
+	}
 }
 
 func decreed(l *lone, number uint64, keep ...partition.ReplicaID) *partition.Membership {
@@ -259,6 +272,10 @@ func TestRecoverRefuses(t *testing.T) {
 	if len(l.r.active) != 1 || l.r.active[0].Version != 1 {
 		t.Error("the decree is still in force")
 	}
+	// Its number is not a new one.
+	l = newLone(t, func(_ *Config, r *Restored) { r.Configurations[0].Membership.Permit = 5 })
+	l.ok(Recover{ID: 1, Membership: decreed(l, 5, 1)})
+	l.wantReplies("1:refused")
 	// Nobody hands out the lock.
 	l = newLone(t)
 	l.ok(Recover{ID: 9, Membership: decreed(l, 5, 1)})

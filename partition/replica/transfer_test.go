@@ -410,3 +410,18 @@ func (g *gapClient) try(id uint64) {
 		}
 	}})
 }
+
+// SMF-11: nothing is handed over by a master that has still to wait for leases: its
+// word would end them.
+func TestNoTransferInLeaseWait(t *testing.T) {
+	l := candidate(t)
+	l.from(2, &GatherAnswer{Epoch: e31, End: partition.Position{Index: 1}, LeaseRemaining: 300 * time.Millisecond})
+	l.synced()
+	l.from(2, &AppendAck{Epoch: e31, Match: 2})
+	l.apply()
+	l.ok(Transfer{ID: 1, To: 2})
+	l.wantReplies("1:busy")
+	if l.r.phase != recovering {
+		t.Error(l.r.Status())
+	}
+}
