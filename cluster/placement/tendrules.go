@@ -268,10 +268,11 @@ func (t *tending) promoteFull() (Step, bool) {
 		y.Kind, y.Eligible = partition.Full, true
 		out := t.outgoing(len(t.ofKind(partition.Full)) + 1 - t.target())
 		for _, r := range out {
-			if r == t.s.Self {
-				return t.transfer("its place is taken by another replica")
-			}
-			next.Remove(r)
+			if r != t.s.Self {
+				next.Remove(r)
+			} else if step, ok := t.transfer("its place is taken by another replica"); ok {
+				return step, true
+			} // else it goes when the new one can be master
 		}
 		if step, ok := t.configure(t.best(next), false, "the replica on node "+string(x.Node)+" has caught up"); ok {
 			return step, true
