@@ -66,8 +66,7 @@ func (c *cli) partitionReplaceReplica() *cobra.Command {
 	var f changeFlags
 	cmd := c.changeCommand(actors.ChangeReplace, "Replace a replica of one partition by another", &f)
 	cmd.Long = "Brings a new replica up, and lets the old one go when the new one has caught up, in one\n" +
-		"change: the partition is never less safe. Without --node it goes where it fits best.\n" +
-		"The only replica of a partition is moved with add-replica and then remove-replica."
+		"change: the partition is never less safe. Without --node it goes where it fits best."
 	cmd.Example = "  pando partition replace-replica g1 --from n2 --node n4\n  pando partition replace-replica g1 --replica 2"
 	cmd.Flags().Uint16Var(&f.replica, "replica", 0, "the replica that goes")
 	cmd.Flags().StringVar(&f.from, "from", "", "the node whose replica goes")
