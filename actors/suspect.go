@@ -127,7 +127,10 @@ func (n *Node) silence(why string) error {
 func (n *Node) remembered(cat *control.Catalog) error {
 	lost := make(map[partition.GroupID]partition.ReplicaID)
 	for _, g := range cat.AllGroups() {
-		if m, ok := g.Membership.OnNode(n.ID()); ok && n.cells.get(g.ID) == nil {
+		// A learner has promised nothing that counts. It may be the successor of one
+		// that was lost, and a voter that the catalog still takes for a learner is
+		// known to its master.
+		if m, ok := g.Membership.OnNode(n.ID()); ok && m.Kind != partition.Learner && n.cells.get(g.ID) == nil {
 			lost[g.ID] = m.Replica
 		}
 	}
