@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -82,29 +81,25 @@ func writeCatalog(path string, group uint64, cat *control.Catalog) error {
 		return fmt.Errorf("encode the catalog: %w", err)
 	}
 	le := binary.LittleEndian
-	b := le.AppendUint32([]byte(catalogMagic), 0)
-	body := len(b)
-	b = le.AppendUint64(b, group)
+	b := le.AppendUint64(nil, group)
 	for _, p := range pages {
 		b = append(le.AppendUint32(b, uint32(len(p))), p...)
 	}
-	le.PutUint32(b[len(catalogMagic):], partition.Checksum(b[body:]))
-	return writeFile(path, b)
+	return writeSealed(path, catalogMagic, b)
 }
 
 func readCatalog(path string) (group uint64, cat *control.Catalog, err error) {
-	b, err := os.ReadFile(path)
+	b, err := readSealed(path, catalogMagic)
 	if err != nil {
 		return 0, nil, err
 	}
-	le := binary.LittleEndian
-	head := len(catalogMagic) + 4
-	if len(b) < head+8 || string(b[:len(catalogMagic)]) != catalogMagic || le.Uint32(b[len(catalogMagic):]) != partition.Checksum(b[head:]) {
+	if len(b) < 8 {
 		return 0, nil, partition.Errorf(partition.CodeCorrupt, "%s is damaged", path)
 	}
+	le := binary.LittleEndian
 	var pages [][]byte
-	group = le.Uint64(b[head:])
-	for b = b[head+8:]; len(b) > 0; {
+	group = le.Uint64(b)
+	for b = b[8:]; len(b) > 0; {
 		if len(b) < 4 || uint64(len(b)-4) < uint64(le.Uint32(b)) {
 			return 0, nil, partition.Errorf(partition.CodeCorrupt, "%s has a page without an end", path)
 		}

@@ -16,6 +16,9 @@ import (
 // suspectFile names the replicas of this node that must never take part again.
 const suspectFile = "SUSPECT"
 
+// suspectMagic begins the file and names its format.
+const suspectMagic = "pandosus1\n"
+
 // suspects are the replicas that were on the disk when it turned out that the
 // disk is not the one this node wrote last: one that was rolled back, or a copy.
 // Each may have forgotten what it promised and acknowledged, and nothing in it
@@ -38,16 +41,18 @@ type suspectList struct {
 
 func openSuspects(dir string) (*suspects, error) {
 	s := &suspects{path: filepath.Join(dir, suspectFile), suspectList: suspectList{Replicas: make(map[partition.GroupID]partition.ReplicaID)}}
-	b, err := os.ReadFile(s.path)
+	b, err := readSealed(s.path, suspectMagic)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, nil
-	case err != nil:
+	case err == nil:
+		err = json.Unmarshal(b, &s.suspectList)
+	case !errors.Is(err, partition.ErrCorrupt):
 		return nil, fmt.Errorf("read the list of suspect replicas: %w", err)
 	}
-	if err := json.Unmarshal(b, &s.suspectList); err != nil {
+	if err != nil {
 		return nil, &partition.Error{
-			Code: partition.CodeCorrupt, Why: fmt.Sprintf("%s is damaged: %v", s.path, err),
+			Code: partition.CodeCorrupt, Why: fmt.Sprintf("the list of suspect replicas cannot be read: %v", err),
 			Next: "start this node anew in an empty directory: its replicas cannot be trusted",
 		}
 	}
@@ -100,7 +105,7 @@ func (s *suspects) write() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.path, b)
+	return writeSealed(s.path, suspectMagic, b)
 }
 
 // silence keeps every replica on this node's disk from taking part again. Their
@@ -164,25 +169,4 @@ func suspect(g partition.GroupID, why string) error {
 		Code: partition.CodeCorrupt, Why: fmt.Sprintf("the replica of %s on this node may have forgotten what it promised: %s", g, why),
 		Next: "the replica stays silent; its group goes on with the other members and replaces it",
 	}
-}
-
-// writeFile replaces a small file so that a crash leaves the old or the new one.
-func writeFile(path string, b []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", tmp, err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

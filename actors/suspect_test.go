@@ -1,8 +1,10 @@
 package actors
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"pando.dev/pando/partition"
@@ -70,5 +72,38 @@ func TestDiskPutBackFromACopy(t *testing.T) {
 	case err := <-fatal:
 		t.Fatalf("it ended again: %v", err)
 	default:
+	}
+}
+
+// The list decides who must stay silent, so a damaged one is never taken for
+// another list: the node does not start.
+func TestSuspectListDamaged(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openSuspects(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.add(map[partition.GroupID]partition.ReplicaID{7: 3, 12: 1}, true); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openSuspects(dir); err != nil || !s.has(7, 3) || !s.has(12, 1) || s.has(7, 1) || !s.forgetful() {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	path := filepath.Join(dir, suspectFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range whole {
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 1
+		for _, damaged := range [][]byte{flipped, whole[:i]} {
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := openSuspects(dir); !errors.Is(err, partition.ErrCorrupt) {
+				t.Fatalf("damage at %d of %d bytes: %v", i, len(whole), err)
+			}
+		}
 	}
 }
