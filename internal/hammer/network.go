@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // network carries everything that is sent over links, between nodes and from
@@ -106,9 +107,9 @@ func (w *network) carry(in net.Conn, to, link string) {
 		return
 	}
 	defer w.leave(in)
-	from := w.owner(in.RemoteAddr())
-	if !w.await(from, to) {
-		return
+	from, err := w.owner(in.RemoteAddr())
+	if err != nil || !w.await(from, to) {
+		return // whose it is not known may not pass a cut: it will dial again
 	}
 	out, err := net.Dial("tcp", link)
 	if err != nil {
@@ -177,21 +178,41 @@ func (w *network) leave(c net.Conn) {
 	delete(w.conns, c)
 }
 
+// ownerTries is how often the owner of a connection is looked for, ownerPause the
+// time between: the kernel's list of sockets may lack one while others come and
+// go, and a process is known a moment after it was started.
+const (
+	ownerTries = 20
+	ownerPause = 5 * time.Millisecond
+)
+
 // owner names the node whose process has the other end of a connection, or "" for
-// anybody else, such as a client.
-func (w *network) owner(addr net.Addr) string {
-	inode, err := socketOf(addr)
-	if err != nil {
-		return ""
+// this process, whose clients are cut off from nobody.
+func (w *network) owner(addr net.Addr) (string, error) {
+	for range ownerTries {
+		if inode, err := socketOf(addr); err == nil {
+			if name, ok := w.holder(inode); ok {
+				return name, nil
+			}
+		}
+		time.Sleep(ownerPause)
+	}
+	return "", fmt.Errorf("nobody is known to have %v", addr)
+}
+
+// holder names the process that has a socket open; a socket has one owner.
+func (w *network) holder(inode string) (string, bool) {
+	if holds(os.Getpid(), inode) {
+		return "", true
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for name, pid := range w.pids { // a socket has one owner
+	for name, pid := range w.pids {
 		if holds(pid, inode) {
-			return name
+			return name, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // socketOf finds the inode of the socket that is bound to an address of the
