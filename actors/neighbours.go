@@ -4,9 +4,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/cluster"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 )
 

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/cluster"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 )
 

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"pando.dev/pando/actors/client"
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 )
 
 // Reads that need no master: any full replica answers them from its state, if

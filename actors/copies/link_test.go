@@ -13,9 +13,9 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/actors/link"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/wal"
 )
 

@@ -10,8 +10,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 )
 

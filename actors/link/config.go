@@ -11,8 +11,8 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"pando.dev/pando/actors/cert"
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 )
 
 // Config is what links are made with. The zero value of each optional field

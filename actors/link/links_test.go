@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 )
 

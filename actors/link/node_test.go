@@ -14,8 +14,8 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"go.uber.org/goleak"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 )
 

@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pando.dev/pando/actors/lease"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 )
 
 // conn is one framed connection.
