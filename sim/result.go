@@ -1,0 +1,91 @@
+package sim
+
+import (
+	"io"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/sim/fault"
+)
+
+// Options are what a run may do besides running.
+type Options struct {
+	// Trace gets one line per event. It changes nothing about the run.
+	Trace io.Writer
+}
+
+// Result is what a run shows.
+type Result struct {
+	Violation *Violation // nil: passed
+	// Simulated is how much virtual time went by, recovery included.
+	Simulated partition.Time
+	// Events is how many events the engine took, Steps how many inputs replicas
+	// took.
+	Events, Steps uint64
+	// TraceHash is a hash over every event: two runs with the same hash are the
+	// same run.
+	TraceHash uint64
+	Marks     Marks
+	// Fired are the faults that followed points, in order, as a plan names them.
+	Fired  []PointFault
+	Counts Counts
+}
+
+// Violation is what a checker objected to.
+type Violation struct {
+	What string // the checker
+	Why  string
+	At   partition.Time
+}
+
+// String is the violation in a line.
+func (v *Violation) String() string { return v.At.String() + " " + v.What + ": " + v.Why }
+
+// Marks are how often each point of the code, and each rare state that somebody
+// gave a name, was reached. Names are as in "replica.promised", "wal.rotated",
+// "sim.fresh_replica_installed".
+type Marks map[string]uint64
+
+// Add adds what another run reached.
+func (m Marks) Add(o Marks) {
+	for name, n := range o {
+		m[name] += n
+	}
+}
+
+// Counts are how much happened in a run.
+type Counts struct {
+	Acked, Unknown, Refused  uint64 // operations by outcome
+	LeaseReads, QuorumReads  uint64
+	Elections, Transfers     uint64 // masterships, and those that were handed over
+	Crashes, Restarts        uint64
+	Installs, Retired, Snips uint64
+	Changes                  uint64 // configurations committed
+	Sent, Lost               uint64 // messages
+	Faults                   [fault.Classes]uint64
+}
+
+// Add adds the counts of another run.
+func (c *Counts) Add(o *Counts) {
+	mine, theirs := c.all(), o.all()
+	for i, p := range mine {
+		*p += *theirs[i]
+	}
+	for i, n := range o.Faults {
+		c.Faults[i] += n
+	}
+}
+
+func (c *Counts) all() []*uint64 {
+	return []*uint64{
+		&c.Acked, &c.Unknown, &c.Refused, &c.LeaseReads, &c.QuorumReads, &c.Elections, &c.Transfers,
+		&c.Crashes, &c.Restarts, &c.Installs, &c.Retired, &c.Snips, &c.Changes, &c.Sent, &c.Lost,
+	}
+}
+
+// Injected is the number of all faults.
+func (c *Counts) Injected() (n uint64) {
+	for _, x := range c.Faults {
+		n += x
+	}
+	return n
+}
