@@ -10,12 +10,14 @@ PACKAGES    ?= ./...
 TIMEOUT     ?= 10m
 FUZZTIME    ?= 10s
 HAMMER      ?=
+# The least share of the error paths that tests must run.
+ERRORS_LEAST ?= 0
 # The protocol's core and the least share of its statements that its goldens
 # and tables run.
 CORE        := ./partition ./partition/replica
 CORE_LEAST  := 95
 
-.PHONY: all help format vet lint tidy test race build demo fuzz hammer bench-log cover
+.PHONY: all help format vet lint tidy test race build demo fuzz hammer bench-log cover errpaths
 
 all: format vet lint tidy test ## format check, vet, staticcheck, layers and sizes, tests
 
@@ -75,3 +77,8 @@ cover: ## the core's goldens and tables; fails below CORE_LEAST percent
 		END { if (!seen) { print "no coverage was recorded"; exit 1 } \
 		      printf "core: %.1f %% of statements, at least %d wanted\n", share, least; \
 		      exit share < least }'
+
+errpaths: ## the error paths no test runs; fails below ERRORS_LEAST percent
+	$(GO) test -count=1 -timeout $(TIMEOUT) -coverpkg=./... -coverprofile=cover.all.out \
+		$$($(GO) list ./... | grep -v -e /internal/hammer -e /internal/errpaths)
+	$(GO) run ./internal/errpaths -profile cover.all.out -least $(ERRORS_LEAST)
