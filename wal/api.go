@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -62,6 +63,11 @@ type Options struct {
 	// Manual starts no goroutine: the owner calls Turn to write a batch and do
 	// the housekeeping. For simulators, which own time and order.
 	Manual bool
+	// Planted are mistakes to make on purpose. Only tests and the simulator set
+	// any, to see who notices; the type is internal to this module.
+	Planted planted.Set
+	// Point, if set, is told where the log comes by; see Point.
+	Point func(Point)
 }
 
 // HardState is what must not be forgotten of a replica besides its records.

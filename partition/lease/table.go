@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 )
@@ -40,6 +41,12 @@ type Config struct {
 	DriftPPM   int           // margin between the clocks of two nodes
 	MaxPeers   int           // at the limit, further nodes get no grants
 	MaxRevoked int           // at the limit, the peer's grants stop to count
+
+	// Planted are mistakes to make on purpose. Only tests and the simulator set
+	// any, to see who notices; the type is internal to this module.
+	Planted planted.Set
+	// Point, if set, is told where the table comes by; see Point.
+	Point func(Point)
 }
 
 // Table is one node's leases and neighbours. Its methods may be called from any

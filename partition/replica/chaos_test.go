@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -28,7 +29,7 @@ type profile struct {
 	points map[string]int
 	faults uint // classes of faults; 0: drawn
 	tweak  func(*knobs)
-	mut    mutant
+	mut    planted.Bug
 	pick   func(n int) int // nil: from the seed
 }
 

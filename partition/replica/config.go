@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -48,6 +49,12 @@ type Config struct {
 	// MaxPending bounds the proposals that wait for their commit (default
 	// 16,384); more are refused with CodeBusy.
 	MaxPending int
+
+	// Planted are mistakes to make on purpose. Only tests and the simulator set
+	// any, to see who notices; the type is internal to this module.
+	Planted planted.Set
+	// Point, if set, is told where the replica comes by; see Point.
+	Point func(Point)
 
 	// Trace, if set, is told of every change of role, in order.
 	Trace func(TraceEvent)

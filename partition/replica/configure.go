@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -51,13 +52,13 @@ func (r *Replica) checkConfigure(in Configure) *partition.Error {
 	// leases have run out only those who granted them know of them: the next master
 	// must not come from members that do not.
 	from := serving
-	if r.mut.has(configureInWait) {
+	if r.cfg.Planted.Has(planted.ConfigureInWait) {
 		from = recovering
 	}
 	switch {
-	case r.phase < from && !(r.isMaster() && r.mut.has(configureEarly)):
+	case r.phase < from && !(r.isMaster() && r.cfg.Planted.Has(planted.ConfigureEarly)):
 		return r.notMaster()
-	case r.configurationUnderWay() && !r.mut.has(twoInFlight):
+	case r.configurationUnderWay() && !r.cfg.Planted.Has(planted.TwoInFlight):
 		e := partition.Errorf(partition.CodeBusy, "the change of %s to version %d is not decided yet", r.cfg.Group, r.versionUnderWay())
 		e.Next = "one change at a time: retry when it is"
 		return e
@@ -102,11 +103,11 @@ func (r *Replica) versionUnderWay() partition.MembershipVersion {
 // checkPromotion refuses to let a member count that would hold up the group, or
 // to take one for full that has no state.
 func (r *Replica) checkPromotion(was, x partition.Member) *partition.Error {
-	if x.Replica == r.cfg.Self || r.mut.has(promoteUnready) {
+	if x.Replica == r.cfg.Self || r.cfg.Planted.Has(planted.PromoteUnready) {
 		return nil
 	}
 	// A log replica that counts was not waited for when others let go of their logs.
-	full := x.Kind == partition.Full && was.Kind != partition.Full && !r.mut.has(fullUnready)
+	full := x.Kind == partition.Full && was.Kind != partition.Full && !r.cfg.Planted.Has(planted.FullUnready)
 	if counts(x) && (full || !counts(was)) {
 		if p := r.peer(x.Replica); p == nil || !r.caughtUp(p) {
 			e := partition.Errorf(partition.CodeBusy, "replica %d on node %s has not caught up", x.Replica, x.Node)
@@ -134,7 +135,7 @@ func counts(x partition.Member) bool { return x.Eligible && x.Kind != partition.
 // go by an older one when its return has freed the permit.
 func (r *Replica) caughtUp(p *peer) bool {
 	need := max(r.mastery.first, r.everywhere)
-	if !r.mut.has(backUnknowing) {
+	if !r.cfg.Planted.Has(planted.BackUnknowing) {
 		need = max(need, r.log.newest().Index)
 	}
 	return p.sure && !p.down && p.next == r.log.last+1 && r.cfg.Neighbours.Reachable(p.node) && p.match >= need
@@ -196,7 +197,7 @@ func (r *Replica) learnEverywhere() {
 			all = min(all, has)
 		}
 	}
-	if r.mut.has(everywhereAny) {
+	if r.cfg.Planted.Has(planted.EverywhereAny) {
 		all = r.commit
 	}
 	r.everywhere = max(r.everywhere, all)

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -29,7 +30,7 @@ func (w *world) until(what string, so func() bool) {
 
 // changeInLeaseWait: replica 2 succeeds 1, of which a lease still runs; waiting for its
 // end it gives the group to 4, which has granted nothing to anybody for long; and dies.
-func changeInLeaseWait(mut mutant) error {
+func changeInLeaseWait(mut planted.Bug) error {
 	return violations(func() {
 		w := newWorld(1, calm())
 		w.mut = mut
@@ -68,10 +69,10 @@ func changeInLeaseWait(mut mutant) error {
 // TestChangeInLeaseWait (LEA-2): a master that waits for the lease of its predecessor
 // does not change the group, since the next one might come from members that have not
 // granted it.
-func TestChangeInLeaseWait(t *testing.T) { spoiledBy(t, changeInLeaseWait, configureInWait) }
+func TestChangeInLeaseWait(t *testing.T) { spoiledBy(t, changeInLeaseWait, planted.ConfigureInWait) }
 
 // spoiledBy requires that a story ends well, and badly with a mistake.
-func spoiledBy(t *testing.T, story func(mutant) error, mut mutant) {
+func spoiledBy(t *testing.T, story func(planted.Bug) error, mut planted.Bug) {
 	t.Helper()
 	if err := story(0); err != nil {
 		t.Errorf("as it is: %v", err)
@@ -85,7 +86,7 @@ func spoiledBy(t *testing.T, story func(mutant) error, mut mutant) {
 
 // releaseUnserved: replica 2 succeeds 1, of which a lease still runs, and resigns while
 // it waits for its end; then it leads once more, and says to 3 what was released.
-func releaseUnserved(mut mutant) error {
+func releaseUnserved(mut planted.Bug) error {
 	return violations(func() {
 		w := newWorld(1, calm())
 		w.mut = mut
@@ -107,12 +108,12 @@ func releaseUnserved(mut mutant) error {
 
 // TestReleaseUnserved (LEA-2): only a master that has served says that no lease counts
 // up to its epoch.
-func TestReleaseUnserved(t *testing.T) { spoiledBy(t, releaseUnserved, releaseWaiting) }
+func TestReleaseUnserved(t *testing.T) { spoiledBy(t, releaseUnserved, planted.ReleaseWaiting) }
 
 // forkedDecree: an operator recovers a group of seven with three of them. One of these
 // promises and does not get the record; the group changes once more; then that one meets
 // those that were given up for lost.
-func forkedDecree(mut mutant) error {
+func forkedDecree(mut planted.Bug) error {
 	return violations(func() {
 		w := newWorld(1, calm())
 		w.mut = mut
@@ -169,7 +170,7 @@ func (w *world) decree(n *node, edit func(*partition.Membership)) {
 
 // TestForkedDecree: a permit passes to those only that have the record it rests on. The
 // others would lead by the configuration before it.
-func TestForkedDecree(t *testing.T) { spoiledBy(t, forkedDecree, passUnknowing) }
+func TestForkedDecree(t *testing.T) { spoiledBy(t, forkedDecree, planted.PassUnknowing) }
 
 // TestLogReplicaSupplies (CAT-3): a full voter comes back and does not know that the
 // end of its log was committed; the log replica has let go of just that, and has what

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -37,7 +38,8 @@ type Executor struct {
 	last     partition.Index // of the newest record applied by this Executor
 	user     userWriter
 	key, row []byte // scratch
-	mut      mutant
+	planted  planted.Set
+	points   func(Point) // nil: nobody is told
 }
 
 // NewExecutor loads the sessions and the last configuration from the state.
@@ -51,6 +53,13 @@ func NewExecutor(p partition.Partition, state partition.Reader) (*Executor, erro
 	}
 	return e, nil
 }
+
+// Plant lets the executor make these mistakes from now on. Only tests and the
+// simulator do.
+func (e *Executor) Plant(s planted.Set) { e.planted = s }
+
+// Observe lets f be told where the executor comes by; see Point.
+func (e *Executor) Observe(f func(Point)) { e.points = f }
 
 // Configuration is the last one that was applied; its Membership is nil if the
 // state has none.
@@ -108,7 +117,7 @@ func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, er
 		return Result{Err: partition.Errorf(partition.CodeSessionExpired, "session %d of %s is not open", id.Index, id.Group)}, nil
 	}
 	v := s.judge(seq)
-	if v != execute && e.mut.has(executeTwice) {
+	if v != execute && e.planted.Has(planted.ExecuteTwice) {
 		v = execute
 	}
 	switch v {

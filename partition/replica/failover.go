@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -220,7 +221,7 @@ func (r *Replica) canFailover(support func(partition.ReplicaID) bool) bool {
 		}
 		return true
 	}
-	return r.active.CanFailover(support) || r.mut.has(alwaysFailover)
+	return r.active.CanFailover(support) || r.cfg.Planted.Has(planted.AlwaysFailover)
 }
 
 // acquire asks for the lock.
@@ -250,7 +251,7 @@ func (r *Replica) onLocked(number, permit uint64) {
 		return
 	}
 	e := partition.NewEpoch(number, r.cfg.Self)
-	if r.mut.has(sharedPromise) {
+	if r.cfg.Planted.Has(planted.SharedPromise) {
 		e = partition.NewEpoch(number, 0)
 	}
 	if r.phase != locking {
@@ -344,7 +345,7 @@ func (r *Replica) weigh() {
 		if s.id != r.cfg.Self && r.newer(s.end, best.end) {
 			best = s
 		}
-		if r.mut.has(losingMembership) && s.version > r.active.Last().Version {
+		if r.cfg.Planted.Has(planted.LosingMembership) && s.version > r.active.Last().Version {
 			best = s
 			break
 		}
@@ -380,7 +381,7 @@ func (r *Replica) learnCommitted(p partition.Position) {
 
 // newer reports whether a log that ends at a is newer than one that ends at b.
 func (r *Replica) newer(a, b partition.Position) bool {
-	if r.mut.has(newerByIndex) {
+	if r.cfg.Planted.Has(planted.NewerByIndex) {
 		return a.Index > b.Index
 	}
 	return a.Compare(b) > 0

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -59,7 +60,7 @@ func (r *Replica) fit(prev partition.Position, sum uint32, records []partition.R
 		if p.Index > l.last {
 			break
 		}
-		if l.has(p) || r.mut.has(noSnip) {
+		if l.has(p) || r.cfg.Planted.Has(planted.NoSnip) {
 			if mine, ok := l.sumAt(p.Index); ok && mine != records[f.skip].Checksum() && l.has(p) {
 				return fit{}, damaged(p, mine, records[f.skip].Checksum())
 			}
@@ -77,7 +78,7 @@ func (r *Replica) fit(prev partition.Position, sum uint32, records []partition.R
 		if mine, ok := l.sumAt(p.Index); ok && mine != records[f.skip].Prev() {
 			return fit{}, damaged(p, mine, records[f.skip].Prev())
 		}
-	} else if r.mut.has(snipOnStale) && f.through < l.last {
+	} else if r.cfg.Planted.Has(planted.SnipOnStale) && f.through < l.last {
 		f.cut, f.after = true, f.through
 	}
 	return f, nil
@@ -178,7 +179,7 @@ func (r *Replica) onAppend(from peerRef, m *Append) error {
 	r.learnCommit(min(m.Commit, w.matched))
 	r.everywhere = max(r.everywhere, min(m.Everywhere, r.commit))
 	// If records are on the way to the disk, their Persisted pays the answer.
-	w.owed = w.owed || w.matched <= r.durable || r.mut.has(ackUnsynced)
+	w.owed = w.owed || w.matched <= r.durable || r.cfg.Planted.Has(planted.AckUnsynced)
 	return nil
 }
 
@@ -189,7 +190,7 @@ func (r *Replica) refuses(from peerRef) bool { return !r.names(r.promised, from.
 
 // names reports whether the epoch belongs to this replica alone.
 func (r *Replica) names(e partition.Epoch, id partition.ReplicaID) bool {
-	return e.Replica() == id || r.mut.has(sharedPromise)
+	return e.Replica() == id || r.cfg.Planted.Has(planted.SharedPromise)
 }
 
 // knowMaster notes who is master of the promised epoch.
@@ -223,7 +224,7 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 			r.send(from, &GatherAnswer{Epoch: r.promised})
 		}
 		return nil
-	case m.Epoch > r.promised && r.without(from.id) != nil && !r.mut.has(promiseRemoved):
+	case m.Epoch > r.promised && r.without(from.id) != nil && !r.cfg.Planted.Has(planted.PromiseRemoved):
 		// Who was removed shall not disturb: it is told, and nothing is promised.
 		r.send(from, r.probeAnswer(from.id))
 		return nil
@@ -241,7 +242,7 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 // answerOwed sends the answers that waited for the promise or the log to be on
 // disk.
 func (r *Replica) answerOwed() {
-	if r.synced != r.promised && !r.mut.has(noPromiseSync) {
+	if r.synced != r.promised && !r.cfg.Planted.Has(planted.NoPromiseSync) {
 		return
 	}
 	w := &r.follow
@@ -255,7 +256,7 @@ func (r *Replica) answerOwed() {
 	}
 	if w.owed && w.master.id != 0 {
 		match := min(w.matched, r.durable)
-		if r.mut.has(ackUnsynced) {
+		if r.cfg.Planted.Has(planted.AckUnsynced) {
 			match = w.matched
 		}
 		w.unsettled = r.commitOnDisk() < r.commit

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -90,11 +91,11 @@ func (n *node) boots() {
 	}
 	exec.sessions.limit = n.w.check.sessionLimit
 	exec.last = n.state.applied
-	exec.mut = n.w.mut
+	exec.Plant(planted.Of(n.w.mut))
 	n.exec = exec
 	cfg := n.w.knobs.cfg
 	cfg.Group, cfg.Self, cfg.Node, cfg.Neighbours = n.w.group, n.id, n.name, n
-	cfg.LogOnly = n.logOnly
+	cfg.LogOnly, cfg.Planted = n.logOnly, planted.Of(n.w.mut)
 	cfg.Rand = rand.New(rand.NewPCG(n.w.rng.Uint64(), uint64(n.id)))
 	boot := n.boot
 	cfg.Trace = func(e TraceEvent) {
@@ -109,7 +110,6 @@ func (n *node) boots() {
 	if err != nil {
 		panic(fmt.Sprintf("restart of %d: %v", n.id, err))
 	}
-	rep.mut = n.w.mut
 	n.rep = rep
 	n.w.printf("%d starts: %s, %s", n.id, rep.Status(), showConfigs(rep))
 	n.heartbeats(boot)
@@ -476,7 +476,7 @@ func (n *node) Revoke(_ partition.GroupID, _ partition.ReplicaID, e partition.Ep
 func (n *node) Granted(_ partition.GroupID, e partition.Epoch, by partition.NodeID, s Supporter) partition.Time {
 	var until partition.Time
 	for _, g := range n.held[by] {
-		if g.floor <= e && (uint64(g.boot) == s.Boot || n.w.mut.has(grantOfAnotherBoot)) {
+		if g.floor <= e && (uint64(g.boot) == s.Boot || n.w.mut == planted.GrantOfAnotherBoot) {
 			until = max(until, g.until)
 		}
 	}

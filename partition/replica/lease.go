@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -25,9 +26,9 @@ import (
 // promise binds this replica to a newer epoch. Whoever answers because of it
 // waits until it is on disk.
 func (r *Replica) promise(e partition.Epoch, node partition.NodeID) {
-	assert(e > r.promised || r.mut.has(sharedPromise), "promise of %s after %s", e, r.promised)
+	assert(e > r.promised || r.cfg.Planted.Has(planted.SharedPromise), "promise of %s after %s", e, r.promised)
 	holder := r.promised.Replica()
-	if holder != 0 && holder != r.cfg.Self && !r.mut.has(grantOutlives) {
+	if holder != 0 && holder != r.cfg.Self && !r.cfg.Planted.Has(planted.GrantOutlives) {
 		until := r.cfg.Neighbours.Revoke(r.cfg.Group, r.cfg.Self, e, r.promisedNode)
 		if r.promisedNode == "" {
 			until = r.now + r.cfg.Lease // who holds it is not known: assume the worst
@@ -56,7 +57,7 @@ func (r *Replica) publish() {
 		master = r.cfg.Self
 	}
 	v, next := r.view, r.next()
-	if r.mut.has(keepView) && v != nil && v.Serving && r.hand.step == gone && v.Epoch == r.promised {
+	if r.cfg.Planted.Has(planted.KeepView) && v != nil && v.Serving && r.hand.step == gone && v.Epoch == r.promised {
 		return
 	}
 	if v != nil && v.Epoch == r.promised && v.Master == master && v.Serving == (r.phase == serving) &&

@@ -3,6 +3,7 @@ package replica
 import (
 	"slices"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -56,7 +57,7 @@ func (r *Replica) becomeMaster() {
 	for _, s := range r.attempt.supporters {
 		m.leaseWait = max(m.leaseWait, s.leaseUntil)
 	}
-	if r.mut.has(noLeaseWait) {
+	if r.cfg.Planted.Has(planted.NoLeaseWait) {
 		m.leaseWait = 0
 	}
 	r.refreshPeers()
@@ -200,12 +201,12 @@ func (r *Replica) advanceCommit() {
 			}
 			return 0
 		}))
-		if c <= r.commit || c < r.mastery.first && !r.mut.has(anyEpochCommit) {
+		if c <= r.commit || c < r.mastery.first && !r.cfg.Planted.Has(planted.AnyEpochCommit) {
 			return
 		}
 		// By the word of a configuration that takes effect alone nothing is committed
 		// before that is: a crash might lose it, and the others would not know.
-		if x := r.log.newest(); x.Membership.Alone != 0 && r.commit < x.Index && c < x.Index && !r.mut.has(aloneUnsynced) {
+		if x := r.log.newest(); x.Membership.Alone != 0 && r.commit < x.Index && c < x.Index && !r.cfg.Planted.Has(planted.AloneUnsynced) {
 			return
 		}
 		r.learnCommit(c) // may end a joint configuration
@@ -261,7 +262,7 @@ func (r *Replica) lead() {
 func (r *Replica) answerProposals() {
 	m := &r.mastery
 	upTo := r.applied
-	if r.mut.has(replyUnapplied) {
+	if r.cfg.Planted.Has(planted.ReplyUnapplied) {
 		upTo = r.commit
 	} else if r.phase != serving {
 		return
@@ -344,7 +345,7 @@ func (r *Replica) stepDown(why string, tell bool) {
 			r.send(p.ref(), &ProbeAnswer{Promised: r.promised, End: r.log.end()})
 		}
 	}
-	if r.phase == serving || r.mut.has(releaseWaiting) {
+	if r.phase == serving || r.cfg.Planted.Has(planted.ReleaseWaiting) {
 		r.learnReleased(r.promised) // its view goes, and it never leads in this epoch again
 	}
 	r.phase, r.master, r.why = following, 0, why

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -17,39 +18,39 @@ func TestMutants(t *testing.T) {
 	const limit = 4000
 	for _, m := range []struct {
 		name    string
-		mut     mutant
+		mut     planted.Bug
 		profile string
 		first   uint64
 	}{
-		{"promise not bound to one candidate", sharedPromise, "bad-lock", 1},
-		{"newer by index only", newerByIndex, "plain", 1},
-		{"no snip", noSnip, "plain", 1},
-		{"truncation on a stale append", snipOnStale, "plain", 1},
-		{"no own-epoch rule", anyEpochCommit, "figure-8", 130},
-		{"configuration not joint", notJoint, "membership", 1},
-		{"changed before an own record is committed", configureEarly, "membership", 1},
-		{"two changes in flight", twoInFlight, "membership", 660},
-		{"solo without a permit", soloUnpermitted, "solo", 1},
-		{"permit given back early", releaseEarly, "solo", 1},
-		{"alone before that is on disk", aloneUnsynced, "solo", 1440},
-		{"alone by the joint rule", jointAlone, "solo", 1},
-		{"log replica lets go of what a full voter lacks", everywhereAny, "membership", 2420},
-		{"deleted at commit", retireEarly, "membership", 1},
-		{"learner promoted without catching up", promoteUnready, "membership", 770},
-		{"membership adopted from a losing log", losingMembership, "membership", 1430},
-		{"no lease wait", noLeaseWait, "plain", 1},
-		{"quorum read during the wait", readInWait, "plain", 185},
-		{"grant that outlives a newer promise", grantOutlives, "plain", 1},
-		{"restart that forgets its grants", forgetGrants, "plain", 1},
-		{"lease released, view kept", keepView, "transfers", 1},
-		{"no wait for a newer epoch than the released", skipNewerLease, "transfers", 1},
-		{"learner counted", learnerCounts, "membership", 1},
-		{"acknowledged before the disk", ackUnsynced, "plain", 1},
-		{"mastership resumed after a restart", resumeMastership, "plain", 1},
-		{"quorum read that asks nobody", readUnconfirmed, "plain", 1},
-		{"a retry executed again", executeTwice, "sessions", 1},
-		{"answered before applied and allowed", replyUnapplied, "plain", 1},
-		{"any supporters suffice", alwaysFailover, "bad-lock", 1},
+		{"promise not bound to one candidate", planted.SharedPromise, "bad-lock", 1},
+		{"newer by index only", planted.NewerByIndex, "plain", 1},
+		{"no snip", planted.NoSnip, "plain", 1},
+		{"truncation on a stale append", planted.SnipOnStale, "plain", 1},
+		{"no own-epoch rule", planted.AnyEpochCommit, "figure-8", 130},
+		{"configuration not joint", planted.NotJoint, "membership", 1},
+		{"changed before an own record is committed", planted.ConfigureEarly, "membership", 1},
+		{"two changes in flight", planted.TwoInFlight, "membership", 660},
+		{"solo without a permit", planted.SoloUnpermitted, "solo", 1},
+		{"permit given back early", planted.ReleaseEarly, "solo", 1},
+		{"alone before that is on disk", planted.AloneUnsynced, "solo", 1440},
+		{"alone by the joint rule", planted.JointAlone, "solo", 1},
+		{"log replica lets go of what a full voter lacks", planted.EverywhereAny, "membership", 2420},
+		{"deleted at commit", planted.RetireEarly, "membership", 1},
+		{"learner promoted without catching up", planted.PromoteUnready, "membership", 770},
+		{"membership adopted from a losing log", planted.LosingMembership, "membership", 1430},
+		{"no lease wait", planted.NoLeaseWait, "plain", 1},
+		{"quorum read during the wait", planted.ReadInWait, "plain", 185},
+		{"grant that outlives a newer promise", planted.GrantOutlives, "plain", 1},
+		{"restart that forgets its grants", planted.ForgetGrants, "plain", 1},
+		{"lease released, view kept", planted.KeepView, "transfers", 1},
+		{"no wait for a newer epoch than the released", planted.SkipNewerLease, "transfers", 1},
+		{"learner counted", planted.LearnerCounts, "membership", 1},
+		{"acknowledged before the disk", planted.AckUnsynced, "plain", 1},
+		{"mastership resumed after a restart", planted.ResumeMastership, "plain", 1},
+		{"quorum read that asks nobody", planted.ReadUnconfirmed, "plain", 1},
+		{"a retry executed again", planted.ExecuteTwice, "sessions", 1},
+		{"answered before applied and allowed", planted.ReplyUnapplied, "plain", 1},
+		{"any supporters suffice", planted.AlwaysFailover, "bad-lock", 1},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			p := profiles()[m.profile]
@@ -69,7 +70,7 @@ func TestMutants(t *testing.T) {
 // random schedules of "amnesia" come upon it only once in some hundred. Replica 2
 // promises epoch 2.3, answers, loses its power with the promise, comes back, and
 // helps the old master to commit. Then the new master's append reaches it.
-func forgottenPromise(mut mutant) error {
+func forgottenPromise(mut planted.Bug) error {
 	return violations(func() {
 		k := calm()
 		k.diskMin, k.diskMax = 5*time.Millisecond, 5*time.Millisecond
@@ -113,7 +114,7 @@ func TestForgottenPromise(t *testing.T) {
 	if err := forgottenPromise(0); err != nil {
 		t.Errorf("as it is: %v", err)
 	}
-	if err := forgottenPromise(noPromiseSync); err == nil {
+	if err := forgottenPromise(planted.NoPromiseSync); err == nil {
 		t.Error("no fsync of the promise is not caught")
 	} else {
 		t.Logf("no fsync of the promise is caught by %v", err)
@@ -123,7 +124,7 @@ func TestForgottenPromise(t *testing.T) {
 // forgottenSupport is the story of golden 39 up to where it matters: replica 3,
 // whose promise to replica 2 its node has forgotten with it, seems to support the
 // old master again.
-func forgottenSupport(mut mutant) error {
+func forgottenSupport(mut planted.Bug) error {
 	return violations(func() {
 		w := newWorld(1, calm())
 		w.mut = mut
@@ -158,7 +159,7 @@ func TestForgottenSupport(t *testing.T) {
 	if err := forgottenSupport(0); err != nil {
 		t.Errorf("as it is: %v", err)
 	}
-	if err := forgottenSupport(grantOfAnotherBoot); err == nil {
+	if err := forgottenSupport(planted.GrantOfAnotherBoot); err == nil {
 		t.Error("a grant of another incarnation is not caught")
 	} else {
 		t.Logf("a grant of another incarnation is caught by %v", err)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -42,7 +43,7 @@ func (r *Replica) onReadIndex(id uint64) {
 // advance starts the next round when there is none, and ends one that is
 // confirmed.
 func (q *reads) advance(r *Replica) {
-	if r.phase != serving && !(r.mut.has(readInWait) && r.phase == recovering) {
+	if r.phase != serving && !(r.cfg.Planted.Has(planted.ReadInWait) && r.phase == recovering) {
 		return
 	}
 	if len(q.round) == 0 && len(q.waiting) > 0 && !r.draining() {
@@ -51,7 +52,7 @@ func (q *reads) advance(r *Replica) {
 		q.index, q.started, q.confirmed = r.commit, q.since, append(q.confirmed[:0], r.cfg.Self)
 		q.check(r)
 	}
-	if len(q.round) > 0 && (r.active.Durable(q.has) || r.mut.has(readUnconfirmed)) {
+	if len(q.round) > 0 && (r.active.Durable(q.has) || r.cfg.Planted.Has(planted.ReadUnconfirmed)) {
 		for _, id := range q.round {
 			q.done = append(q.done, pending{id: id, index: q.index})
 		}
@@ -124,7 +125,7 @@ func (r *Replica) onReadCheck(from peerRef, m *ReadCheck) {
 	if m.Epoch != r.promised && (m.Epoch > r.promised || !r.refuses(from)) {
 		return
 	}
-	waiting := r.now < r.leaseUntil && !r.mut.has(readInWait) && !r.mut.has(noLeaseWait)
+	waiting := r.now < r.leaseUntil && !r.cfg.Planted.Has(planted.ReadInWait) && !r.cfg.Planted.Has(planted.NoLeaseWait)
 	r.send(from, &ReadConfirm{Epoch: r.promised, Seq: m.Seq, Waiting: waiting})
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -119,13 +120,15 @@ func (r *Replica) onSettled(from peerRef, m *ProbeAnswer) {
 		}
 		r.learnRemoval(m.Without)
 	}
-	if x.without == nil || x.retired || m.Settled < x.without.Version && !r.mut.has(retireEarly) {
+	if x.without == nil || x.retired || m.Settled < x.without.Version && !r.cfg.Planted.Has(planted.RetireEarly) {
 		return
 	}
 	if !slices.Contains(x.settled, from.id) {
 		x.settled = append(x.settled, from.id)
 	}
-	if r.stopped() && x.without.Durable(func(id partition.ReplicaID) bool { return slices.Contains(x.settled, id) || r.mut.has(retireEarly) }) {
+	if r.stopped() && x.without.Durable(func(id partition.ReplicaID) bool {
+		return slices.Contains(x.settled, id) || r.cfg.Planted.Has(planted.RetireEarly)
+	}) {
 		x.retired, r.deadline = true, 0
 		r.locks = append(r.locks, &Retire{})
 		r.trace("is not needed any more")

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -36,7 +37,6 @@ func (p phase) String() string { return phaseNames[p] }
 // use: one goroutine, that of its host, calls all methods.
 type Replica struct {
 	cfg Config
-	mut mutant // always 0 outside tests
 
 	now   partition.Time // of the newest event; never goes back
 	begun bool           // the first event has been seen
@@ -183,11 +183,11 @@ func (r *Replica) tell(now partition.Time) {
 		return
 	}
 	r.begun = true
-	if r.restarted && !r.mut.has(forgetGrants) {
+	if r.restarted && !r.cfg.Planted.Has(planted.ForgetGrants) {
 		// What was granted before is not on disk: assume the worst.
 		r.leaseUntil, r.leaseEpoch = r.now+r.cfg.Lease, r.promised
 	}
-	if r.mut.has(resumeMastership) && r.promised.Replica() == r.cfg.Self {
+	if r.cfg.Planted.Has(planted.ResumeMastership) && r.promised.Replica() == r.cfg.Self {
 		r.becomeMaster()
 		return
 	}
@@ -295,13 +295,13 @@ func (r *Replica) setActive() {
 	if r.decree != nil {
 		active = partition.Configurations{r.decree.next}
 	}
-	if n := len(r.log.configs); r.mut.has(jointAlone) && n > 1 && r.log.configs[n-1].Index > r.commit {
+	if n := len(r.log.configs); r.cfg.Planted.Has(planted.JointAlone) && n > 1 && r.log.configs[n-1].Index > r.commit {
 		active = partition.Configurations{r.log.configs[n-2].Membership, r.log.configs[n-1].Membership}
 	}
-	if r.mut.has(notJoint) {
+	if r.cfg.Planted.Has(planted.NotJoint) {
 		active = active[len(active)-1:]
 	}
-	if r.mut.has(learnerCounts) {
+	if r.cfg.Planted.Has(planted.LearnerCounts) {
 		for i, m := range active {
 			c := *m
 			c.Members = slices.Clone(m.Members)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -85,7 +86,7 @@ func (r *Replica) watchVoters() {
 	}
 	r.givePermitBack()
 	r.permitSeq++
-	if r.mut.has(soloUnpermitted) {
+	if r.cfg.Planted.Has(planted.SoloUnpermitted) {
 		s.asked = r.permitSeq
 		r.onPermitted(Permitted{Seq: s.asked, Number: r.log.newest().Membership.Permit + 1})
 		return
@@ -167,7 +168,7 @@ func (r *Replica) goAlone(id uint64, next *partition.Membership, number uint64) 
 func (r *Replica) givePermitBack() {
 	c := r.committed()
 	m := c.Membership
-	if (c.Index > r.commit || m.Alone != 0 || r.someMemberLeft(m)) && !r.mut.has(releaseEarly) {
+	if (c.Index > r.commit || m.Alone != 0 || r.someMemberLeft(m)) && !r.cfg.Planted.Has(planted.ReleaseEarly) {
 		return
 	}
 	if m.Permit != 0 {
@@ -199,7 +200,7 @@ func (r *Replica) returnPermit(n uint64) {
 	m := r.committed().Membership
 	w := &ReleasePermit{Number: n, Version: m.Version}
 	knows, all := r.knowing()
-	if m.Permit != 0 && (len(m.LeftBehind) > 0 || !all) && !r.mut.has(releaseEarly) {
+	if m.Permit != 0 && (len(m.LeftBehind) > 0 || !all) && !r.cfg.Planted.Has(planted.ReleaseEarly) {
 		if len(knows) == 0 {
 			return
 		}
@@ -219,7 +220,7 @@ func (r *Replica) knowing() (ids []partition.ReplicaID, all bool) {
 	for _, x := range c.Membership.Members {
 		switch {
 		case !counts(x):
-		case !sure && !has(x.Replica) && !r.mut.has(passUnknowing):
+		case !sure && !has(x.Replica) && !r.cfg.Planted.Has(planted.PassUnknowing):
 			all = false
 		case x.Kind == partition.Full:
 			ids = append(ids, x.Replica)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -167,9 +168,9 @@ func TestCommittedOnDisk(t *testing.T) {
 // MEM-3: members promise nothing to a replica that a committed configuration has
 // removed, and tell it so; one that is not yet a member is not told.
 func TestGatherOfRemoved(t *testing.T) {
-	for _, mut := range []mutant{0, promiseRemoved} {
+	for _, mut := range []planted.Bug{0, planted.PromiseRemoved} {
 		l, recs := followed(t)
-		l.r.mut = mut
+		l.r.cfg.Planted = planted.Of(mut)
 		m := members(3)
 		m.Version, m.Next = 2, 9
 		x := memberRecord(recs[2].Position(), recs[2].Checksum(), e22, m)
@@ -183,7 +184,7 @@ func TestGatherOfRemoved(t *testing.T) {
 			told = ok && a.Without != nil && a.Without.Version == 2
 		}
 		if told != (mut == 0) || (l.r.promised == e22) != (mut == 0) {
-			t.Errorf("mutant %d: told %v, promised %s", mut, told, l.r.promised)
+			t.Errorf("mutant %q: told %v, promised %s", mut, told, l.r.promised)
 		}
 		l.from(9, &Probe{})
 		if a := workOf[*Send](l)[0].Message.(*ProbeAnswer); a.Without != nil {
@@ -321,7 +322,7 @@ func TestStatusOfPeers(t *testing.T) {
 // CAT-9, CAT-3: a log replica counts, but is not waited for before others let go of
 // the log. So it must have caught up before it is full.
 func TestLogReplicaBehindIsNotFull(t *testing.T) {
-	for _, mut := range []mutant{0, fullUnready} {
+	for _, mut := range []planted.Bug{0, planted.FullUnready} {
 		l := newLone(t, func(_ *Config, r *Restored) {
 			m := members(5)
 			m.Members[3].Kind, m.Members[4].Kind = partition.LogReplica, partition.LogReplica
@@ -332,12 +333,12 @@ func TestLogReplicaBehindIsNotFull(t *testing.T) {
 			l.from(id, &AppendAck{Epoch: e31, Match: 2, Commit: 2, State: true})
 		}
 		l.apply()
-		l.r.mut = mut
+		l.r.cfg.Planted = planted.Of(mut)
 		l.from(4, &AppendAck{Epoch: e31, Match: 1, State: true})
 		full := next(l, func(m *partition.Membership) { m.At(4).Kind = partition.Full })
 		l.ok(Configure{ID: 1, Membership: full})
 		if refused := len(workOf[*Reply](l)) == 1; refused != (mut == 0) {
-			t.Errorf("mutant %d: refused %v, everywhere is %d", mut, refused, l.r.everywhere)
+			t.Errorf("mutant %q: refused %v, everywhere is %d", mut, refused, l.r.everywhere)
 		}
 		l.from(4, &AppendAck{Epoch: e31, Match: 2, State: true})
 		if mut == 0 {
@@ -394,16 +395,16 @@ func decreedOf(t *testing.T) *lone {
 // disk. If it were lost there, it could lead by the configuration before, with others
 // like it, as soon as its return has freed the permit.
 func TestBackWithoutTheDecree(t *testing.T) {
-	for _, mut := range []mutant{0, backUnknowing} {
+	for _, mut := range []planted.Bug{0, planted.BackUnknowing} {
 		l := decreedOf(t)
-		l.r.mut = mut
+		l.r.cfg.Planted = planted.Of(mut)
 		l.down = map[partition.NodeID]bool{}
 		l.ok(NodeUp{"n2"})
 		l.from(2, &AppendAck{Epoch: e31, Match: 2, State: true})
 		back := next(l, func(m *partition.Membership) { m.At(2).Eligible = true })
 		l.ok(Configure{ID: 7, Membership: back})
 		if refused := len(workOf[*Reply](l)) == 1; refused != (mut == 0) {
-			t.Errorf("mutant %d: refused %v, %s", mut, refused, l.r.Status())
+			t.Errorf("mutant %q: refused %v, %s", mut, refused, l.r.Status())
 		}
 	}
 }

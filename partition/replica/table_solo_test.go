@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -93,12 +94,12 @@ func TestPermitNotNeededAfterAnother(t *testing.T) {
 
 // Nothing is committed by the word of a configuration that is not on disk.
 func TestAloneOnDiskFirst(t *testing.T) {
-	for _, mut := range []mutant{0, aloneUnsynced} {
+	for _, mut := range []planted.Bug{0, planted.AloneUnsynced} {
 		l, p := forsaken(t)
-		l.r.mut = mut
+		l.r.cfg.Planted = planted.Of(mut)
 		l.ok(Permitted{Seq: p.Seq, Number: 6})
 		if l.r.durable != 2 || (l.r.commit == 0) != (mut == 0) {
-			t.Errorf("mutant %d, before its disk has it: %s", mut, l.r.Status())
+			t.Errorf("mutant %q, before its disk has it: %s", mut, l.r.Status())
 		}
 		l.synced()
 		if l.r.commit != 3 {

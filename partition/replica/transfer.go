@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -462,7 +463,7 @@ func (r *Replica) next() partition.NodeID {
 // served, so those of its predecessors had run out, and it has given up its own.
 func (r *Replica) learnReleased(e partition.Epoch) {
 	r.released = max(r.released, e)
-	if r.released != 0 && (r.leaseEpoch <= r.released || r.mut.has(skipNewerLease)) {
+	if r.released != 0 && (r.leaseEpoch <= r.released || r.cfg.Planted.Has(planted.SkipNewerLease)) {
 		r.leaseUntil = 0
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -25,7 +26,7 @@ type world struct {
 	cut   map[[2]partition.ReplicaID]bool // one way
 	lock  simLock
 	check *checker
-	mut   mutant
+	mut   planted.Bug
 	out   *strings.Builder // of goldens; nil otherwise
 	quiet bool             // goldens: do not print messages
 	point func(n *node, what string)
