@@ -107,7 +107,7 @@ func (w *network) carry(in net.Conn, to, link string) {
 		return
 	}
 	defer w.leave(in)
-	from, err := w.owner(in.RemoteAddr())
+	from, err := w.owner(in)
 	if err != nil || !w.await(from, to) {
 		return // whose it is not known may not pass a cut: it will dial again
 	}
@@ -188,16 +188,16 @@ const (
 
 // owner names the node whose process has the other end of a connection, or "" for
 // this process, whose clients are cut off from nobody.
-func (w *network) owner(addr net.Addr) (string, error) {
+func (w *network) owner(in net.Conn) (string, error) {
 	for range ownerTries {
-		if inode, err := socketOf(addr); err == nil {
+		if inode, err := socketOf(in.RemoteAddr(), in.LocalAddr()); err == nil {
 			if name, ok := w.holder(inode); ok {
 				return name, nil
 			}
 		}
 		time.Sleep(ownerPause)
 	}
-	return "", fmt.Errorf("nobody is known to have %v", addr)
+	return "", fmt.Errorf("nobody is known to have %v", in.RemoteAddr())
 }
 
 // holder names the process that has a socket open; a socket has one owner.
@@ -215,22 +215,24 @@ func (w *network) holder(inode string) (string, bool) {
 	return "", false
 }
 
-// socketOf finds the inode of the socket that is bound to an address of the
-// loopback and connected.
-func socketOf(addr net.Addr) (inode string, err error) {
-	a, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return "", fmt.Errorf("%v is no TCP address", addr)
+// socketOf finds the inode of the socket that is bound to one address of the
+// loopback and connected to another. Both are needed: the kernel gives a port to
+// several sockets at once if they lead to different places.
+func socketOf(local, remote net.Addr) (inode string, err error) {
+	l, ok := local.(*net.TCPAddr)
+	r, ok2 := remote.(*net.TCPAddr)
+	if !ok || !ok2 {
+		return "", fmt.Errorf("%v to %v is no TCP connection", local, remote)
 	}
 	f, err := os.Open("/proc/net/tcp")
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	want := fmt.Sprintf("0100007F:%04X", a.Port)
+	from, to := fmt.Sprintf("0100007F:%04X", l.Port), fmt.Sprintf("0100007F:%04X", r.Port)
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
-		if len(fields) > 9 && fields[1] == want && fields[3] == "01" {
+		if len(fields) > 9 && fields[1] == from && fields[2] == to && fields[3] == "01" {
 			return fields[9], nil
 		}
 	}
