@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -10,10 +11,10 @@ import (
 // field prints as one line, and only if it differs from Calm. Shares are from 0
 // to 1.
 type Knobs struct {
-	Nodes    int // 1 to 15
-	Zones    int // nodes are dealt to zones in turn
-	Groups   int // 1 to 64
-	Replicas int // per group, at most Nodes
+	Nodes    int `limits:"1..15"` // 1 to 15
+	Zones    int `limits:"1..15"` // nodes are dealt to zones in turn
+	Groups   int `limits:"1..64"` // 1 to 64
+	Replicas int `limits:"1..15"` // per group, at most Nodes
 	// LogShare is the share of replicas that keep a log only, WeightShare that of
 	// voters with more than one vote.
 	LogShare, WeightShare float64
@@ -24,10 +25,10 @@ type Knobs struct {
 	// Settle bounds the recovery; 0: derived from the other times.
 	Settle partition.Time
 
-	Ops       float64 // operations per second, all clients and groups together
+	Ops       float64 `limits:"0..100000"` // operations per second, all clients and groups together
 	ReadShare float64
-	Clients   int
-	Keys      int // per group
+	Clients   int `limits:"0..1000"`
+	Keys      int `limits:"1..100000"` // per group
 	// Sessions is the share of clients that write exactly once, in a session;
 	// SessionLimit how many sessions a group keeps (0: the executor's default).
 	Sessions     float64
@@ -83,7 +84,7 @@ type Knobs struct {
 
 	// Churn is how many acts of an operator happen per minute; Tender says that
 	// the tender repairs groups. LogAfter and ReplaceAfter are its times.
-	Churn                  float64
+	Churn                  float64 `limits:"0..10000"`
 	Tender                 bool
 	LogAfter, ReplaceAfter partition.Time
 }
@@ -93,11 +94,38 @@ type PolicyMix int
 
 // The mixes of policies.
 const (
-	MajorityOnly PolicyMix = iota // every group
-	MixedPolicies
-	ZonesOnly
-	AllInSyncOnly
+	MajorityOnly  PolicyMix = iota // every group: more than half
+	MixedPolicies                  // each group its own
+	ZonesOnly                      // as many zones as may be
+	AllInSyncOnly                  // everybody
+	policyMixes
 )
+
+// String is the name of the mix.
+func (m PolicyMix) String() string {
+	switch m {
+	case MajorityOnly:
+		return "majority"
+	case MixedPolicies:
+		return "mixed"
+	case ZonesOnly:
+		return "zones"
+	case AllInSyncOnly:
+		return "all-in-sync"
+	}
+	return fmt.Sprintf("mix-%d", int(m))
+}
+
+// UnmarshalText reads the name of a mix.
+func (m *PolicyMix) UnmarshalText(text []byte) error {
+	for x := range policyMixes {
+		if x.String() == string(text) {
+			*m = x
+			return nil
+		}
+	}
+	return fmt.Errorf("no mix of policies is called %q", text)
+}
 
 // Calm are the knobs of an ordinary cluster with nothing wrong in it. A plan
 // prints what differs from it, and shrinking goes towards it.

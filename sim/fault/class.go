@@ -103,15 +103,22 @@ const (
 	Processes
 )
 
-// Shape is what a class befalls.
+// Shape is what a class befalls, as the number of nodes that a fault names.
 type Shape uint8
 
 // The shapes.
 const (
-	OnNode  Shape = iota + 1 // Node
-	OnLink                   // Node and Other; Other may be None: all links of Node
-	OnWorld                  // neither
+	OnWorld Shape = iota // nobody in particular
+	OnNode               // Node
+	OnLink               // Node and Other; Other may be None: all links of Node
 )
+
+func (c Class) entry() *entry {
+	if !c.Valid() {
+		return &table[0]
+	}
+	return &table[c]
+}
 
 // Valid reports whether c is a class.
 func (c Class) Valid() bool { return c > 0 && c < Classes }

@@ -59,9 +59,8 @@ func (t Target) String() string {
 	return strconv.Itoa(int(t))
 }
 
-// ParseTarget reads what String prints. Ordinals of nodes and groups are below
-// limit.
-func ParseTarget(s string, limit int) (Target, error) {
+// ParseTarget reads what String prints.
+func ParseTarget(s string) (Target, error) {
 	if s == "-" {
 		return None, nil
 	}
@@ -70,8 +69,8 @@ func ParseTarget(s string, limit int) (Target, error) {
 		number = s
 	}
 	n, err := strconv.Atoi(number)
-	if err != nil || n < 0 || n >= min(limit, maxGroups) || strconv.Itoa(n) != number {
-		return None, fmt.Errorf("target %q is neither -, nor a node, nor a role as in master@0, below %d", s, limit)
+	if err != nil || n < 0 || n >= maxGroups || strconv.Itoa(n) != number {
+		return None, fmt.Errorf("target %q is neither -, nor a node, nor a role as in master@0", s)
 	}
 	if !aims {
 		return Target(n), nil
@@ -83,6 +82,9 @@ func ParseTarget(s string, limit int) (Target, error) {
 	}
 	return None, fmt.Errorf("target %q has no known role", s)
 }
+
+// Valid reports whether r is a role.
+func (r Role) Valid() bool { return r > 0 && r < roles }
 
 // String is the role's name.
 func (r Role) String() string {

@@ -1,0 +1,132 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"pando.dev/pando/sim/fault"
+)
+
+// DefaultShapes is the mix that a swarm has.
+func DefaultShapes() []Shape {
+	return []Shape{
+		{"general", "anything may happen", 30, nil},
+		{"crashes", "nodes end and come back right after they did what they must not forget", 14, crashes},
+		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 10, smallBatches},
+		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 8, amnesia},
+		{"network", "little but the network is bad, and it is very bad", 12, networkHeavy},
+		{"disks", "the real log, and disks that are full, slow, torn and failing", 8, diskHeavy},
+		{"clocks", "clocks that jump and drift, pauses, short leases", 8, clockHeavy},
+		{"groups", "many groups on many nodes", 2, manyGroups},
+		{"quiet", "a long time in which little happens", 4, quiet},
+		{"pairs", "two replicas, both in sync, of which one may go on alone", 4, pairs},
+	}
+}
+
+// ShapeNamed is the default shape with a name.
+func ShapeNamed(name string) (Shape, bool) {
+	all := DefaultShapes()
+	i := slices.IndexFunc(all, func(s Shape) bool { return s.Name == name })
+	if i < 0 {
+		return Shape{}, false
+	}
+	return all[i], true
+}
+
+func crashes(d *drawer) {
+	d.k.PointRate = round(0.01 + d.upTo(0.1))
+	d.k.Length = d.time(5*time.Second, 40*time.Second)
+	d.k.Ops = float64(d.pick(20, 50, 100))
+	d.classes = slices.Concat(processFaults(), []fault.Class{fault.Cut, fault.Isolate, fault.TornWrite}, serviceFaults(), acts())
+	d.least, d.most = 30*time.Millisecond, 2*time.Second
+}
+
+// smallBatches makes Raft's figure 8 likely: a new master has a predecessor's
+// records to send one by one, and ends when some are counted.
+func smallBatches(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 3, 3, 5)
+	k.Replicas = k.Nodes
+	k.Groups, k.LogShare, k.PolicyMix = 1, 0, MajorityOnly
+	k.MaxAppendBytes = 1
+	k.DelayMin, k.DelayMax = 0, time.Duration(d.between(1, 3))*time.Millisecond
+	k.SyncMin, k.SyncMax, k.ApplyMax = 0, time.Duration(d.between(1, 3))*time.Millisecond, 0
+	k.TailShare, k.Replay, k.Stream, k.Loss = 0, 0, false, round(0.1+d.upTo(0.3))
+	k.Ops, k.ReadShare = float64(d.pick(50, 100, 200)), 0
+	k.PointRate, k.PointClasses = round(0.1+d.upTo(0.3)), "power-cut,kill"
+	k.PointNames = "replica.committed,replica.leads,replica.won,replica.serves"
+	k.Length = d.time(5*time.Second, 20*time.Second)
+	d.classes = []fault.Class{fault.Kill, fault.PowerCut, fault.KillFast, fault.Isolate, fault.TruncateLog}
+	d.least, d.most = 30*time.Millisecond, 2*time.Second
+}
+
+// amnesia makes a forgotten promise matter: it is on the way to the disk when
+// the node loses its power, and the lock gives the same numbers again.
+func amnesia(d *drawer) {
+	k := d.k
+	k.Nodes, k.Replicas, k.Groups = 3, 3, 1
+	k.DelayMin, k.DelayMax = 0, 3*time.Millisecond
+	k.SyncMin, k.SyncMax = time.Millisecond, 10*time.Millisecond
+	k.Loss, k.TailShare, k.Replay = 0, 0, 0
+	k.LockForgets, k.LockDoubles, k.LockRefuses = 1, 0, 0
+	k.PointRate, k.PointNames, k.PointClasses = round(0.2+d.upTo(0.3)), "replica.promised,replica.serves", "power-cut"
+	k.FastRestart = 1
+	k.Length = d.time(5*time.Second, 20*time.Second)
+	d.classes = []fault.Class{fault.PowerCut, fault.KillFast, fault.Cut, fault.CutOneWay, fault.Isolate}
+	d.least, d.most = 30*time.Millisecond, 2*time.Second
+}
+
+func networkHeavy(d *drawer) {
+	d.classes = slices.Concat(networkFaults(), acts(), []fault.Class{fault.Pause, fault.Freeze, fault.Starve, fault.GossipLies, fault.GossipStorm})
+	d.least, d.most = 30*time.Millisecond, 2*time.Second
+	d.k.Length = d.time(5*time.Second, 60*time.Second)
+	d.k.Nodes = d.pick(3, 4, 5, 5, 7)
+	d.k.Replicas = min(d.k.Nodes, d.pick(3, 3, 5, 5))
+}
+
+func diskHeavy(d *drawer) {
+	k := d.k
+	k.RealLog = !d.oneIn(4)
+	k.Length = d.time(5*time.Second, 40*time.Second)
+	k.Ops = float64(d.pick(20, 50, 100))
+	k.PointRate, k.PointNames = round(0.01+d.upTo(0.1)), "wal.,replica."
+	k.PointClasses = "power-cut,kill,torn-write,disk-stall"
+	d.classes = slices.Concat(slowDisks(), []fault.Class{fault.Kill, fault.KillFast, fault.PowerCut, fault.PowerCutMany, fault.TruncateLog, fault.Isolate})
+	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 3*time.Second
+}
+
+func clockHeavy(d *drawer) {
+	k := d.k
+	k.Drift, k.Offset = maxDrift, d.time(time.Second, time.Hour)
+	k.Lease = d.time(30*time.Millisecond, 400*time.Millisecond)
+	k.ReadShare = 0.7
+	k.Length = d.time(5*time.Second, 60*time.Second)
+	d.classes = slices.Concat(clockFaults(), []fault.Class{fault.Pause, fault.Freeze, fault.Starve, fault.Isolate, fault.IsolateIn, fault.CutOneWay, fault.Blink, fault.Transfer, fault.Delay})
+	d.share, d.least, d.most = 0.6, 30*time.Millisecond, 2*time.Second
+}
+
+func manyGroups(d *drawer) {
+	k := d.k
+	k.Nodes = d.between(6, 15)
+	k.Replicas = d.pick(3, 3, 5)
+	k.Groups = d.between(8, 40)
+	k.Zones = d.between(1, 5)
+	k.Length = d.time(5*time.Second, 15*time.Second)
+	d.least, d.most = 100*time.Millisecond, 3*time.Second
+}
+
+func quiet(d *drawer) {
+	d.k.Length = d.time(2*time.Minute, 5*time.Minute)
+	d.k.Ops = float64(d.pick(2, 5, 10))
+	d.k.PointRate = 0
+	d.share, d.least, d.most = 0.3, time.Second, 20*time.Second
+}
+
+func pairs(d *drawer) {
+	k := d.k
+	k.Nodes, k.Replicas, k.Groups = d.between(2, 3), 2, d.pick(1, 1, 2)
+	k.LogShare, k.WeightShare, k.PolicyMix = 0, 0, AllInSyncOnly
+	k.SoloAfter = d.time(200*time.Millisecond, 2*time.Second)
+	k.Length = d.time(5*time.Second, 40*time.Second)
+	d.least, d.most = 50*time.Millisecond, 3*time.Second
+}
