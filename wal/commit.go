@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -145,11 +146,17 @@ func (l *Log) commit(b *batch) (writes, waiting int, ok bool) {
 	n := len(b.buf)
 	image := pad(b.buf)
 	sealBatch(image[:n], int(b.items), b.seq, b.seg.number, l.seed)
+	l.o.point(AtBatchSealed)
 	start := time.Now()
-	err := writeSync(b.seg.file, image, b.off)
+	err := l.writeBatch(b, image)
 	if err != nil {
+		l.o.point(AtPoisoned)
 		l.poison(fmt.Errorf("write batch %d of segment %d: %w", b.seq, b.seg.number, err))
 		return 0, 0, false
+	}
+	l.o.point(AtBatchSynced)
+	if b.writes == 0 {
+		l.o.point(AtProof)
 	}
 	done := l.durable(b, image, time.Since(start))
 	for i, f := range done {
@@ -166,6 +173,58 @@ func (l *Log) commit(b *batch) (writes, waiting int, ok bool) {
 func writeSync(f File, b []byte, off int64) error {
 	if _, err := f.WriteAt(b, off); err != nil {
 		return err
+	}
+	return f.Sync()
+}
+
+// writeBatch makes a batch durable: written, then synced.
+func (l *Log) writeBatch(b *batch, image []byte) error {
+	f := b.seg.file
+	switch {
+	case l.o.Planted.Has(planted.DoneUnsynced):
+		if l.owed != nil {
+			_ = l.owed.Sync() // what was reported long ago
+		}
+		l.owed = f
+		_, err := f.WriteAt(image, b.off)
+		return err
+	case l.o.Planted.Has(planted.SyncSwallowed):
+		err := writeSync(f, image, b.off)
+		if err != nil {
+			err = f.Sync()
+		}
+		return err
+	case l.o.Planted.Has(planted.WriteAhead):
+		return l.writeAhead(b, image)
+	}
+	return writeSync(f, image, b.off)
+}
+
+// writeAhead is a planted bug: the next batch, if one waits, is on its way before
+// this one is synced.
+func (l *Log) writeAhead(b *batch, image []byte) error {
+	f := b.seg.file
+	if b.seq != l.ahead {
+		if _, err := f.WriteAt(image, b.off); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	var next *batch
+	if len(l.queue) > 1 && l.queue[1].seg == b.seg {
+		if next = l.queue[1]; next == l.open {
+			l.closeOpen()
+		}
+	}
+	l.mu.Unlock()
+	if next != nil {
+		n := len(next.buf)
+		bytes := pad(append([]byte(nil), next.buf...))
+		sealBatch(bytes[:n], int(next.items), next.seq, next.seg.number, l.seed)
+		if _, err := f.WriteAt(bytes, next.off); err != nil {
+			return err
+		}
+		l.ahead = next.seq
 	}
 	return f.Sync()
 }
@@ -210,10 +269,12 @@ func (l *Log) rotate(s *segment) error {
 		}
 	}
 	l.mu.Unlock()
+	l.o.point(AtRotate)
 	if old != nil && old.footer != nil {
 		if err := writeFooter(old); err != nil {
 			return fmt.Errorf("seal segment %d: %w", old.number, err)
 		}
+		l.o.point(AtSealed)
 	}
 	spare, err := l.takeSpare()
 	if err != nil {
@@ -223,6 +284,7 @@ func (l *Log) rotate(s *segment) error {
 	if err != nil {
 		return fmt.Errorf("start segment %d: %w", s.number, err)
 	}
+	l.o.point(AtRotated)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if old != nil {
@@ -250,7 +312,7 @@ func (l *Log) startSegment(spare uint64, s *segment) (File, error) {
 	if err == nil {
 		err = l.fs.Rename(spareName(l.dir, spare), segmentName(l.dir, s.number))
 	}
-	if err == nil {
+	if err == nil && !l.o.Planted.Has(planted.NameUnsynced) {
 		err = l.fs.SyncDir(l.dir)
 	}
 	if err != nil {
@@ -273,12 +335,14 @@ func writeFooter(s *segment) error {
 // wait, from everything else.
 func (l *Log) rotateFailed(err error) {
 	if !errors.Is(err, ErrNoSpace) {
+		l.o.point(AtPoisoned)
 		l.poison(err)
 		return
 	}
 	l.mu.Lock()
 	if !l.stuck {
 		l.stuck = true
+		l.o.point(AtStuck)
 		l.o.Logger.Error("no space for a segment; appends wait", "err", err)
 	}
 	closing := l.closing

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -65,6 +66,11 @@ type Log struct {
 	spareSeq uint64
 	stats    Stats
 
+	// owed and ahead belong to planted bugs: a file whose sync was not waited
+	// for, and the batch that was written too early. Only the committer has them.
+	owed  File
+	ahead uint64
+
 	// filling is held while a spare is made.
 	filling sync.Mutex
 
@@ -93,6 +99,7 @@ func (l *Log) Append(w Write, done func(error)) error {
 		seen.cut, err = l.cutAt(w.Group, w.After)
 	case w.Install != nil:
 		seen.holds, err = l.holds(w.Group, w.Install)
+		seen.holds = seen.holds || l.o.Planted.Has(planted.InstallKeepsAny)
 	}
 	if err != nil {
 		return err
@@ -255,6 +262,7 @@ func (l *Log) refuses(records bool) error {
 	case l.closing:
 		return &partition.Error{Code: partition.CodeClosed, Why: "the log is closed"}
 	case (l.noSpace || l.stuck) && records:
+		l.o.point(AtNoSpace)
 		return &partition.Error{
 			Code: partition.CodeNoSpace, Why: "the log's disk is nearly full",
 			Next: "free space; the node goes on by itself",
@@ -294,11 +302,22 @@ func (l *Log) apply(b *batch, g *group, w *Write, c *cut, n amount) {
 		b.buf = appendInstall(b.buf, g.id, g.hard.Replica, w.Install, n.keep)
 		b.items++
 		g.install(w.Install, n.keep)
+		if l.o.Planted.Has(planted.InstallForgetsPromise) {
+			g.hard.Promise = w.Install.Base.Epoch
+		}
+		if n.keep {
+			l.o.point(AtInstallKept)
+		} else {
+			l.o.point(AtInstallVoided)
+		}
 	}
 	if c != nil {
-		b.buf = appendSnip(b.buf, g.id, c.end, c.sum)
-		b.items++
+		if !l.o.Planted.Has(planted.SnipLost) {
+			b.buf = appendSnip(b.buf, g.id, c.end, c.sum)
+			b.items++
+		}
 		g.snip(c.end, c.sum)
+		l.o.point(AtSnipped)
 	}
 	at := place{seg: b.seg, batch: uint32(b.off)}
 	for _, r := range w.Records {
@@ -386,8 +405,11 @@ func (l *Log) Drop(g partition.GroupID, done func(error)) error {
 	if err != nil {
 		return err
 	}
-	b.buf = appendItem(b.buf, g, kindDrop)
-	b.items++
+	l.o.point(AtDropped)
+	if !l.o.Planted.Has(planted.DropLost) {
+		b.buf = appendItem(b.buf, g, kindDrop)
+		b.items++
+	}
 	l.took(b, itemHead)
 	x.end = partition.Position{}
 	b.touch(x, 1)

@@ -230,6 +230,9 @@ func (r *recovery) segment(i int) error {
 		return err
 	}
 	if !indexed {
+		if i < len(r.found)-1 {
+			r.l.o.point(AtFooterUnread)
+		}
 		if err := r.scanSegment(f, i == len(r.found)-1); err != nil {
 			return err
 		}
@@ -412,6 +415,7 @@ func (r *recovery) finish() error {
 			continue
 		}
 		g.damage = &Damage{From: x.from, To: x.to, Why: x.why}
+		r.l.o.point(AtQuarantined)
 	}
 	for id, g := range r.l.groups {
 		if g.damage != nil {

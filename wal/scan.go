@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -30,6 +31,7 @@ func (r *recovery) scanSegment(f *found, last bool) error {
 		return err
 	}
 	f.seg.end = r.scan(f, b)
+	r.l.o.point(AtScanned)
 	if f.sealed && f.trailer.last >= r.next {
 		r.lose(r.next, f.trailer.last)
 		f.seg.end = max(f.seg.end, f.trailer.end)
@@ -40,6 +42,10 @@ func (r *recovery) scanSegment(f *found, last bool) error {
 	}
 	if h, ok := peekBatch(b[min(f.seg.end, int64(len(b))):], f.seg.number); ok && h.seq == r.next {
 		r.report.TornBytes = align(int64(h.payload) + batchHeadBytes)
+		r.l.o.point(AtTornTail)
+	}
+	if r.l.o.Planted.Has(planted.ReplayUnsynced) {
+		return nil
 	}
 	if err := writeSync(f.seg.file, b[:f.seg.end], 0); err != nil {
 		return fmt.Errorf("make its batches durable: %w", err)
@@ -61,7 +67,13 @@ func (r *recovery) scan(f *found, b []byte) (end int64) {
 	limit := int64(len(b))
 	for off < limit {
 		h, items, ok := checkBatch(b[off:], f.seg.number, r.l.seed)
+		if !ok && r.l.o.Planted.Has(planted.TornTaken) {
+			h, items, ok = r.torn(f, b[off:])
+		}
 		if !ok || h.seq != r.next {
+			if r.l.o.Planted.Has(planted.RotAsTorn) {
+				break
+			}
 			next, seq := r.resync(f, b, off)
 			if next == 0 {
 				break
@@ -76,6 +88,22 @@ func (r *recovery) scan(f *found, b []byte) (end int64) {
 		off += align(int64(batchHeadBytes + h.payload))
 	}
 	return off
+}
+
+// torn is a planted bug: it takes a batch without its checksum.
+func (r *recovery) torn(f *found, b []byte) (h batchHead, items []byte, ok bool) {
+	if h, ok = peekBatch(b, f.seg.number); !ok || h.seq != r.next {
+		return h, nil, false
+	}
+	n := batchHeadBytes
+	for range h.items {
+		_, rest, ok := nextItem(b[n : batchHeadBytes+int(h.payload)])
+		if !ok {
+			break
+		}
+		n = batchHeadBytes + int(h.payload) - len(rest)
+	}
+	return h, b[batchHeadBytes:n], n > batchHeadBytes
 }
 
 // resync finds the next valid batch with a number that is still to come, at off
@@ -235,6 +263,9 @@ func (r *recovery) groupItem(g *group, item partition.Record) {
 			r.lostRecords(g.id, g.end.Index+1, n.Base.Index, "records are missing before an install")
 		}
 		g.install(&n, keep)
+		if r.l.o.Planted.Has(planted.InstallForgetsPromise) {
+			g.hard.Promise = n.Base.Epoch
+		}
 	case kindQuarantine:
 		if p := item.Payload(); len(p) >= damageBytes {
 			g.damage = &Damage{
@@ -298,6 +329,7 @@ func (r *recovery) echoes(p []byte) {
 // lose notes that the batches from first to last are lost.
 func (r *recovery) lose(first, last uint64) {
 	r.report.Rot = true
+	r.l.o.point(AtRotFound)
 	for seq := first; seq <= last && len(r.report.LostBatches) < maxLostNamed; seq++ {
 		r.report.LostBatches = append(r.report.LostBatches, seq)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -126,6 +127,9 @@ func (l *Log) encodeTable(s *segment) []byte {
 	for _, id := range ids {
 		g := l.groups[id]
 		r := g.row()
+		if l.o.Planted.Has(planted.TablePromiseLost) {
+			r.hard.Promise = g.end.Epoch
+		}
 		b = r.append(b, id)
 		g.dirty = false
 		if g.unsaved {
@@ -200,7 +204,7 @@ func (l *Log) needs(id partition.GroupID, s *segment) need {
 	switch {
 	case !ok:
 		return needNothing
-	case p.Index > g.hard.Flushed:
+	case p.Index > g.hard.Flushed && !l.o.Planted.Has(planted.ReuseNeeded):
 		return needFlush
 	case g.retain != 0 && p.Index >= g.retain && l.logBytes <= l.o.SoftCapBytes:
 		return needRetain

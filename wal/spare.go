@@ -82,6 +82,7 @@ func (l *Log) recycleSegments() error {
 		if err = errors.Join(err, l.fs.SyncDir(l.dir)); err != nil {
 			return err
 		}
+		l.o.point(AtRecycled)
 		l.mu.Lock()
 		if keep {
 			l.spares = append(l.spares, n)
@@ -140,8 +141,10 @@ func (l *Log) fill(f File) error {
 // takeSpare returns a spare, making one if there is none.
 func (l *Log) takeSpare() (uint64, error) {
 	if n, ok := l.popSpare(); ok {
+		l.o.point(AtSpareUsed)
 		return n, nil
 	}
+	l.o.point(AtSpareMissing)
 	l.filling.Lock()
 	defer l.filling.Unlock()
 	if n, ok := l.popSpare(); ok { // the housekeeper was at it

@@ -73,7 +73,7 @@ const (
 	WindowLost      // a restart forgets which commands a session has executed
 	ExpiredExecutes // a command of an expired session is executed
 	OldExecutes     // a command that left the session's window is executed
-	OtherResult     // a retry is answered with the result of another session's command
+	OtherResult     // a retry is answered with the result of the command before it
 
 	// Mistakes of the lease table.
 
@@ -185,7 +185,7 @@ var known = [...]struct{ layer, name, about string }{
 	WindowLost:            {"executor", "window-lost", "a restart forgets which commands a session has executed"},
 	ExpiredExecutes:       {"executor", "expired-executes", "a command of an expired session is executed"},
 	OldExecutes:           {"executor", "old-executes", "a command that left the session's window is executed"},
-	OtherResult:           {"executor", "other-result", "a retry is answered with the result of another session's command"},
+	OtherResult:           {"executor", "other-result", "a retry is answered with the result of the command before it"},
 	NoDrift:               {"lease", "no-drift", "a grant is held to its end, whatever the clocks do"},
 	FromAnswer:            {"lease", "from-answer", "a grant is counted from its answer instead of its question"},
 	RevocationLost:        {"lease", "revocation-lost", "an answer does not carry the revocations"},

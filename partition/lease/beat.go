@@ -3,6 +3,7 @@ package lease
 import (
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -79,19 +80,59 @@ func (t *Table) OnBeat(now partition.Time, n partition.NodeID, b Beat) (a Answer
 	defer p.mu.Unlock()
 	if b.Boot < p.boot {
 		p.refused++
+		t.c.point(AtDeadBeat)
 		return Answer{}, false
 	}
-	p.learn(b.Boot)
-	if b.PeerBoot == t.c.Boot {
-		p.acknowledge(b.Acked)
+	t.learn(p, b.Boot)
+	if b.PeerBoot == t.c.Boot || t.c.Planted.Has(planted.AckOfAnotherBoot) {
+		t.acknowledge(p, b.Acked)
 	}
 	a = Answer{Seq: b.Seq, Boot: t.c.Boot, HolderBoot: b.Boot}
 	a.Revoked, a.Revision, a.More = p.unacknowledged()
-	if t.open.Load() && !a.More && !p.withheld {
+	if len(a.Revoked) > 0 {
+		if p.sentRevision >= a.Revision {
+			t.c.point(AtRevokedAgain)
+		}
+		p.sentRevision = max(p.sentRevision, a.Revision)
+	}
+	t.spoil(p, &a)
+	switch {
+	case !t.open.Load():
+		t.c.point(AtWithheldClosed)
+	case a.More || p.withheld:
+		t.c.point(AtWithheldMore)
+	default:
 		a.Lease = t.c.Lease
 		p.granted = max(p.granted, now+t.c.Lease)
+		t.c.point(AtGrant)
 	}
 	return a, true
+}
+
+// spoil makes the mistakes that are planted in answers.
+func (t *Table) spoil(p *peer, a *Answer) {
+	switch {
+	case t.c.Planted.Has(planted.RevocationLost):
+		a.Revoked = nil
+	case t.c.Planted.Has(planted.RevocationOnce):
+		p.acknowledge(a.Revision)
+	}
+}
+
+// learn is peer.learn. mu is held.
+func (t *Table) learn(p *peer, boot uint64) {
+	if p.boot != 0 && boot > p.boot {
+		t.c.point(AtPeerRestarted)
+	}
+	p.learn(boot)
+}
+
+// acknowledge is peer.acknowledge. mu is held.
+func (t *Table) acknowledge(p *peer, upTo uint64) {
+	n := len(p.revoked)
+	if p.acknowledge(upTo); len(p.revoked) < n {
+		t.c.point(AtAcknowledged)
+	}
 }
 
 // OnAnswer acts on the revocations of an answer and then counts its renewal.
@@ -103,21 +144,41 @@ func (t *Table) OnAnswer(now partition.Time, n partition.NodeID, a Answer) Renew
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sent := p.sent[a.Seq%beatWindow]
-	if a.HolderBoot != t.c.Boot || a.Boot < p.boot || sent.seq != a.Seq || a.Seq == 0 {
+	its := sent.seq == a.Seq || t.c.Planted.Has(planted.AnswerToAnother)
+	if a.HolderBoot != t.c.Boot || a.Boot < p.boot || !its || a.Seq == 0 {
 		p.refused++
+		t.c.point(AtStaleAnswer)
 		return Renewal{}
 	}
 	r := Renewal{OK: true, RTT: max(0, now-sent.at), Again: a.More, Restarted: p.boot != 0 && a.Boot > p.boot}
-	p.learn(a.Boot)
-	if !p.floors.raise(a.Revoked, t.c.MaxRevoked) {
-		p.distrust.Store(true)
-	}
+	t.learn(p, a.Boot)
+	t.takeRevocations(p, a.Revoked)
 	p.applied = max(p.applied, a.Revision)
 	if a.Lease > 0 {
 		length := min(a.Lease, t.c.Lease)
-		length -= length*time.Duration(t.c.DriftPPM)/1_000_000 + 1
+		if !t.c.Planted.Has(planted.NoDrift) {
+			length -= length*time.Duration(t.c.DriftPPM)/1_000_000 + 1
+		}
+		if t.c.Planted.Has(planted.FromAnswer) {
+			sent.at = now
+		}
 		p.hold(sent.at + length)
+		t.c.point(AtHeld)
 	}
 	p.answered.Store(max(1, int64(now)))
 	return r
+}
+
+// takeRevocations acts on the revocations of an answer. mu is held.
+func (t *Table) takeRevocations(p *peer, revoked []Revocation) {
+	if t.c.Planted.Has(planted.RevocationLate) {
+		revoked, p.late = p.late, revoked
+	}
+	if len(revoked) > 0 {
+		t.c.point(AtRevocationTaken)
+	}
+	if !p.floors.raise(revoked, t.c.MaxRevoked) {
+		p.distrust.Store(true)
+		t.c.point(AtDistrust)
+	}
 }

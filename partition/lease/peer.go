@@ -26,11 +26,14 @@ type peer struct {
 	applied  uint64               // its revision that we have acted on
 	seq      uint64
 	sent     [beatWindow]sentBeat
+	late     []Revocation // a planted bug keeps them here
 
 	// As a holder of our grant.
 	granted  partition.Time // until when it may count on it
 	withheld bool           // more revocations than we keep: no grant for ever
 	revision uint64         // counts the revocations
+	// sentRevision is the newest that an answer has carried.
+	sentRevision uint64
 	// revoked are those that it has not acknowledged; order lists them by
 	// revision, with leftovers whose revision is no longer that of the group.
 	revoked map[partition.GroupID]revoked

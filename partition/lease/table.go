@@ -79,6 +79,7 @@ func New(c Config) *Table {
 		c.MaxRevoked = DefaultMaxRevoked
 	}
 	t := &Table{c: c, everybody: make(map[partition.GroupID]floor)}
+	t.open.Store(c.Planted.Has(planted.GrantUnopened))
 	t.peers.Store(&map[partition.NodeID]*peer{})
 	return t
 }
@@ -158,7 +159,7 @@ func (t *Table) Granted(g partition.GroupID, epoch partition.Epoch, by partition
 	// The end first and the floor second: OnAnswer stores them the other way
 	// round, so an end that came with a revocation is never seen without it.
 	h := p.held.Load()
-	if h == nil || s.Boot == 0 || h.boot != s.Boot || p.distrust.Load() || (floor{s.Replica, epoch}).below(p.floors.get(g)) {
+	if h == nil || s.Boot == 0 || h.boot != s.Boot && !t.c.Planted.Has(planted.GrantOfAnotherBoot) || p.distrust.Load() || (floor{s.Replica, epoch}).below(p.floors.get(g)) {
 		return 0
 	}
 	return h.until
@@ -182,7 +183,19 @@ func (t *Table) Revoke(g partition.GroupID, r partition.ReplicaID, epoch partiti
 	if p == nil {
 		return 0 // a node without an entry never gets a grant
 	}
-	return p.revoke(g, floor{r, epoch}, t.c.MaxRevoked)
+	return t.revoke(p, g, floor{r, epoch})
+}
+
+// revoke is Revoke for one node.
+func (t *Table) revoke(p *peer, g partition.GroupID, f floor) partition.Time {
+	until := p.revoke(g, f, t.c.MaxRevoked)
+	if t.c.Point != nil && until > t.c.Now() {
+		t.c.point(AtRevoked)
+	}
+	if t.c.Planted.Has(planted.GrantsUntold) {
+		return 0
+	}
+	return until
 }
 
 // revokeAll is Revoke for every node.
@@ -196,7 +209,7 @@ func (t *Table) revokeAll(g partition.GroupID, f floor) (until partition.Time) {
 		t.everybody[g] = f
 	}
 	for _, p := range *t.peers.Load() {
-		until = max(until, p.revoke(g, f, t.c.MaxRevoked))
+		until = max(until, t.revoke(p, g, f))
 	}
 	return until
 }
@@ -206,7 +219,7 @@ func (t *Table) revokeAll(g partition.GroupID, f floor) (until partition.Time) {
 func (t *Table) Up(n partition.NodeID, boot uint64) {
 	if p := t.peer(n); p != nil {
 		p.mu.Lock()
-		p.learn(boot)
+		t.learn(p, boot)
 		p.mu.Unlock()
 	}
 }

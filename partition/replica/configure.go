@@ -32,9 +32,11 @@ func (r *Replica) onConfigure(in Configure) {
 		return
 	}
 	if err := r.checkConfigure(in); err != nil {
+		r.point(AtConfigurationRefused)
 		r.refuse(in.ID, err)
 		return
 	}
+	r.pointChange(r.log.newest().Membership, in.Membership)
 	payload, err := r.log.newest().Membership.Follow(in.Membership).AppendBinary(nil)
 	assert(err == nil, "a valid configuration cannot be encoded: %v", err)
 	kind := partition.KindMember

@@ -56,7 +56,23 @@ func NewExecutor(p partition.Partition, state partition.Reader) (*Executor, erro
 
 // Plant lets the executor make these mistakes from now on. Only tests and the
 // simulator do.
-func (e *Executor) Plant(s planted.Set) { e.planted = s }
+func (e *Executor) Plant(s planted.Set) {
+	e.planted = s
+	if s.Has(planted.SessionsLost) {
+		e.sessions.list = nil
+	}
+	for _, x := range e.sessions.list {
+		if s.Has(planted.WindowLost) {
+			x.slots, x.max = nil, 0
+		}
+	}
+}
+
+func (e *Executor) point(p Point) {
+	if e.points != nil {
+		e.points(p)
+	}
+}
 
 // Observe lets f be told where the executor comes by; see Point.
 func (e *Executor) Observe(f func(Point)) { e.points = f }
@@ -113,17 +129,23 @@ func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, er
 		return e.run(w, rec.Index(), body)
 	}
 	s := e.sessions.find(id)
+	if s == nil && e.planted.Has(planted.ExpiredExecutes) {
+		return e.run(w, rec.Index(), body)
+	}
 	if s == nil {
+		e.point(AtSessionUnknown)
 		return Result{Err: partition.Errorf(partition.CodeSessionExpired, "session %d of %s is not open", id.Index, id.Group)}, nil
 	}
 	v := s.judge(seq)
-	if v != execute && e.planted.Has(planted.ExecuteTwice) {
+	if v != execute && e.planted.Has(planted.ExecuteTwice) || v == tooOld && e.planted.Has(planted.OldExecutes) {
 		v = execute
 	}
 	switch v {
 	case known:
+		e.point(AtRepeated)
 		return e.remembered(w, id, seq)
 	case tooOld:
+		e.point(AtTooOld)
 		return Result{Err: partition.Errorf(partition.CodeSessionExpired,
 			"command %d is out of the window of %d, the session is at %d", seq, SessionWindow, s.max)}, nil
 	}
@@ -179,6 +201,7 @@ func (e *Executor) open(w partition.Writer, id partition.SessionID) (Result, err
 		return Result{}, err
 	}
 	e.sessions.add(id)
+	e.point(AtSessionOpened)
 	return Result{Session: id}, nil
 }
 
@@ -193,6 +216,7 @@ func (e *Executor) expire(w partition.Writer, id partition.SessionID) error {
 		return err
 	}
 	e.sessions.remove(id)
+	e.point(AtSessionExpired)
 	return nil
 }
 
@@ -232,6 +256,11 @@ func (e *Executor) remember(w partition.Writer, id partition.SessionID, seq uint
 // remembered returns the first result of a command.
 func (e *Executor) remembered(w partition.Writer, id partition.SessionID, seq uint64) (Result, error) {
 	row, ok, err := w.Get(e.slotKey(id, seq))
+	if e.planted.Has(planted.OtherResult) && seq > 1 {
+		if other, found, _ := w.Get(e.slotKey(id, seq-1)); found && len(other) >= slotHead {
+			row = append(append([]byte(nil), row[:8]...), other[8:]...)
+		}
+	}
 	if err != nil {
 		return Result{}, err
 	}

@@ -91,7 +91,7 @@ func (r *Replica) watch() {
 		}
 		return
 	}
-	if !r.restless() {
+	if !r.restless() || r.attempt.tries > 0 && r.cfg.Planted.Has(planted.GiveUp) {
 		r.deadline = 0
 	} else if r.deadline == 0 {
 		r.deadline = r.now + r.backoff()
@@ -135,6 +135,7 @@ func (r *Replica) awaitSupport() {
 // askAgain repeats the question to whoever does not support this attempt yet.
 func (r *Replica) askAgain() {
 	r.deadline = min(r.now+r.cfg.AnswerWait, r.attempt.until)
+	r.point(AtGatherAgain)
 	for _, to := range r.attempt.asked {
 		if !r.supports(to.id) && !slices.Contains(r.attempt.useless, to.id) {
 			r.send(to, &Gather{Epoch: r.promised, Released: r.released})
@@ -160,7 +161,11 @@ func (r *Replica) abandon(why string) {
 	r.releaseLock()
 	r.attempt = attempt{tries: r.attempt.tries}
 	r.deadline = r.now + r.backoff()
+	if r.cfg.Planted.Has(planted.GiveUp) {
+		r.deadline = 0
+	}
 	r.trace("abandoned")
+	r.point(AtAbandoned)
 }
 
 func (r *Replica) releaseLock() {
@@ -185,6 +190,7 @@ func (r *Replica) onNodeDown(n partition.NodeID) {
 		return
 	}
 	r.masterDown = true
+	r.point(AtMasterDown)
 	if r.phase == following && r.electable() {
 		r.startProbe() // others are left to their alarm
 	}
@@ -221,7 +227,29 @@ func (r *Replica) canFailover(support func(partition.ReplicaID) bool) bool {
 		}
 		return true
 	}
-	return r.active.CanFailover(support) || r.cfg.Planted.Has(planted.AlwaysFailover)
+	switch {
+	case r.cfg.Planted.Has(planted.AlwaysFailover):
+		return true
+	case r.cfg.Planted.Has(planted.FailoverNotJoint):
+		return r.active.Last().CanFailover(support)
+	case r.cfg.Planted.Has(planted.ZoneByNode) && r.active.Last().Policy.Rule == partition.Zones:
+		return zonesByNode(r.active.Last(), support)
+	}
+	return r.active.CanFailover(support)
+}
+
+// zonesByNode is a planted bug: it counts a zone of which one node supports.
+func zonesByNode(m *partition.Membership, support func(partition.ReplicaID) bool) bool {
+	var all, won []string
+	for _, x := range m.Members {
+		if counts(x) && !slices.Contains(all, x.Zone) {
+			all = append(all, x.Zone)
+		}
+		if counts(x) && support(x.Replica) && !slices.Contains(won, x.Zone) {
+			won = append(won, x.Zone)
+		}
+	}
+	return len(won) > len(all)-int(m.Policy.Zones)
 }
 
 // acquire asks for the lock.
@@ -244,6 +272,7 @@ func (r *Replica) acquire() {
 		Failover:  r.active.CanFailover(cannot),
 	})
 	r.trace("asks for the lock")
+	r.point(AtLockAsked)
 }
 
 func (r *Replica) onLocked(number, permit uint64) {
@@ -261,10 +290,16 @@ func (r *Replica) onLocked(number, permit uint64) {
 		return
 	}
 	r.attempt.lock, r.attempt.permit = number, permit
+	if e == r.promised && r.synced == e && r.cfg.Planted.Has(planted.EpochAgain) {
+		r.startGather()
+		return
+	}
 	if e <= r.promised || !validEpoch(number, 0) {
+		r.point(AtLockOld)
 		r.abandon("the lock handed out an old number")
 		return
 	}
+	r.point(AtLockHeld)
 	r.promise(e, r.cfg.Node)
 	r.phase, r.deadline, r.attempt.promisedAt = promising, 0, r.now
 }
@@ -276,6 +311,9 @@ func validEpoch(number uint64, e partition.Epoch) bool {
 
 // onLockRefused also tells a candidate that the lock it was given is lost.
 func (r *Replica) onLockRefused() {
+	if r.phase >= locking && r.phase <= fetching {
+		r.point(AtLockRefused)
+	}
 	switch r.phase {
 	case locking:
 		r.abandon("the lock is held by another")
@@ -294,6 +332,7 @@ func (r *Replica) startGather() {
 	r.attempt.diskTook = r.now - r.attempt.promisedAt
 	r.awaitSupport()
 	r.trace("gathers")
+	r.point(AtGather)
 	r.support(supporter{peerRef: peerRef{id: r.cfg.Self, node: r.cfg.Node}, end: r.log.end(), commit: r.commitPosition(), leaseUntil: r.leaseUntil})
 }
 
@@ -308,7 +347,8 @@ func (r *Replica) onGatherAnswer(from peerRef, m *GatherAnswer) {
 		}
 		return
 	}
-	if m.Epoch != r.promised {
+	old := m.Epoch.Replica() == r.cfg.Self && r.cfg.Planted.Has(planted.StaleSupport)
+	if m.Epoch != r.promised && !old {
 		return
 	}
 	if p := r.peer(from.id); p != nil {
@@ -331,6 +371,9 @@ func (r *Replica) support(s supporter) {
 		return
 	}
 	r.attempt.supporters = append(r.attempt.supporters, s)
+	if s.id != r.cfg.Self {
+		r.point(AtSupported)
+	}
 	if r.phase == gathering {
 		r.weigh()
 	}
@@ -353,6 +396,7 @@ func (r *Replica) weigh() {
 	if best.id != 0 {
 		r.phase, r.deadline = fetching, r.now+r.fetchWait()
 		r.attempt.source, r.attempt.target = best.peerRef, best.end
+		r.point(AtNewerLog)
 		r.fetch()
 		return
 	}
@@ -451,6 +495,7 @@ func (r *Replica) onFetchAnswer(from peerRef, m *FetchAnswer) error {
 		r.dropSource()
 		return err
 	}
+	r.point(AtFetched)
 	switch {
 	case r.log.has(r.attempt.target):
 		r.awaitSupport()
@@ -464,6 +509,7 @@ func (r *Replica) onFetchAnswer(from peerRef, m *FetchAnswer) error {
 
 // dropSource goes on without a supporter that does not supply its log.
 func (r *Replica) dropSource() {
+	r.point(AtSourceLost)
 	a := &r.attempt
 	kept := a.supporters[:0]
 	for _, s := range a.supporters {

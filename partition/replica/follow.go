@@ -36,6 +36,9 @@ func (r *Replica) fit(prev partition.Position, sum uint32, records []partition.R
 	f := fit{through: prev.Index + partition.Index(len(records))}
 	if prev.Index < l.before.Index {
 		// Everything before first is committed and applied here.
+		if r.cfg.Planted.Has(planted.CompactedAgain) {
+			return f, nil
+		}
 		n := int(min(l.before.Index-prev.Index, partition.Index(len(records))))
 		if n == len(records) {
 			f.skip = n
@@ -46,13 +49,14 @@ func (r *Replica) fit(prev partition.Position, sum uint32, records []partition.R
 	if prev.Index > l.last {
 		return fit{want: l.last + 1}, nil
 	}
-	if !l.has(prev) {
+	blind := r.cfg.Planted.Has(planted.AppendUnchecked)
+	if !l.has(prev) && !blind {
 		if prev.Index <= r.commit {
 			return fit{}, forked(prev, r.commit)
 		}
 		return fit{want: max(r.commit+1, l.runStart(prev.Index))}, nil
 	}
-	if mine, ok := l.sumAt(prev.Index); ok && sum != 0 && mine != sum {
+	if mine, ok := l.sumAt(prev.Index); ok && sum != 0 && mine != sum && !blind {
 		return fit{}, damaged(prev, mine, sum)
 	}
 	for ; f.skip < len(records); f.skip++ {
@@ -75,7 +79,7 @@ func (r *Replica) fit(prev partition.Position, sum uint32, records []partition.R
 	if f.skip < len(records) {
 		p := partition.Position{Index: records[f.skip].Index() - 1}
 		p.Epoch, _ = l.epochAt(p.Index)
-		if mine, ok := l.sumAt(p.Index); ok && mine != records[f.skip].Prev() {
+		if mine, ok := l.sumAt(p.Index); ok && mine != records[f.skip].Prev() && !blind {
 			return fit{}, damaged(p, mine, records[f.skip].Prev())
 		}
 	} else if r.cfg.Planted.Has(planted.SnipOnStale) && f.through < l.last {
@@ -130,6 +134,9 @@ func (r *Replica) take(epoch partition.Epoch, prev partition.Position, sum uint3
 		r.log.append(x)
 	}
 	r.log.configs = append(r.log.configs, configs...)
+	if len(configs) > 0 {
+		r.point(AtConfigurationTaken)
+	}
 	if f.cut || len(configs) > 0 {
 		r.setActive()
 	}
@@ -140,17 +147,26 @@ func (r *Replica) take(epoch partition.Epoch, prev partition.Position, sum uint3
 // only up to there from now on.
 func (r *Replica) snip(after partition.Index, sum uint32) {
 	assert(after >= r.commit, "snip behind %d of records committed up to %d", after, r.commit)
+	configs := len(r.log.configs)
 	r.log.cut(after, sum)
+	if len(r.log.configs) < configs {
+		r.point(AtConfigurationSnipped)
+	}
 	r.durable = min(r.durable, after)
 	for i := range r.writing {
+		if r.writing[i].last > after {
+			r.point(AtSnipUnsynced)
+		}
 		r.writing[i].last = min(r.writing[i].last, after)
 	}
 	r.trace("snipped")
+	r.point(AtSnip)
 }
 
 func (r *Replica) onAppend(from peerRef, m *Append) error {
-	if m.Epoch < r.promised {
+	if m.Epoch < r.promised && !r.cfg.Planted.Has(planted.StaleAppend) {
 		if r.refuses(from) {
+			r.point(AtStaleAppend)
 			r.send(from, &AppendAck{Epoch: r.promised, Commit: r.commitOnDisk(), State: !r.cfg.LogOnly})
 		}
 		return nil
@@ -170,11 +186,15 @@ func (r *Replica) onAppend(from peerRef, m *Append) error {
 	w := &r.follow
 	if f.want != 0 {
 		w.want, w.owed = f.want, true
+		r.point(AtGap)
 		return nil
 	}
 	w.matched = max(w.matched, f.through)
 	if w.matched >= w.want {
 		w.want = 0
+	}
+	if r.cfg.Planted.Has(planted.CommitUnmatched) {
+		r.learnCommit(m.Commit)
 	}
 	r.learnCommit(min(m.Commit, w.matched))
 	r.everywhere = max(r.everywhere, min(m.Everywhere, r.commit))
@@ -221,6 +241,7 @@ func (r *Replica) onGather(from peerRef, m *Gather) error {
 		return partition.Errorf(partition.CodeInvalid, "a gather of epoch %s from replica %d", m.Epoch, from.id)
 	case m.Epoch < r.promised:
 		if r.refuses(from) {
+			r.point(AtGatherRefused)
 			r.send(from, &GatherAnswer{Epoch: r.promised})
 		}
 		return nil
@@ -253,13 +274,19 @@ func (r *Replica) answerOwed() {
 			Membership:     r.log.configs[len(r.log.configs)-1].Membership.Version,
 		})
 		w.gather = peerRef{}
+		r.point(AtGatherAnswered)
+		if r.now < r.leaseUntil {
+			r.point(AtLeaseReported)
+		}
 	}
 	if w.owed && w.master.id != 0 {
 		match := min(w.matched, r.durable)
 		if r.cfg.Planted.Has(planted.AckUnsynced) {
 			match = w.matched
 		}
-		w.unsettled = r.commitOnDisk() < r.commit
+		if w.unsettled = r.commitOnDisk() < r.commit; w.unsettled {
+			r.point(AtAckUnsettled)
+		}
 		if !w.unsettled || match > w.acked || w.want != 0 { // else its Persisted pays the answer
 			r.send(w.master, &AppendAck{Epoch: r.promised, Match: match, Want: w.want, Commit: r.commitOnDisk(), State: !r.cfg.LogOnly})
 		}
@@ -271,7 +298,7 @@ func (r *Replica) answerOwed() {
 // committed is told when it is on disk, so that what it has made superfluous may
 // be deleted.
 func (r *Replica) commitOnDisk() partition.Index {
-	if c := r.committed().Index; c > r.settled && c <= r.commit {
+	if c := r.committed().Index; c > r.settled && c <= r.commit && !r.cfg.Planted.Has(planted.SettledUnsynced) {
 		return c - 1
 	}
 	return r.commit
@@ -282,7 +309,7 @@ func (r *Replica) onPersisted(seq uint64) error {
 	if seq > r.seq {
 		return partition.Errorf(partition.CodeInvalid, "persisted %d, asked for %d", seq, r.seq)
 	}
-	n := 0
+	n, synced, durable := 0, r.synced, r.durable
 	for n < len(r.writing) && r.writing[n].seq <= seq {
 		r.durable = max(r.durable, r.writing[n].last)
 		r.synced = max(r.synced, r.writing[n].promise)
@@ -290,6 +317,12 @@ func (r *Replica) onPersisted(seq uint64) error {
 		n++
 	}
 	r.writing = append(r.writing[:0], r.writing[n:]...)
+	if synced < r.synced {
+		r.point(AtPromiseDurable)
+	}
+	if r.phase == leveling && durable < r.mastery.first && r.durable >= r.mastery.first {
+		r.point(AtNoopDurable)
+	}
 	if r.follow.unsettled && r.committed().Index <= r.settled {
 		r.follow.unsettled, r.follow.owed = false, true
 	}
@@ -320,6 +353,7 @@ func (r *Replica) onTruncated(first partition.Index) error {
 		return partition.Errorf(partition.CodeInvalid, "the log is truncated below %d, the state reflects only %d", first, r.applied)
 	}
 	r.log.truncate(first)
+	r.point(AtTruncated)
 	for _, p := range r.mastery.peers {
 		if p.next < r.log.first {
 			p.again(r) // it may have more than is known here
@@ -347,6 +381,7 @@ func (r *Replica) onFetch(from peerRef, m *Fetch) {
 		a.PrevSum, _ = l.sumAt(after)
 		a.Records, a.Through = r.supply(after)
 	}
+	r.point(AtFetchServed)
 	r.send(from, a)
 }
 
@@ -358,6 +393,7 @@ func (r *Replica) supply(after partition.Index) (records []partition.Record, thr
 		return nil, 0
 	}
 	if after+1 < l.tailFirst() {
+		r.point(AtReadBack)
 		return nil, l.tailFirst() - 1
 	}
 	last, size := after+1, len(l.at(after+1))

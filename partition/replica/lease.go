@@ -56,18 +56,21 @@ func (r *Replica) publish() {
 	if r.isMaster() {
 		master = r.cfg.Self
 	}
-	v, next := r.view, r.next()
+	v, next, active := r.view, r.next(), r.active
+	if r.cfg.Planted.Has(planted.LeaseNotJoint) {
+		active = active[len(active)-1:]
+	}
 	if r.cfg.Planted.Has(planted.KeepView) && v != nil && v.Serving && r.hand.step == gone && v.Epoch == r.promised {
 		return
 	}
 	if v != nil && v.Epoch == r.promised && v.Master == master && v.Serving == (r.phase == serving) &&
-		slices.Equal(v.Configurations, r.active) && v.Next == next && !r.mastery.newSupport {
+		slices.Equal(v.Configurations, active) && v.Next == next && !r.mastery.newSupport {
 		return
 	}
 	r.mastery.newSupport = false
 	r.view = &View{
 		Group: r.cfg.Group, Self: r.cfg.Self, Epoch: r.promised, Master: master,
-		Serving: r.phase == serving, Next: next, Supporters: r.supporting(), Configurations: r.active,
+		Serving: r.phase == serving, Next: next, Supporters: r.supporting(), Configurations: active,
 	}
 	r.out = append(r.out, &Publish{View: r.view})
 }

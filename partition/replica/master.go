@@ -65,6 +65,9 @@ func (r *Replica) becomeMaster() {
 		if p := r.peer(s.id); p != nil {
 			p.supports, p.boot = true, s.boot
 			p.next = r.log.common(s.end) + 1
+			if r.cfg.Planted.Has(planted.CountGathered) {
+				p.match = p.next - 1
+			}
 		}
 	}
 	r.attempt.supporters, r.successor = nil, peerRef{}
@@ -76,6 +79,7 @@ func (r *Replica) becomeMaster() {
 	r.appendOwn([]Proposal{{Kind: partition.KindNoop}})
 	r.proclaim()
 	r.trace("leads")
+	r.point(AtLead)
 }
 
 // encodeBytes bounds the buffer that records of one drain share, since the oldest
@@ -107,6 +111,7 @@ func (r *Replica) appendOwn(proposals []Proposal) {
 			m, err := configurationIn(x)
 			assert(err == nil, "own configuration: %v", err)
 			l.configs = append(l.configs, ConfigurationAt{Index: x.Index(), Membership: m})
+			r.point(AtConfiguration)
 			r.setActive()
 		}
 	}
@@ -196,10 +201,14 @@ func (r *Replica) advanceCommit() {
 			if id == r.cfg.Self {
 				return uint64(r.durable)
 			}
-			if p := r.peer(id); p != nil {
-				return uint64(p.match)
+			p := r.peer(id)
+			switch {
+			case p == nil:
+				return 0
+			case p.down && r.cfg.Planted.Has(planted.NoticeCounts):
+				return uint64(r.durable)
 			}
-			return 0
+			return uint64(p.match)
 		}))
 		if c <= r.commit || c < r.mastery.first && !r.cfg.Planted.Has(planted.AnyEpochCommit) {
 			return
@@ -208,6 +217,13 @@ func (r *Replica) advanceCommit() {
 		// before that is: a crash might lose it, and the others would not know.
 		if x := r.log.newest(); x.Membership.Alone != 0 && r.commit < x.Index && c < x.Index && !r.cfg.Planted.Has(planted.AloneUnsynced) {
 			return
+		}
+		r.point(AtCommit)
+		if r.commit+1 < r.mastery.first {
+			r.point(AtCommitOlder)
+		}
+		if len(r.active) > 1 {
+			r.point(AtCommitJoint)
 		}
 		r.learnCommit(c) // may end a joint configuration
 	}
@@ -244,11 +260,17 @@ func (r *Replica) lead() {
 	if r.phase == leveling && r.commit >= m.first {
 		r.phase, r.attempt.tries = recovering, 0
 		r.trace("became master")
+		r.point(AtMaster)
+		if r.now < m.leaseWait {
+			r.point(AtLeaseWait)
+		}
 	}
 	r.watchPermit()
-	if r.phase == recovering && r.applied >= m.first && r.now >= m.leaseWait {
+	applied := r.applied >= m.first || r.cfg.Planted.Has(planted.ServeUnapplied)
+	if r.phase == recovering && applied && r.now >= m.leaseWait {
 		r.phase = serving
 		r.trace("serves")
+		r.point(AtServe)
 	}
 	if m.leaveAt == 0 && r.commit >= m.first && !r.electable() {
 		m.leaveAt = r.now + r.cfg.RetryMin // the members hear of the change first
@@ -293,6 +315,7 @@ func (r *Replica) masterTick() {
 		return
 	}
 	if len(m.marks) > 0 && r.now >= m.marks[0].at+r.cfg.DurabilityWait {
+		r.point(AtNotDurable)
 		r.stepDown("its records do not become durable in time: "+r.active.Missing(r.holds(m.marks[0].last)), true)
 		return
 	}
@@ -324,9 +347,12 @@ func (r *Replica) holds(i partition.Index) func(partition.ReplicaID) bool {
 // stepDown ends the mastership. The fate of what is in the log and not answered
 // is unknown to it: another master may commit it.
 func (r *Replica) stepDown(why string, tell bool) {
-	m := &r.mastery
+	m, unknown := &r.mastery, partition.CodeUnknown
+	if r.cfg.Planted.Has(planted.FailUnknown) {
+		unknown = partition.CodeUnavailable
+	}
 	for _, p := range m.pending {
-		r.refuse(p.id, partition.Errorf(partition.CodeUnknown, "%s lost its master before the command was decided", r.cfg.Group))
+		r.refuse(p.id, partition.Errorf(unknown, "%s lost its master before the command was decided", r.cfg.Group))
 	}
 	for _, p := range m.proposed {
 		r.refuse(p.ID, r.lost())
@@ -353,6 +379,7 @@ func (r *Replica) stepDown(why string, tell bool) {
 	r.mastery, r.follow = mastery{}, follow{}
 	r.deadline = r.now + r.backoff()
 	r.trace("stepped down")
+	r.point(AtSteppedDown)
 }
 
 // refreshPeers brings the peers in line with the active configurations. A member

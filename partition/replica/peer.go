@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -28,6 +29,7 @@ type peer struct {
 	ask      bool            // send something, even if there is nothing new
 	down     bool            // its node was reported down: do not send again
 	state    bool            // it keeps the group's state
+	behind   bool            // it needs a copy: the log begins behind next
 	quiet    partition.Time  // it owes an answer, and has given none, since then; 0: it does not
 
 	sent     []sentRange // behind match, ascending
@@ -109,7 +111,11 @@ func (p *peer) tick(r *Replica) {
 		p.down = true
 		return
 	}
+	if r.cfg.Planted.Has(planted.NoResend) {
+		return
+	}
 	p.tries++
+	r.point(AtResent)
 	p.again(r)
 }
 
@@ -144,7 +150,12 @@ func (p *peer) feed(r *Replica) {
 		return
 	}
 	l := r.log
-	if p.next < l.first {
+	if behind := p.next < l.first; behind != p.behind {
+		if p.behind = behind; behind {
+			r.point(AtBehind)
+		}
+	}
+	if p.behind {
 		return // it needs a copy
 	}
 	for p.next <= l.last && p.inFlight < r.cfg.MaxInFlightBytes && !p.waiting {
@@ -163,6 +174,9 @@ func (p *peer) feed(r *Replica) {
 		}
 		p.sent = append(p.sent, sentRange{last: last, bytes: bytes})
 		p.inFlight += bytes
+		if r.cfg.Planted.Has(planted.CountSent) {
+			p.match = max(p.match, last)
+		}
 		if p.sure {
 			p.next = last + 1
 		} else {

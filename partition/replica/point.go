@@ -1,5 +1,7 @@
 package replica
 
+import "pando.dev/pando/partition"
+
 // Point is a moment at which a fault is interesting, or a rare state that was
 // reached. Config.Point is told of it, if set, from within Step, Ready or Apply,
 // and must not call the replica. Simulators put their faults there, and count
@@ -194,5 +196,30 @@ func Points() []Point {
 func (r *Replica) point(p Point) {
 	if r.cfg.Point != nil {
 		r.cfg.Point(p)
+	}
+}
+
+// pointChange tells what a change of the group does.
+func (r *Replica) pointChange(was, next *partition.Membership) {
+	if r.cfg.Point == nil {
+		return
+	}
+	for _, x := range next.Members {
+		y, member := was.Member(x.Replica)
+		switch {
+		case !member:
+			r.point(AtMemberAdded)
+		case y.Kind == partition.Learner && x.Kind != partition.Learner:
+			r.point(AtPromoted)
+		case y.Eligible && !x.Eligible:
+			r.point(AtIneligible)
+		case !y.Eligible && x.Eligible:
+			r.point(AtEligible)
+		}
+	}
+	for _, y := range was.Members {
+		if _, member := next.Member(y.Replica); !member {
+			r.point(AtMemberRemoved)
+		}
 	}
 }

@@ -28,6 +28,7 @@ func (r *Replica) startProbe() {
 		}
 	}
 	r.trace("probes")
+	r.point(AtProbe)
 	r.judgeIfAll()
 }
 
@@ -126,6 +127,7 @@ func (r *Replica) judge() {
 	}
 	for _, p := range r.attempt.probed {
 		if r.holdsBack(p.answer) {
+			r.point(AtHeldBack)
 			r.abandon("another member reaches the master, or is about to be it")
 			return
 		}
@@ -153,6 +155,7 @@ func (r *Replica) judge() {
 	}
 	step := r.cfg.AnswerWait / 3
 	r.phase, r.deadline = waiting, r.now+partition.Time(rank)*step+r.jitter(step)
+	r.point(AtWait)
 }
 
 // resignedTries is how many tries in a row a replica that has resigned lets others

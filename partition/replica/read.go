@@ -32,7 +32,12 @@ func (r *Replica) onReadIndex(id uint64) {
 		r.refuse(id, r.notMaster())
 	case len(q.waiting)+len(q.round)+len(q.done) >= r.cfg.MaxPending:
 		r.refuse(id, partition.Errorf(partition.CodeBusy, "%d reads wait", r.cfg.MaxPending))
+	case len(q.round) > 0 && r.cfg.Planted.Has(planted.ReadJoins):
+		q.round = append(q.round, id)
 	default:
+		if r.phase != serving {
+			r.point(AtReadQueued)
+		}
 		if len(q.waiting) == 0 {
 			q.since = r.now
 		}
@@ -50,9 +55,11 @@ func (q *reads) advance(r *Replica) {
 		q.round, q.waiting = append(q.round, q.waiting...), q.waiting[:0]
 		q.seq++
 		q.index, q.started, q.confirmed = r.commit, q.since, append(q.confirmed[:0], r.cfg.Self)
+		r.point(AtReadRound)
 		q.check(r)
 	}
 	if len(q.round) > 0 && (r.active.Durable(q.has) || r.cfg.Planted.Has(planted.ReadUnconfirmed)) {
+		r.point(AtReadConfirmed)
 		for _, id := range q.round {
 			q.done = append(q.done, pending{id: id, index: q.index})
 		}
@@ -112,7 +119,7 @@ func (q *reads) fail(r *Replica) {
 // answer replies to confirmed reads whose index the state has reached.
 func (q *reads) answer(r *Replica) {
 	n := 0
-	for n < len(q.done) && q.done[n].index <= r.applied {
+	for n < len(q.done) && (q.done[n].index <= r.applied || r.cfg.Planted.Has(planted.ReadUnapplied)) {
 		r.replies = append(r.replies, &Reply{ID: q.done[n].id, Index: q.done[n].index})
 		n++
 	}
@@ -126,6 +133,9 @@ func (r *Replica) onReadCheck(from peerRef, m *ReadCheck) {
 		return
 	}
 	waiting := r.now < r.leaseUntil && !r.cfg.Planted.Has(planted.ReadInWait) && !r.cfg.Planted.Has(planted.NoLeaseWait)
+	if waiting {
+		r.point(AtReadUnsupported)
+	}
 	r.send(from, &ReadConfirm{Epoch: r.promised, Seq: m.Seq, Waiting: waiting})
 }
 
@@ -139,7 +149,7 @@ func (r *Replica) onReadConfirm(from peerRef, m *ReadConfirm) {
 		return
 	}
 	q := &r.mastery.reads
-	if m.Seq == q.seq && len(q.round) > 0 && !m.Waiting && !q.has(from.id) {
+	if (m.Seq == q.seq || r.cfg.Planted.Has(planted.ReadOldConfirm)) && len(q.round) > 0 && !m.Waiting && !q.has(from.id) {
 		q.confirmed = append(q.confirmed, from.id)
 	}
 }

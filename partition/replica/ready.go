@@ -3,6 +3,7 @@ package replica
 import (
 	"sort"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 )
 
@@ -52,6 +53,9 @@ func (r *Replica) persist() {
 	if !sync && r.stored.commit == r.commit {
 		return
 	}
+	if r.stored.promise != r.promised {
+		r.point(AtPromise)
+	}
 	r.seq++
 	p := &Persist{
 		Seq: r.seq, Promise: r.promised, Commit: r.commit, Snip: l.snip, After: l.snipAfter,
@@ -70,12 +74,16 @@ func (r *Replica) persist() {
 // log that rebuilds it.
 func (r *Replica) apply() {
 	last := min(r.commit, r.durable)
+	if r.cfg.Planted.Has(planted.ApplyUnsynced) {
+		last = r.commit
+	}
 	if r.asked != 0 || last <= r.applied {
 		return
 	}
 	a := &Apply{First: r.applied + 1, Last: last}
 	if f := r.log.tailFirst(); a.First < f {
 		a.Last = min(last, f-1)
+		r.point(AtApplyReadBack)
 	} else {
 		a.Records = r.log.span(a.First, a.Last)
 	}

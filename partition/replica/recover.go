@@ -46,6 +46,7 @@ func (r *Replica) onRecover(in Recover) {
 	r.dropHeir(HandRefuse)
 	r.decree = &decree{id: in.ID, next: in.Membership, until: r.now + recoverWait}
 	r.trace("is to recover the group")
+	r.point(AtRecover)
 	r.setActive()
 	r.startProbe()
 }
@@ -94,6 +95,7 @@ func (r *Replica) proclaim() {
 	r.mastery.permit = next.Alone
 	r.goAlone(d.id, &next, next.Alone)
 	r.trace("recovers the group")
+	r.point(AtRecovered)
 }
 
 // dropDecree ends a recovery that has come to nothing.

@@ -45,7 +45,7 @@ func (r *Replica) without(id partition.ReplicaID) *partition.Membership {
 // settledVersion is the version of the newest configuration that this replica
 // knows from its own disk to be committed; 0 if there is none that it can name.
 func (r *Replica) settledVersion() partition.MembershipVersion {
-	if c := r.committed(); c.Index <= r.settled {
+	if c := r.committed(); c.Index <= r.settled || c.Index <= r.commit && r.cfg.Planted.Has(planted.SettledUnsynced) {
 		return c.Membership.Version
 	}
 	return 0
@@ -68,6 +68,7 @@ func (r *Replica) learnRemoval(m *partition.Membership) {
 	}
 	if x.without == nil {
 		r.trace("is removed")
+		r.point(AtRemoved)
 	}
 	x.without, x.settled, x.tries = m, nil, 0
 	if !r.isMaster() {
@@ -132,5 +133,6 @@ func (r *Replica) onSettled(from peerRef, m *ProbeAnswer) {
 		x.retired, r.deadline = true, 0
 		r.locks = append(r.locks, &Retire{})
 		r.trace("is not needed any more")
+		r.point(AtRetired)
 	}
 }

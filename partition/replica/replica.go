@@ -186,6 +186,7 @@ func (r *Replica) tell(now partition.Time) {
 	if r.restarted && !r.cfg.Planted.Has(planted.ForgetGrants) {
 		// What was granted before is not on disk: assume the worst.
 		r.leaseUntil, r.leaseEpoch = r.now+r.cfg.Lease, r.promised
+		r.point(AtGrantsForgotten)
 	}
 	if r.cfg.Planted.Has(planted.ResumeMastership) && r.promised.Replica() == r.cfg.Self {
 		r.becomeMaster()
@@ -301,17 +302,8 @@ func (r *Replica) setActive() {
 	if r.cfg.Planted.Has(planted.NotJoint) {
 		active = active[len(active)-1:]
 	}
-	if r.cfg.Planted.Has(planted.LearnerCounts) {
-		for i, m := range active {
-			c := *m
-			c.Members = slices.Clone(m.Members)
-			for j := range c.Members {
-				if c.Members[j].Kind == partition.Learner {
-					c.Members[j].Kind = partition.Full
-				}
-			}
-			active[i] = &c
-		}
+	if r.cfg.Planted.Has(planted.LearnerCounts) || r.cfg.Planted.Has(planted.IneligibleCounts) {
+		active = r.miscounted(active)
 	}
 	if slices.Equal(active, r.active) {
 		return
@@ -320,6 +312,25 @@ func (r *Replica) setActive() {
 	if r.isMaster() {
 		r.refreshPeers()
 	}
+}
+
+// miscounted is a planted bug: members count that should not.
+func (r *Replica) miscounted(active partition.Configurations) (wrong partition.Configurations) {
+	for _, m := range active {
+		c := *m
+		c.Members = slices.Clone(m.Members)
+		for j := range c.Members {
+			x := &c.Members[j]
+			if x.Kind == partition.Learner && r.cfg.Planted.Has(planted.LearnerCounts) {
+				x.Kind = partition.Full
+			}
+			if r.cfg.Planted.Has(planted.IneligibleCounts) {
+				x.Eligible = true
+			}
+		}
+		wrong = append(wrong, &c)
+	}
+	return wrong
 }
 
 // electable reports whether this replica may be master: it is an eligible full
@@ -370,8 +381,11 @@ func (r *Replica) learnCommit(c partition.Index) {
 	r.setActive()
 	r.log.forget(c)
 	r.noticeRemoval()
-	if r.isMaster() && r.committed().Index > before {
-		r.mastery.allKnow, r.mastery.knowing = false, -1
+	if r.committed().Index > before {
+		r.point(AtConfigurationCommitted)
+		if r.isMaster() {
+			r.mastery.allKnow, r.mastery.knowing = false, -1
+		}
 	}
 }
 

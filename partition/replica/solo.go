@@ -95,6 +95,7 @@ func (r *Replica) watchVoters() {
 	s.tries++
 	r.locks = append(r.locks, &Permit{Seq: s.asked, Lock: r.promised.Number()})
 	r.trace("asks to go on alone")
+	r.point(AtPermitAsked)
 }
 
 // soloDue is when a permit is to be asked for; 0: not at all.
@@ -114,6 +115,7 @@ func (r *Replica) onPermitted(in Permitted) {
 		return // told twice; or the number is not a new one, and proves nothing
 	}
 	if !r.isMaster() || in.Seq != s.asked || s.asked == 0 || !r.maySolo() || !r.forsaken() {
+		r.point(AtPermitUnused)
 		r.returnPermit(in.Number)
 		return
 	}
@@ -127,6 +129,7 @@ func (r *Replica) onPermitted(in Permitted) {
 	r.mastery.permit = in.Number
 	r.goAlone(0, next, in.Number)
 	r.trace("goes on alone")
+	r.point(AtAlone)
 }
 
 // onPermitRefused waits before it asks again. A mastership that is outdated never
@@ -205,6 +208,9 @@ func (r *Replica) returnPermit(n uint64) {
 			return
 		}
 		w.Able = knows
+		r.point(AtPermitPassed)
+	} else {
+		r.point(AtPermitReleased)
 	}
 	r.locks = append(r.locks, w)
 }

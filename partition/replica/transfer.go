@@ -180,6 +180,7 @@ func (r *Replica) draining() bool { return r.hand.step == draining }
 func (r *Replica) beginHandOver(id uint64, to *peer, anyway string) {
 	r.hand = handOver{step: preparing, id: id, to: to.ref(), until: r.now + r.prepareWait(), anyway: anyway}
 	r.trace("hands over")
+	r.point(AtHandOver)
 	r.askHeir()
 }
 
@@ -243,6 +244,7 @@ func (r *Replica) callOff(why *partition.Error) {
 		r.refuse(h.id, why)
 	}
 	r.trace("hand-over called off")
+	r.point(AtHandCalledOff)
 	if h.anyway != "" {
 		r.stepDown(h.anyway, true)
 	}
@@ -284,15 +286,17 @@ func (r *Replica) drained() {
 	if h.step == preparing && h.ready && p != nil && r.caughtUp(p) {
 		h.step, h.until, h.again = draining, r.now+r.drainWait(), 0
 		r.trace("drains")
+		r.point(AtDraining)
 	}
 	if h.step != draining {
 		return
 	}
+	busy := r.commit < r.log.last || p != nil && p.match < r.log.last || r.applied < r.log.last || len(q.round) > 0
 	switch {
 	case p == nil:
 		r.callOff(partition.Errorf(partition.CodeRefused, "replica %d is no member of %s any more", h.to.id, r.cfg.Group))
 		return
-	case r.commit < r.log.last || p.match < r.log.last || r.applied < r.log.last || len(q.round) > 0:
+	case busy && !r.cfg.Planted.Has(planted.GoUndrained):
 		return
 	}
 	if err := r.cannotInherit(h.to.id, p); err != nil {
@@ -310,6 +314,7 @@ func (r *Replica) drained() {
 	}
 	r.attempt.lock = 0 // the heir has it
 	r.stepDown(why, false)
+	r.point(AtGone)
 	// The heir is heard of within milliseconds. If not, this one looks for a master.
 	r.deadline = r.now + 2*r.cfg.AnswerWait + r.jitter(r.cfg.AnswerWait)
 	r.sendGo()
@@ -364,6 +369,7 @@ func (r *Replica) onPrepare(from peerRef, m *HandOver) {
 		Above: max(r.promised, r.seen).Number(), Holder: from.id, Consent: m.Number,
 	})
 	r.trace("is to be master")
+	r.point(AtHeir)
 }
 
 // heirLocked takes the lock that an heir has asked for; false if it has not.
@@ -379,6 +385,7 @@ func (r *Replica) heirLocked(number uint64) bool {
 	}
 	h.until = r.now + r.heirWait()
 	r.send(h.from, &HandOver{Epoch: h.epoch, Step: HandReady})
+	r.point(AtHeirReady)
 	return true
 }
 
@@ -390,11 +397,14 @@ func (r *Replica) onGo(from peerRef, m *HandOver) {
 	}
 	h := &r.heir
 	r.master = 0 // it is none any more
-	if h.number == 0 || h.epoch != m.Epoch || r.resigned || r.log.end() != m.End || r.log.lastSum != m.EndSum || r.durable < m.End.Index {
+	has := r.log.end() == m.End && r.log.lastSum == m.EndSum && r.durable >= m.End.Index
+	if has = has || r.cfg.Planted.Has(planted.HeirUnchecked); h.number == 0 || h.epoch != m.Epoch || r.resigned || !has {
+		r.point(AtGoLost)
 		r.dropHeir(0)
 		r.deadline = r.now + r.jitter(r.cfg.RetryMin)
 		return
 	}
+	r.point(AtGoTaken)
 	r.learnCommit(m.End.Index)
 	r.attempt = attempt{tries: r.attempt.tries, lock: h.number, promisedAt: r.now}
 	h.taking = true
@@ -464,6 +474,9 @@ func (r *Replica) next() partition.NodeID {
 func (r *Replica) learnReleased(e partition.Epoch) {
 	r.released = max(r.released, e)
 	if r.released != 0 && (r.leaseEpoch <= r.released || r.cfg.Planted.Has(planted.SkipNewerLease)) {
+		if r.now < r.leaseUntil {
+			r.point(AtLeaseReleased)
+		}
 		r.leaseUntil = 0
 	}
 }
