@@ -74,6 +74,11 @@ func (e *Executor) point(p Point) {
 	}
 }
 
+// LimitSessions changes how many sessions are kept from MaxSessions, the same on
+// every replica and from the beginning. Tests and the simulator do, so that
+// sessions expire.
+func (e *Executor) LimitSessions(n int) { e.sessions.limit = n }
+
 // Observe lets f be told where the executor comes by; see Point.
 func (e *Executor) Observe(f func(Point)) { e.points = f }
 
