@@ -1,0 +1,286 @@
+package sim
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/wal"
+)
+
+// settleAfter is how long after its last batch a log writes an empty one.
+const settleAfter = 50 * time.Millisecond
+
+// token names who is told that a write is durable.
+type token struct {
+	host        *host // nil: nobody
+	incarnation uint64
+	seq         uint64 // of the Persist; 0: the host waits for its disk before it opens
+}
+
+// nodeLog is the log of a running node: the real one, or the model.
+type nodeLog interface {
+	// append takes a write. It shows at once and is durable after a turn.
+	append(w *wal.Write, quiet bool) error
+	// turn writes what waits, up to n of the writes, and returns how many of those
+	// that were not quiet are durable now. An error ends the process.
+	turn(n int) (durable int, err error)
+	// settle follows when nothing came for a while.
+	settle() error
+	summary(g partition.GroupID) (wal.Summary, bool)
+	read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error)
+	// let says what the state has flushed and what peers want; it may let go of
+	// what nobody needs, and returns where the log begins then.
+	let(g partition.GroupID, flushed, retain partition.Index, generation uint32) partition.Index
+}
+
+// pendingWrite was given to the log and is not known to be durable.
+type pendingWrite struct {
+	w     wal.Write
+	quiet bool
+	t     token
+}
+
+// disk is what a node's process leaves behind when it ends, and what the checkers
+// know of it.
+type disk struct {
+	w    *world
+	id   int    // for chances: the disk's, wherever it is
+	boot uint64 // the boot number on it
+	log  nodeLog
+	real *realDisk // nil: the model
+	// platter is what is durable, per group; seen what the running process takes
+	// for its log.
+	platter, seen []image
+	pending       []pendingWrite
+	inflight      int // of pending, in the batch under way
+	syncing       bool
+	syncs         uint64
+	states        []*state
+	// suspects are the replicas that must stay silent, per group.
+	suspects []partition.ReplicaID
+	rolled   bool // it is an old copy, and that is not known yet
+
+	full    bool           // no space
+	slow    partition.Time // every sync takes that much longer
+	stalled partition.Time // no sync returns before
+	failing bool           // the next sync fails
+	lying   bool           // syncs do nothing
+	liar    bool           // they did, and what was lost stays lost
+	lied    []wal.Write    // what they were for
+	deaf    bool           // reads fail
+	fatal   error          // the log has failed
+}
+
+func newDisk(w *world, id int) *disk {
+	n := len(w.groups)
+	d := &disk{w: w, id: id, platter: make([]image, n), seen: make([]image, n), states: make([]*state, n), suspects: make([]partition.ReplicaID, n)}
+	if w.k.RealLog {
+		d.real = newRealDisk(d)
+	}
+	return d
+}
+
+var errNoSpace = partition.Errorf(partition.CodeNoSpace, "the disk is full")
+
+// append gives a write to the log.
+func (d *disk) append(n *node, w *wal.Write, quiet bool, t token) error {
+	if d.full && (len(w.Records) > 0 || w.Snip) {
+		return errNoSpace
+	}
+	if err := d.log.append(w, quiet); err != nil {
+		return err
+	}
+	d.seen[w.Group-1].apply(w)
+	d.pending = append(d.pending, pendingWrite{w: *w, quiet: quiet, t: t})
+	switch {
+	case d.syncing:
+	case quiet:
+		if len(d.pending) == 1 {
+			d.w.eng.after(settleAfter, evSettle, n.ord).life = n.life
+		}
+	default:
+		d.startSync(n)
+	}
+	return nil
+}
+
+// startSync begins a batch with everything that waits.
+func (d *disk) startSync(n *node) {
+	d.syncing, d.inflight = true, len(d.pending)
+	d.syncs++
+	took := between(d.w.rnd.two(onSync, uint64(d.id), d.syncs), d.w.k.SyncMin, d.w.k.SyncMax) + d.slow
+	at := max(d.w.eng.now+took, d.stalled)
+	d.w.eng.at(at, evSynced, n.ord).life = n.life
+}
+
+// synced ends the batch under way.
+func (d *disk) synced(n *node) {
+	if d.stalled > d.w.eng.now {
+		d.w.eng.at(d.stalled, evSynced, n.ord).life = n.life
+		return
+	}
+	if d.failing {
+		d.failing = false
+		d.fatal = errors.New("a sync failed")
+		n.processEnds("a sync failed")
+		return
+	}
+	durable, err := d.log.turn(d.inflight)
+	if err != nil {
+		d.fatal = err
+		n.processEnds("the log failed")
+		return
+	}
+	d.syncing = false
+	done := d.settled(durable)
+	if len(d.pending) > 0 && d.awaited() {
+		d.startSync(n)
+	} else {
+		d.w.eng.after(settleAfter, evSettle, n.ord).life = n.life
+	}
+	n.written(done)
+}
+
+// awaited reports whether anybody waits for what is pending.
+func (d *disk) awaited() bool {
+	for i := range d.pending {
+		if !d.pending[i].quiet {
+			return true
+		}
+	}
+	return false
+}
+
+// settled moves what is durable to the platters and returns whom to tell. It is
+// valid until the next call.
+func (d *disk) settled(durable int) []token {
+	d.w.tokens = d.w.tokens[:0]
+	i := 0
+	for ; i < len(d.pending) && (durable > 0 || d.pending[i].quiet); i++ {
+		p := &d.pending[i]
+		if d.lying {
+			d.lied = append(d.lied, p.w)
+		} else {
+			d.platter[p.w.Group-1].apply(&p.w)
+		}
+		if !p.quiet {
+			durable--
+			if p.t.host != nil {
+				d.w.tokens = append(d.w.tokens, p.t)
+			}
+		}
+	}
+	rest := copy(d.pending, d.pending[i:])
+	clear(d.pending[rest:])
+	d.pending = d.pending[:rest]
+	d.inflight = 0
+	return d.w.tokens
+}
+
+// idle lets the log settle, unless it has work.
+func (d *disk) idle(n *node) {
+	if d.syncing {
+		return
+	}
+	if len(d.pending) > 0 {
+		d.startSync(n)
+		return
+	}
+	if err := d.log.settle(); err != nil {
+		d.fatal = err
+		n.processEnds("the log failed")
+	}
+}
+
+// let tells the log what it may let go of.
+func (d *disk) let(g partition.GroupID, flushed, retain partition.Index, generation uint32, cut bool) (first partition.Index) {
+	p, s := &d.platter[g-1], &d.seen[g-1]
+	p.flushed, s.flushed = max(p.flushed, flushed), max(s.flushed, flushed)
+	if !cut {
+		retain = 1
+	}
+	if retain == 0 {
+		retain = math.MaxUint64
+	}
+	first = d.log.let(g, flushed, retain, generation)
+	p.cut(min(first, p.commit+1))
+	s.cut(first)
+	return first
+}
+
+// open starts the log of a new process on what the last one left.
+func (d *disk) open() error {
+	d.pending, d.inflight, d.syncing, d.fatal = nil, 0, false, nil
+	if d.real != nil {
+		return d.real.open()
+	}
+	for i := range d.platter {
+		d.seen[i] = d.platter[i].clone()
+	}
+	d.log = (*modelLog)(d)
+	return nil
+}
+
+// confess ends a time of lies: what was lied about reaches the disk after all.
+func (d *disk) confess() {
+	d.lying, d.liar = false, false
+	for i := range d.lied {
+		d.platter[d.lied[i].Group-1].apply(&d.lied[i])
+	}
+	d.lied = nil
+}
+
+// adopt notes that what a new process found is durable: the log sees to that before
+// it shows anything.
+func (d *disk) adopt() {
+	for gi := range d.platter {
+		d.platter[gi] = d.seen[gi].clone()
+	}
+}
+
+// crash ends the process that had the log. Of what was not synced a random first
+// part survives, the last of it perhaps in parts. Power says that the power went,
+// and not only the process.
+func (d *disk) crash(power bool) {
+	for _, s := range d.states {
+		if s != nil {
+			s.crash()
+		}
+	}
+	switch {
+	case d.log == nil:
+		return
+	case d.real != nil:
+		d.real.crash(power)
+	default:
+		(*modelLog)(d).crash()
+	}
+	if !power {
+		d.confess()
+	}
+	d.lying, d.lied = false, nil
+	d.log, d.pending, d.syncing, d.inflight = nil, nil, false, 0
+}
+
+// read reads records from the log.
+func (d *disk) read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error) {
+	if d.deaf {
+		return nil, errors.New("the disk does not read")
+	}
+	return d.log.read(g, from, to)
+}
+
+// forget deletes what there is of a replica.
+func (d *disk) forget(gi int) {
+	d.platter[gi], d.seen[gi], d.states[gi] = image{}, image{}, nil
+	rest := d.pending[:0]
+	for i := range d.pending {
+		if p := &d.pending[i]; int(p.w.Group-1) == gi {
+			p.w, p.t.host = wal.Write{Group: p.w.Group}, nil
+		}
+		rest = append(rest, d.pending[i])
+	}
+	d.pending = rest
+}

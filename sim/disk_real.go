@@ -1,0 +1,231 @@
+package sim
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/sim/fault"
+	"pando.dev/pando/wal"
+	"pando.dev/pando/wal/memfs"
+)
+
+const (
+	logDir = "wal"
+	// segmentBytes is small, so that a run sees many rotations.
+	segmentBytes = 64 << 10
+)
+
+// realDisk has the real log on a file system in memory.
+type realDisk struct {
+	d    *disk
+	fs   *memfs.FS
+	log  *wal.Log
+	done int   // writes reported durable since the last look
+	err  error // that the log has failed with
+	note func(error)
+	lose bool // the power goes in the next sync
+}
+
+var _ nodeLog = (*realDisk)(nil)
+
+func newRealDisk(d *disk) *realDisk {
+	r := &realDisk{d: d, fs: memfs.New(d.w.rnd.two(onDamage, uint64(d.id), 0))}
+	r.note = func(err error) {
+		if err != nil {
+			r.err = err
+			return
+		}
+		r.done++
+	}
+	return r
+}
+
+// secret is where the log draws its secret from.
+type secret uint64
+
+func (s *secret) Read(b []byte) (int, error) {
+	for i := 0; i < len(b); i += 8 {
+		*s = secret(mix(uint64(*s)))
+		var x [8]byte
+		binary.LittleEndian.PutUint64(x[:], uint64(*s))
+		copy(b[i:], x[:])
+	}
+	return len(b), nil
+}
+
+var _ io.Reader = (*secret)(nil)
+
+// open opens the log, and takes from it what a process sees.
+func (r *realDisk) open() error {
+	d := r.d
+	r.done, r.err, r.lose = 0, nil, false
+	r.fs.OnOp(r.hook)
+	seed := secret(d.w.rnd.two(onDamage, uint64(d.id), 1))
+	size := int64(d.w.k.SegmentBytes)
+	if size == 0 {
+		size = segmentBytes
+	}
+	who := partition.NodeID(fmt.Sprintf("disk%d", d.id))
+	log, report, err := wal.Open(r.fs, logDir, wal.Options{
+		Node: who, Incarnation: d.boot, SegmentBytes: size, Manual: true, Rand: &seed, Fatal: func(err error) { r.err = err },
+	})
+	if err != nil {
+		return err
+	}
+	r.log, d.log = log, r
+	if report.Rot {
+		d.w.mark("sim.rot_found")
+	}
+	for gi := range d.seen {
+		if err := r.look(gi); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look reads what the log has of a group, which is on the platter too by now.
+func (r *realDisk) look(gi int) error {
+	d := r.d
+	d.seen[gi] = image{}
+	sum, ok := r.log.Summary(partition.GroupID(gi + 1))
+	if !ok {
+		if d.platter[gi].replica != 0 && d.platter[gi].damage == nil {
+			return fmt.Errorf("the replica of g%d is gone", gi+1)
+		}
+		return nil
+	}
+	m := image{
+		replica: sum.Replica, generation: sum.Generation, promise: sum.Promise, commit: sum.Commit, flushed: sum.Flushed,
+		first: sum.First, before: sum.Before, damage: sum.Damage,
+	}
+	if sum.Damage == nil {
+		for i := sum.First; i <= sum.Last; {
+			recs, err := r.log.Read(partition.GroupID(gi+1), i, sum.Last, 1<<20)
+			if err != nil {
+				return err
+			}
+			m.recs = append(m.recs, recs...)
+			i += partition.Index(len(recs))
+		}
+		if len(m.recs) > 0 {
+			m.beforeSum = m.recs[0].Prev()
+		} else {
+			m.beforeSum = sum.LastSum
+		}
+		for _, rec := range sum.Configurations {
+			m.note(rec)
+		}
+	}
+	d.seen[gi] = m
+	return nil
+}
+
+func (r *realDisk) hook(o memfs.Op) error {
+	if r.lose && o.Kind == memfs.Sync {
+		return memfs.ErrPowerLoss
+	}
+	return nil
+}
+
+func (r *realDisk) append(w *wal.Write, quiet bool) error {
+	if quiet {
+		return r.log.Append(*w, nil)
+	}
+	return r.log.Append(*w, r.note)
+}
+
+func (r *realDisk) turn(int) (durable int, err error) {
+	for r.log.Turn() && r.err == nil {
+	}
+	durable, r.done = r.done, 0
+	return durable, r.err
+}
+
+func (r *realDisk) settle() error {
+	r.log.Settle()
+	return r.err
+}
+
+func (r *realDisk) summary(g partition.GroupID) (wal.Summary, bool) { return r.log.Summary(g) }
+
+func (r *realDisk) read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error) {
+	return r.log.Read(g, from, to, 1<<20)
+}
+
+func (r *realDisk) let(g partition.GroupID, flushed, retain partition.Index, generation uint32) partition.Index {
+	if retain == ^partition.Index(0) {
+		retain = 0
+	}
+	r.log.Retain(g, retain)
+	r.log.SetFlushed(g, flushed, generation)
+	if sum, ok := r.log.Summary(g); ok {
+		return sum.First
+	}
+	return 1
+}
+
+// crash leaves what a process leaves that was killed, or, with power, what is on
+// the platters, perhaps in the middle of a write.
+func (r *realDisk) crash(power bool) {
+	d := r.d
+	h := d.w.rnd.two(onCrash, uint64(d.id), d.syncs)
+	if h%2 == 0 && len(d.pending) > 0 && r.err == nil {
+		r.lose = true // what waits was written, and the sync did not return
+		r.log.Turn()
+	}
+	if power {
+		keep := []float64{0, 1, 0.5, 0.9}[pick(h>>8, 4)]
+		r.fs = r.fs.Crash(mix(h), keep)
+	} else {
+		r.fs = r.fs.Fork()
+	}
+	r.log = nil
+	for gi := range d.seen {
+		d.seen[gi] = image{}
+	}
+}
+
+// damage changes the files of a log that nobody has open.
+func (r *realDisk) damage(f *Fault) {
+	names, err := r.fs.List(logDir)
+	if err != nil {
+		return
+	}
+	var logs []string
+	for _, name := range names {
+		if strings.HasSuffix(name, ".wal") {
+			logs = append(logs, logDir+"/"+name)
+		}
+	}
+	if len(logs) == 0 {
+		return
+	}
+	h := mix(f.Arg)
+	name := logs[len(logs)-1-pick(h, min(2, len(logs)))]
+	b, err := r.fs.ReadFile(name)
+	if err != nil {
+		return
+	}
+	const page = 4096
+	pages := len(b) / page
+	p := pick(h>>8, pages)
+	switch f.Class {
+	case fault.FlipLog:
+		if err := r.fs.Flip(name, int64(h>>16)%int64(len(b)), 1<<(h>>60&7)); err != nil {
+			r.d.w.violate("log", "%v", errors.Join(err))
+		}
+		return
+	case fault.Misdirect:
+		copy(b[pick(h>>24, pages)*page:][:page], b[p*page:][:page])
+	case fault.LostWrite:
+		clear(b[p*page:][:page])
+	case fault.CutFile:
+		b = b[:len(b)-pick(h>>24, len(b))]
+	}
+	r.fs.WriteFile(name, b)
+}
