@@ -32,7 +32,9 @@ type groupCheck struct {
 	executed map[uint64]execution
 	// refused are operations that were said not to be executed.
 	refused map[uint64]partition.Code
-	values  []uint64 // that keys had lately, for conditional writes
+	// lost are the platters that were damaged, as they were before.
+	lost   []image
+	values []uint64 // that keys had lately, for conditional writes
 }
 
 type madeRecord struct {
@@ -102,6 +104,13 @@ func (c *checker) started(n *node) {
 	}
 }
 
+// loses is told that a node may lose what it has of a group.
+func (c *checker) loses(n *node, gi int) {
+	if m := &n.disk.platter[gi]; m.replica != 0 && m.damage == nil {
+		c.groups[gi].lost = append(c.groups[gi].lost, m.clone())
+	}
+}
+
 // opened is told of a replica that runs now.
 func (c *checker) opened(h *host) { h.looked = h.n.disk.seen[h.gi].first - 1 }
 
@@ -156,12 +165,17 @@ func (c *checker) snips(h *host, q *groupCheck, p *replica.Persist) {
 	}
 }
 
-// on returns who has a record on the platter, but for one node. A disk that has lied
-// is beyond what was promised; its node counts as if it had told the truth.
+// on returns who has a record on the platter, but for one node, or had it when its
+// disk was damaged, which happens only where the group can stand it.
 func (c *checker) on(q *groupCheck, p partition.Position, but *node) func(partition.ReplicaID) bool {
 	return func(r partition.ReplicaID) bool {
 		for _, n := range c.w.nodes {
-			if m := &n.disk.platter[q.g.ord]; m.replica == r && n != but && (m.holds(p) || n.disk.liar) {
+			if m := &n.disk.platter[q.g.ord]; m.replica == r && n != but && m.holds(p) {
+				return true
+			}
+		}
+		for i := range q.lost {
+			if q.lost[i].replica == r && q.lost[i].holds(p) {
 				return true
 			}
 		}
@@ -182,10 +196,9 @@ func (c *checker) commits(h *host, q *groupCheck, p *replica.Persist) {
 		case i < m.first:
 			continue
 		default:
-			if len(h.unwritten) > 0 {
-				return // the log does not have it yet
+			if rec = h.waiting(i); rec == nil {
+				c.w.violate("commit", "%s takes %d for committed, its log ends at %d", h, i, m.last())
 			}
-			c.w.violate("commit", "%s takes %d for committed, its log ends at %d", h, i, m.last())
 		}
 		h.looked = i
 		if int(i) > len(q.committed) {
@@ -194,6 +207,19 @@ func (c *checker) commits(h *host, q *groupCheck, p *replica.Persist) {
 			c.w.violate("commit", "%s takes %s for committed at %d, where %s is", h, rec, i, was)
 		}
 	}
+}
+
+// waiting is the record at i among those for which the log has no room yet.
+func (h *host) waiting(i partition.Index) (rec partition.Record) {
+	for _, p := range h.unwritten {
+		if p.Snip && p.After < i {
+			rec = nil
+		}
+		if k := len(p.Records); k > 0 && i >= p.Records[0].Index() && i <= p.Records[k-1].Index() {
+			rec = p.Records[i-p.Records[0].Index()]
+		}
+	}
+	return rec
 }
 
 // first is told of the first replica that takes a record for committed: a master,

@@ -29,6 +29,7 @@ type control struct {
 	w       *world
 	groups  []grouplock
 	boots   []uint64 // by identity: of the session
+	starts  []uint64 // by identity: which of all processes it is of
 	expired []bool
 	told    []bool // by place: the control group has admitted its process
 	down    int    // faults that keep it from answering
@@ -60,7 +61,7 @@ type permit struct {
 }
 
 func newControl(w *world) *control {
-	return &control{w: w, groups: make([]grouplock, len(w.groups)), boots: make([]uint64, len(w.ids)), expired: make([]bool, len(w.ids)), told: make([]bool, len(w.nodes))}
+	return &control{w: w, groups: make([]grouplock, len(w.groups)), boots: make([]uint64, len(w.ids)), starts: make([]uint64, len(w.ids)), expired: make([]bool, len(w.ids)), told: make([]bool, len(w.nodes))}
 }
 
 // Kinds of questions.
@@ -79,7 +80,7 @@ type question struct {
 	incarnation uint64
 	life        uint32
 	who         int
-	boot        uint64
+	boot, start uint64
 	replica     partition.ReplicaID
 	lock        *replica.AcquireLock
 	permit      *replica.Permit
@@ -94,7 +95,7 @@ type question struct {
 // before a crash.
 func (c *control) post(n *node, kind uint64, q *question) {
 	c.asked++
-	q.n, q.life, q.who, q.boot = n, n.life, n.who, n.boot
+	q.n, q.life, q.who, q.boot, q.start = n, n.life, n.who, n.boot, n.started
 	k := c.w.k
 	d := between(c.w.rnd.two(onControl, uint64(n.ord), c.asked), k.DelayMin, 2*k.DelayMax) + c.slow
 	n.asked = max(n.asked, c.w.eng.now+d)
@@ -147,7 +148,9 @@ func (c *control) arrives(kind uint64, q *question) {
 		}
 		return
 	}
-	c.enrolled(q.who, q.boot)
+	if !c.enrolled(q) && kind != askEnroll {
+		return
+	}
 	switch kind {
 	case askLock:
 		c.acquire(q)
@@ -162,7 +165,7 @@ func (c *control) arrives(kind uint64, q *question) {
 	case askEnroll:
 		x := c.w.eng.after(c.w.k.DelayMin, evAdmission, q.n.ord)
 		x.life = q.life
-		if q.boot < c.boots[q.who] {
+		if q.boot != c.boots[q.who] || q.start != c.starts[q.who] {
 			x.a = 1 // it runs on an old copy of its disk
 		}
 	}
@@ -181,11 +184,15 @@ func (c *control) cutOff(n *node) bool {
 	return 2*reached <= seats
 }
 
-// enrolled notes that a process lives.
-func (c *control) enrolled(who int, boot uint64) {
-	if boot >= c.boots[who] {
-		c.boots[who], c.expired[who] = boot, false
+// enrolled notes that a process lives. It refuses one that was not started after the
+// newest on the same disk: a start counts the boot before anything else, so a lower
+// boot, or the same one by another start, means an older copy of the disk.
+func (c *control) enrolled(q *question) bool {
+	if boot := c.boots[q.who]; q.boot < boot || q.boot == boot && q.start != c.starts[q.who] {
+		return false
 	}
+	c.boots[q.who], c.starts[q.who], c.expired[q.who] = q.boot, q.start, false
+	return true
 }
 
 // held reports whether a live session holds the lock.

@@ -66,9 +66,7 @@ type disk struct {
 	slow    partition.Time // every sync takes that much longer
 	stalled partition.Time // no sync returns before
 	failing bool           // the next sync fails
-	lying   bool           // syncs do nothing
-	liar    bool           // they did, and what was lost stays lost
-	lied    []wal.Write    // what they were for
+	truth   []image        // what is really durable, while syncs do nothing
 	deaf    bool           // reads fail
 	fatal   error          // the log has failed
 }
@@ -160,11 +158,7 @@ func (d *disk) settled(durable int) []token {
 	i := 0
 	for ; i < len(d.pending) && (durable > 0 || d.pending[i].quiet); i++ {
 		p := &d.pending[i]
-		if d.lying {
-			d.lied = append(d.lied, p.w)
-		} else {
-			d.platter[p.w.Group-1].apply(&p.w)
-		}
+		d.platter[p.w.Group-1].apply(&p.w)
 		if !p.quiet {
 			durable--
 			if p.t.host != nil {
@@ -206,6 +200,9 @@ func (d *disk) let(g partition.GroupID, flushed, retain partition.Index, generat
 	}
 	first = d.log.let(g, flushed, retain, generation)
 	p.cut(min(first, p.commit+1))
+	if d.truth != nil {
+		d.truth[g-1].cut(first)
+	}
 	s.cut(first)
 	return first
 }
@@ -221,15 +218,6 @@ func (d *disk) open() error {
 	}
 	d.log = (*modelLog)(d)
 	return nil
-}
-
-// confess ends a time of lies: what was lied about reaches the disk after all.
-func (d *disk) confess() {
-	d.lying, d.liar = false, false
-	for i := range d.lied {
-		d.platter[d.lied[i].Group-1].apply(&d.lied[i])
-	}
-	d.lied = nil
 }
 
 // adopt notes that what a new process found is durable: the log sees to that before
@@ -257,10 +245,7 @@ func (d *disk) crash(power bool) {
 	default:
 		(*modelLog)(d).crash()
 	}
-	if !power {
-		d.confess()
-	}
-	d.lying, d.lied = false, nil
+	d.truth = nil
 	d.log, d.pending, d.syncing, d.inflight = nil, nil, false, 0
 }
 

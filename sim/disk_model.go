@@ -52,9 +52,6 @@ func (l *modelLog) let(g partition.GroupID, flushed, retain partition.Index, _ u
 func (l *modelLog) crash() {
 	h := l.w.rnd.two(onCrash, uint64(l.id), l.syncs)
 	n := len(l.pending)
-	if l.lying {
-		n = 0
-	}
 	keep := pick(h, n+1)
 	for i := range l.pending[:keep] {
 		p := &l.pending[i]

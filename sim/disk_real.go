@@ -72,6 +72,7 @@ func (r *realDisk) open() error {
 	who := partition.NodeID(fmt.Sprintf("disk%d", d.id))
 	log, report, err := wal.Open(r.fs, logDir, wal.Options{
 		Node: who, Incarnation: d.boot, SegmentBytes: size, Manual: true, Rand: &seed, Fatal: func(err error) { r.err = err },
+		Planted: d.w.plan.Planted, Point: func(p wal.Point) { r.point(p) },
 	})
 	if err != nil {
 		return err
@@ -123,6 +124,15 @@ func (r *realDisk) look(gi int) error {
 	}
 	d.seen[gi] = m
 	return nil
+}
+
+// point is told where the log of whatever node has the disk comes by.
+func (r *realDisk) point(p wal.Point) {
+	for _, n := range r.d.w.nodes {
+		if n.disk == r.d {
+			r.d.w.points.reached(n, r.d.w.points.wal+int(p))
+		}
+	}
 }
 
 func (r *realDisk) hook(o memfs.Op) error {

@@ -257,6 +257,11 @@ func (h *host) open() {
 		if err != nil {
 			n.w.violate("host", "%s cannot read its state: %v", h, err)
 		}
+		exec.Plant(n.w.plan.Planted)
+		exec.Observe(h.point)
+		if n.w.k.SessionLimit > 0 {
+			exec.LimitSessions(n.w.k.SessionLimit)
+		}
 		h.exec = exec
 	}
 	restored, err := restore(sum, applied)
@@ -288,14 +293,15 @@ func (h *host) config() replica.Config {
 		Lease: k.Lease, RetryMin: k.RetryMin, RetryMax: k.RetryMax, AnswerWait: k.AnswerWait, DurabilityWait: k.DurabilityWait,
 		TailBytes: k.TailBytes, MaxAppendBytes: k.MaxAppendBytes, MaxInFlightBytes: k.MaxInFlightBytes, MaxPending: k.MaxPending,
 	}
-	n, life := h.n, h.n.life
-	c.Trace = func(e replica.TraceEvent) {
-		if n.life == life {
-			h.point(e)
-		}
+	if w := h.n.w; w.tracing() {
+		c.Trace = func(e replica.TraceEvent) { w.tracef("%s %s, epoch %s", h, e.What, e.Epoch) }
 	}
+	c.Planted, c.Point = h.n.w.plan.Planted, h.point
 	return c
 }
+
+// point is told where the machine, or the executor, comes by.
+func (h *host) point(p replica.Point) { h.n.w.points.reached(h.n, int(p)) }
 
 // breaks lets the replica stay silent for good.
 func (h *host) breaks(why string) {

@@ -70,6 +70,9 @@ func (t *faults) damage(n *node, f *Fault) bool {
 		return false
 	}
 	n.end(true, f.Class.String())
+	if f.Class != fault.FlipState && f.Class != fault.FlipIdentity {
+		t.loseAll(n)
+	}
 	switch f.Class {
 	case fault.FlipState:
 		if d.states[gi] == nil {
@@ -85,6 +88,13 @@ func (t *faults) damage(n *node, f *Fault) bool {
 	}
 	n.startAfter(f.For)
 	return gi >= 0
+}
+
+// loseAll tells the checker that a node may lose what it has.
+func (t *faults) loseAll(n *node) {
+	for gi := range t.w.groups {
+		t.w.check.loses(n, gi)
+	}
 }
 
 // damage damages the synced log.
@@ -165,7 +175,7 @@ func (n *node) intact(gi int, r partition.ReplicaID) bool {
 	if n.up && n.hosts != nil {
 		h = n.hosts[gi]
 	}
-	return m.replica == r && m.damage == nil && !n.disk.lying && n.disk.suspects[gi] != r && !n.disk.rolled &&
+	return m.replica == r && m.damage == nil && n.disk.truth == nil && n.disk.suspects[gi] != r && !n.disk.rolled &&
 		(s == nil || !s.bad) && (h == nil || !h.broken)
 }
 
@@ -174,6 +184,7 @@ func (n *node) intact(gi int, r partition.ReplicaID) bool {
 func (t *faults) wipe(n *node, f *Fault) {
 	w := t.w
 	n.end(true, "wiped")
+	t.loseAll(n)
 	w.owner[n.who] = -1
 	n.disk = newDisk(w, 1000+len(w.ids))
 	n.takeIdentity(w.newIdentity(n.ord, partition.NodeID(fmt.Sprintf("n%d.%d", n.ord+1, len(w.ids)))))
@@ -207,17 +218,30 @@ func (t *faults) lyingSync(n *node, f *Fault) bool {
 		return false
 	}
 	d := n.disk
-	d.lying, d.liar = true, true
+	if d.truth != nil {
+		return false
+	}
+	d.truth = make([]image, len(d.platter))
+	for gi := range d.platter {
+		d.truth[gi] = d.platter[gi].clone()
+	}
 	t.lasts(f, func() {
-		if !d.lying || n.disk != d || !n.up {
-			d.confess()
-			return
+		truth := d.truth
+		if truth == nil || n.disk != d || !n.up {
+			return // the process ended, and the system wrote what it had
 		}
-		lost := len(d.lied) > 0
+		lost := false
+		for gi := range truth {
+			lost = lost || truth[gi].promise != d.platter[gi].promise || truth[gi].last() != d.platter[gi].last()
+		}
 		n.end(true, "power goes after syncs that did nothing")
-		if d.liar = lost; lost {
+		if lost {
 			t.w.mark("sim.lying_sync_lost")
 			d.suspectAll()
+			for gi := range truth {
+				t.w.check.loses(n, gi)
+				d.platter[gi] = truth[gi]
+			}
 		}
 		n.startAfter(10 * time.Millisecond)
 	})
@@ -273,6 +297,7 @@ func (t *faults) rollBack(i int, f *Fault) {
 		return
 	}
 	n.end(true, "its disk is put back")
+	t.loseAll(n)
 	for gi := range d.platter {
 		if d.platter[gi].replica != b.platter[gi].replica {
 			continue

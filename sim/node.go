@@ -34,6 +34,7 @@ type node struct {
 	up, paused bool
 	life       uint32 // counts the processes here, and their ends
 	boot       uint64 // boot number of the process
+	started    uint64 // which of all processes it is
 	clock      clock
 	jumps      uint64
 	table      *lease.Table
@@ -72,6 +73,8 @@ func (n *node) start() {
 	n.held, n.busyUntil = nil, 0
 	n.disk.boot++ // durable before anything else
 	n.boot = n.disk.boot
+	n.w.starts++
+	n.started = n.w.starts
 	n.w.count.Restarts++
 	n.w.tracef("%s starts, boot %d", n, n.boot)
 	if err := n.disk.open(); err != nil {
@@ -80,6 +83,7 @@ func (n *node) start() {
 	n.told = make([]uint64, len(n.w.ids))
 	n.table = lease.New(lease.Config{
 		Self: n.id, Boot: n.boot, Now: n.local, Lease: n.w.k.Lease, DriftPPM: n.w.driftPPM,
+		Planted: n.w.plan.Planted, Point: func(p lease.Point) { n.w.points.reached(n, n.w.points.lease+int(p)) },
 	})
 	n.hosts = make([]*host, len(n.w.groups))
 	n.w.check.started(n)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 )
@@ -18,6 +19,9 @@ type Plan struct {
 	// Points are the faults that follow a point of the code. A drawn plan has
 	// none: there Knobs.PointRate decides. A shrunk plan names them.
 	Points []PointFault
+	// Planted are the mistakes that the product makes in this run; none, unless
+	// somebody asks whether they are found.
+	Planted planted.Set
 }
 
 // Fault is one fault, and when it begins and how long it lasts.

@@ -1,29 +1,61 @@
 package sim
 
 import (
-	"slices"
 	"strings"
 	"time"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/sim/fault"
+	"pando.dev/pando/wal"
 )
 
 // points are the moments of the code at which a fault is interesting: how often
 // each node came by, and what follows.
 type points struct {
 	w       *world
-	index   map[string]int
 	names   []string
-	seen    [][]uint64 // by point and node
-	wanted  []bool     // by point: PointNames asks for it
+	hashes  []uint64
+	seen    []uint64 // by point and node
+	wanted  []bool   // by point: PointNames asks for it
+	listed  [][]PointFault
 	classes []fault.Class
-	listed  map[string][]PointFault
+	lease   int // where the points of this part begin
+	wal     int
 }
 
+// oftenAfter is how often a node has to come by a point until faults there become
+// rarer: what is rare deserves more of them.
+const oftenAfter = 32
+
 func newPoints(w *world) points {
-	p := points{w: w, index: map[string]int{}, listed: map[string][]PointFault{}}
+	p := points{w: w}
+	for _, x := range replica.Points() {
+		p.names = append(p.names, "replica."+x.String())
+	}
+	p.lease = len(p.names)
+	for _, x := range lease.Points() {
+		p.names = append(p.names, "lease."+x.String())
+	}
+	p.wal = len(p.names)
+	for _, x := range wal.Points() {
+		p.names = append(p.names, "wal."+x.String())
+	}
+	n := len(p.names)
+	p.seen, p.wanted, p.hashes, p.listed = make([]uint64, n*len(w.nodes)), make([]bool, n), make([]uint64, n), make([][]PointFault, n)
+	for i, name := range p.names {
+		p.wanted[i], p.hashes[i] = w.k.PointNames == "", nameHash(name)
+		for _, x := range strings.Split(w.k.PointNames, ",") {
+			x = strings.TrimSpace(x)
+			p.wanted[i] = p.wanted[i] || x == name || strings.HasSuffix(x, ".") && strings.HasPrefix(name, x)
+		}
+		for _, f := range w.plan.Points {
+			if f.Point == name {
+				p.listed[i] = append(p.listed[i], f)
+			}
+		}
+	}
 	for _, name := range strings.Split(w.k.PointClasses, ",") {
 		if c, err := fault.Parse(strings.TrimSpace(name)); err == nil {
 			p.classes = append(p.classes, c)
@@ -32,96 +64,48 @@ func newPoints(w *world) points {
 	if len(p.classes) == 0 {
 		p.classes = []fault.Class{fault.Kill, fault.Kill, fault.PowerCut, fault.PowerCut, fault.Pause, fault.Isolate}
 	}
-	for _, f := range w.plan.Points {
-		p.listed[f.Point] = append(p.listed[f.Point], f)
-	}
 	return p
 }
 
-func (p *points) find(name string) int {
-	i, ok := p.index[name]
-	if !ok {
-		i = len(p.names)
-		p.index[name] = i
-		p.names = append(p.names, name)
-		p.seen = append(p.seen, make([]uint64, len(p.w.nodes)))
-		wanted := p.w.k.PointNames == ""
-		for _, x := range strings.Split(p.w.k.PointNames, ",") {
-			x = strings.TrimSpace(x)
-			wanted = wanted || x == name || strings.HasSuffix(x, ".") && strings.HasPrefix(name, x)
-		}
-		p.wanted = append(p.wanted, wanted)
-	}
-	return i
-}
-
 func (p *points) addTo(m Marks) {
-	for i, name := range p.names {
-		for _, n := range p.seen[i] {
-			m[name] += n
+	for i, n := range p.seen {
+		if n > 0 {
+			m[p.names[i/len(p.w.nodes)]] += n
 		}
 	}
-}
-
-// point is told of what the machine calls a change of role.
-func (h *host) point(e replica.TraceEvent) {
-	if h.n.w.tracing() {
-		h.n.w.tracef("%s %s, epoch %s", h, e.What, e.Epoch)
-	}
-	h.n.w.points.reached(h.n, pointName(e.What))
-}
-
-func pointName(what string) string {
-	switch what {
-	case "promised":
-		return "replica.promised"
-	case "leads":
-		return "replica.leads"
-	case "became master":
-		return "replica.became_master"
-	case "serves":
-		return "replica.serves"
-	case "snipped":
-		return "replica.snipped"
-	case "knows master":
-		return "replica.knows_master"
-	case "gathers":
-		return "replica.gathers"
-	case "probes":
-		return "replica.probes"
-	case "stepped down":
-		return "replica.stepped_down"
-	}
-	return "replica." + strings.ReplaceAll(what, " ", "_")
 }
 
 // reached is told that a node came by a point. A fault may follow.
-func (p *points) reached(n *node, name string) {
-	i := p.find(name)
-	p.seen[i][n.ord]++
-	w, nth := p.w, p.seen[i][n.ord]
-	if w.quiet || n.crashing || !n.up {
+func (p *points) reached(n *node, i int) {
+	at := &p.seen[i*len(p.w.nodes)+n.ord]
+	*at++
+	nth := *at
+	if p.w.tracing() {
+		p.w.tracef("%s comes by %s", n, p.names[i])
+	}
+	if p.w.quiet || n.crashing || !n.up {
 		return
 	}
-	if list := p.listed[name]; len(list) > 0 {
-		at := slices.IndexFunc(list, func(f PointFault) bool { return f.Node == n.ord && f.Occurrence == nth })
-		if at >= 0 {
-			p.follow(n, list[at])
+	for _, f := range p.listed[i] {
+		if f.Node == n.ord && f.Occurrence == nth {
+			p.follow(n, f)
+			return
 		}
 	}
-	if w.k.PointRate <= 0 || !p.wanted[i] {
+	rate := p.w.k.PointRate
+	if rate <= 0 || !p.wanted[i] {
 		return
 	}
-	h := w.rnd.two(onPoint, nameHash(name)^uint64(n.ord), nth)
-	if !share(h, w.k.PointRate) {
+	h := p.w.rnd.two(onPoint, p.hashes[i]^uint64(n.ord), nth)
+	if !share(h, rate/float64(1+nth/oftenAfter)) {
 		return
 	}
 	h = mix(h ^ 1)
 	f := PointFault{
-		Point: name, Node: n.ord, Occurrence: nth, Class: p.classes[pick(h, len(p.classes))],
+		Point: p.names[i], Node: n.ord, Occurrence: nth, Class: p.classes[pick(h, len(p.classes))],
 		After: between(mix(h^2), 0, 4*time.Millisecond), For: between(mix(h^3), 5*time.Millisecond, 800*time.Millisecond),
 	}
-	if share(mix(h^4), w.k.FastRestart) {
+	if share(mix(h^4), p.w.k.FastRestart) {
 		f.For = between(mix(h^5), 0, 20*time.Millisecond)
 	}
 	p.follow(n, f)

@@ -35,6 +35,7 @@ type world struct {
 	driftPPM int
 	quiet    bool // the faults are over
 	parts    uint64
+	starts   uint64 // processes
 	hash     uint64
 	out      *bufio.Writer // of the trace; nil: none
 	count    counts
@@ -168,7 +169,8 @@ func (w *world) newIdentity(place int, id partition.NodeID) int {
 	w.ids, w.owner = append(w.ids, id), append(w.owner, place)
 	w.whoIs[id] = who
 	if w.control != nil {
-		w.control.boots, w.control.expired = append(w.control.boots, 0), append(w.control.expired, false)
+		c := w.control
+		c.boots, c.starts, c.expired = append(c.boots, 0), append(c.starts, 0), append(c.expired, false)
 	}
 	return who
 }
