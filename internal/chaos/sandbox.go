@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -32,13 +33,13 @@ func InSandbox() bool { return os.Getenv(inSandbox) != "" }
 // program in it ends, or this one does, the kernel ends every process that it
 // started and takes its mounts away. When the context ends it is told so by an
 // interrupt.
-func Sandboxed(ctx context.Context, args []string) (code int, err error) {
+func Sandboxed(ctx context.Context, args []string, out io.Writer) (code int, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 1, err
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
 	cmd.Env = append(os.Environ(), inSandbox+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,

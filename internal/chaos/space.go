@@ -156,7 +156,7 @@ func (s *Space) Start(cmd *exec.Cmd) error {
 
 // Dial connects from inside the namespace.
 func (s *Space) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-	err = s.enter(func() error {
+	err = s.Enter(func() error {
 		conn, err = (&net.Dialer{}).DialContext(ctx, network, addr)
 		return err
 	})
@@ -165,7 +165,7 @@ func (s *Space) Dial(ctx context.Context, network, addr string) (conn net.Conn, 
 
 // Listen listens inside the namespace.
 func (s *Space) Listen(network, addr string) (l net.Listener, err error) {
-	err = s.enter(func() error {
+	err = s.Enter(func() error {
 		l, err = net.Listen(network, addr)
 		return err
 	})
@@ -174,16 +174,16 @@ func (s *Space) Listen(network, addr string) (l net.Listener, err error) {
 
 // ListenPacket is Listen for datagrams.
 func (s *Space) ListenPacket(network, addr string) (c net.PacketConn, err error) {
-	err = s.enter(func() error {
+	err = s.Enter(func() error {
 		c, err = net.ListenPacket(network, addr)
 		return err
 	})
 	return c, err
 }
 
-// enter runs f on a thread that is in the namespace for so long. A socket stays
+// Enter runs f on a thread that is in the namespace for so long. A socket stays
 // where it was made. Unlike do it is for what may wait.
-func (s *Space) enter(f func() error) error {
+func (s *Space) Enter(f func() error) error {
 	done := make(chan error)
 	go func() {
 		// The thread ends with this goroutine, so that no other one ever runs in

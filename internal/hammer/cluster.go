@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
@@ -23,6 +25,7 @@ type cluster struct {
 	t     *trial
 	name  string
 	nodes []*node
+	dial  client.Dialer // of clients; nil: over the loopback
 }
 
 // node is one member: what it is started with, and its process.
@@ -36,6 +39,11 @@ type node struct {
 	flags              []string // further ones
 	wired              *network // that the node is reached through; nil: directly
 	door               string   // where, then
+	// begin starts its process and web asks it, in the namespace that it is in;
+	// nil: as usual. secure says that it is asked over TLS.
+	begin  func(*exec.Cmd) error
+	web    *http.Client
+	secure bool
 
 	id     partition.NodeID // as it told when it was ready
 	proc   *process
@@ -103,7 +111,11 @@ func (n *node) args() []string {
 // start starts the node's process.
 func (n *node) start() error {
 	n.starts++
-	p, err := n.t.start(fmt.Sprintf("%s.%d", n.name, n.starts), n.args()...)
+	begin := n.begin
+	if begin == nil {
+		begin = (*exec.Cmd).Start
+	}
+	p, err := n.t.startBy(begin, fmt.Sprintf("%s.%d", n.name, n.starts), n.args()...)
 	if err != nil {
 		return err
 	}
@@ -133,7 +145,15 @@ func (n *node) running() bool { return n.proc != nil && !n.proc.ended() && !n.fr
 
 // api is the node's HTTP door. Its questions end after askWait.
 func (n *node) api() *httpapi.Client {
-	return &httpapi.Client{Addrs: []string{n.http}, HTTP: &http.Client{Timeout: askWait}}
+	return &httpapi.Client{Addrs: []string{n.http}, HTTP: n.asker(), TLS: n.secure}
+}
+
+// asker is what the node is asked with over HTTP.
+func (n *node) asker() *http.Client {
+	if n.web != nil {
+		return n.web
+	}
+	return &http.Client{Timeout: askWait}
 }
 
 // ready returns nil when the node says that it serves.
@@ -143,11 +163,15 @@ func (n *node) ready(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.http+"/readyz", nil)
+	scheme := "http://"
+	if n.secure {
+		scheme = "https://"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+n.http+"/readyz", nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := n.asker().Do(req)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type target struct {
 	// prefixes are put before all keys, one after the other: they lead to
 	// different partitions, or keep a load apart from an earlier one.
 	prefixes []string
+	every    time.Duration // between two probes; 0: probeEvery
 }
 
 // load is clients that write, read and compare-and-set for as long as they may,
@@ -92,7 +94,7 @@ func (c *cluster) startLoadOn(ctx context.Context, on target) (*load, error) {
 	}
 	l := newLoad(o, on.prefixes...)
 	for range o.clients + 1 {
-		s, err := openTable(ctx, c.name, on.table, c.links())
+		s, err := c.openOn(ctx, on.table, c.links())
 		if err != nil {
 			l.close()
 			return nil, err
@@ -102,7 +104,7 @@ func (c *cluster) startLoadOn(ctx context.Context, on target) (*load, error) {
 	for i, s := range l.stores[1:] {
 		l.begin(i, s, o.seed)
 	}
-	l.running.Go(func() { l.probe(l.stores[0], probeEvery) })
+	l.running.Go(func() { l.probe(l.stores[0], cmp.Or(on.every, probeEvery)) })
 	return l, nil
 }
 

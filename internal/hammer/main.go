@@ -64,6 +64,7 @@ func scenarios() []scenario {
 		{"transfer", "mastership handed over under load, compared with kill -9", transfers},
 		{"damage", "a byte flipped in the log and in state files, and a disk rolled back", repairs},
 		{"recover", "two of three members gone for good, and the operator's recovery", recovery},
+		{"chaos", "every kind of fault, one after the other and all at once, on nodes with networks and disks of their own", chaosTrial},
 		{"pairs", "two replicas, both in sync: each is taken away, and comes back", pairs},
 	}
 }
@@ -80,6 +81,9 @@ type options struct {
 	keep, generated, verbose      bool
 	short                         bool // all scenarios run
 	transfers, fill               int
+	during                        time.Duration
+	only                          string
+	args                          []string // all of the flags, as they were given
 }
 
 func (o *options) register(f *flag.FlagSet) {
@@ -87,6 +91,8 @@ func (o *options) register(f *flag.FlagSet) {
 	f.IntVar(&o.failovers, "failovers", 0, "failovers without a kill that kill-master lets pass, for machines that are too busy")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of kill-all (default 20), stop-master (3), members (50), cut-off (5), zones, dead-voter, pairs (1), rolling, maintenance (3), damage (6)")
 	f.IntVar(&o.transfers, "transfers", 0, "hand-overs of transfer (default 100), which makes a tenth as many kills")
+	f.DurationVar(&o.during, "for", 0, "how long chaos does harm (default 10m; 1m when all scenarios run)")
+	f.StringVar(&o.only, "only", "", "faults of chaos, a list of classes and groups: kill, power-cut, process, network, disk, damage, operator")
 	f.IntVar(&o.fill, "fill", 256, "values of 64 KiB that are there before a copy is needed")
 	f.IntVar(&o.clients, "clients", 64, "clients at once")
 	f.IntVar(&o.slots, "slots", 0, "keys in use at once (default a quarter of the clients, at least 8)")
@@ -149,7 +155,7 @@ func execute(ctx context.Context, args []string, out io.Writer) int {
 		usage(out, f)
 		return 2
 	}
-	o.short = name == "all"
+	o.short, o.args = name == "all", args
 	code, known := 0, false
 	for _, s := range scenarios() {
 		if name != "all" && name != s.name {

@@ -22,6 +22,11 @@ type process struct {
 
 // start runs pando with the arguments, without waiting for it.
 func (t *trial) start(name string, args ...string) (*process, error) {
+	return t.startBy((*exec.Cmd).Start, name, args...)
+}
+
+// startBy is start in another way than usual, such as in a namespace.
+func (t *trial) startBy(begin func(*exec.Cmd) error, name string, args ...string) (*process, error) {
 	p := &process{
 		name: name, done: make(chan struct{}), cmd: exec.Command(t.bin, args...),
 		log: filepath.Join(t.dir, name+".err"), out: filepath.Join(t.dir, name+".out"),
@@ -37,7 +42,7 @@ func (t *trial) start(name string, args ...string) (*process, error) {
 		files[i] = f
 	}
 	p.cmd.Stdout, p.cmd.Stderr = files[0], files[1]
-	if err := p.cmd.Start(); err != nil {
+	if err := begin(p.cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {

@@ -37,6 +37,13 @@ const openWait = 20 * time.Second
 // openTable connects to the nodes at the addresses. A client reaches nodes that
 // the routes name only if they are among them.
 func openTable(ctx context.Context, clusterName, tableName string, addrs []string) (*table, error) {
+	return openTableBy(ctx, tableName, addrs, func(ctx context.Context, addr string) (net.Conn, error) {
+		return link.DialClient(ctx, addr, link.ClientConfig{Cluster: clusterName})
+	})
+}
+
+// openTableBy is openTable with another way to connect.
+func openTableBy(ctx context.Context, tableName string, addrs []string, to client.Dialer) (*table, error) {
 	known := map[string]bool{}
 	for _, a := range addrs {
 		known[a] = true
@@ -45,7 +52,7 @@ func openTable(ctx context.Context, clusterName, tableName string, addrs []strin
 		if !known[addr] {
 			return nil, fmt.Errorf("%s is out of this client's reach", addr)
 		}
-		return link.DialClient(ctx, addr, link.ClientConfig{Cluster: clusterName})
+		return to(ctx, addr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
@@ -58,7 +65,15 @@ func openTable(ctx context.Context, clusterName, tableName string, addrs []strin
 
 // open connects a client that reaches all nodes.
 func (c *cluster) open(ctx context.Context) (*table, error) {
-	return openTable(ctx, c.name, tableName, c.links())
+	return c.openOn(ctx, tableName, c.links())
+}
+
+// openOn connects a client of any table that reaches the nodes at the addresses.
+func (c *cluster) openOn(ctx context.Context, name string, addrs []string) (*table, error) {
+	if c.dial != nil {
+		return openTableBy(ctx, name, addrs, c.dial)
+	}
+	return openTable(ctx, c.name, name, addrs)
 }
 
 func (t *table) close() { t.client.Close() }
@@ -88,8 +103,13 @@ func (t *table) scan(ctx context.Context, prefix string) (map[string]string, []s
 	if prefix != "" {
 		r.Hi = append([]byte(prefix[:len(prefix)-1]), prefix[len(prefix)-1]+1)
 	}
+	return t.scanAt(ctx, client.ReadOptions{}, r)
+}
+
+// scanAt returns every pair of a range as a read of that kind shows it.
+func (t *table) scanAt(ctx context.Context, o client.ReadOptions, r partition.KeyRange) (map[string]string, []string, error) {
 	pairs, keys := map[string]string{}, []string{}
-	for p, err := range t.kv.Scan(ctx, r, 0) {
+	for p, err := range t.kv.With(o).Scan(ctx, r, 0) {
 		if err != nil {
 			return nil, nil, err
 		}
