@@ -169,6 +169,19 @@ func (d *Disk) Revive() error {
 	return d.mount()
 }
 
+// Sync makes everything durable that was written so far, by whomever.
+func (d *Disk) Sync() error {
+	f, err := os.Open(d.Dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", d.Dir, err)
+	}
+	return nil
+}
+
 // Freeze holds back every write and sync until Thaw.
 func (d *Disk) Freeze() error {
 	err := d.ioctl("freeze", freezeFS, 0)

@@ -16,6 +16,7 @@ import (
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/internal/chaos"
+	"pando.dev/pando/internal/history"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 )
@@ -82,7 +83,7 @@ func chaosSandboxed(ctx context.Context, t *trial) error {
 }
 
 func newNemesis(t *trial, c *cluster, l *lab) (*nemesis, error) {
-	n := &nemesis{t: t, c: c, l: l, rng: t.rng, injected: map[fault.Class]int{}, during: map[fault.Class]times{}}
+	n := &nemesis{t: t, c: c, l: l, rng: t.rng, injected: map[fault.Class]int{}, during: map[fault.Class]times{}, ledgers: map[string][]*ledger{}}
 	all := slices.Concat(processInjuries(), networkInjuries(), diskInjuries(), damageInjuries())
 	groups := strings.FieldsFunc(t.opts.only, func(r rune) bool { return r == ',' })
 	for _, i := range all {
@@ -123,7 +124,8 @@ func (n *nemesis) wreck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v := &verdicts{n: n, s: filler, written: written, sealed: map[string]string{}}
+	v := &verdicts{n: n, s: filler, written: written, sealed: map[string]string{}, errs: map[string]int{}}
+	defer v.report()
 	end := time.Now().Add(n.t.opts.during)
 	for i := 1; time.Now().Before(end); i++ {
 		until := time.Now().Add(chapterLasts)
@@ -184,7 +186,7 @@ func (n *nemesis) chapter(ctx context.Context, v *verdicts, number int, until ti
 		if err := n.episode(ctx); err != nil {
 			return err
 		}
-		if err := pause(ctx, n.between(0, 500*time.Millisecond)); err != nil {
+		if err := pause(ctx, n.between(0, 150*time.Millisecond)); err != nil {
 			return err
 		}
 	}
@@ -219,28 +221,66 @@ func (n *nemesis) keepTold() {
 // verdicts judge chapter after chapter. What a chapter left behind is sealed by a
 // digest, and looked at again at the end.
 type verdicts struct {
-	n        *nemesis
-	s        *table // of tableName
-	written  []int
-	sealed   map[string]string // digest by table and prefix
-	chapters int
-	ops      int
+	n       *nemesis
+	s       *table // of tableName
+	written []int
+	sealed  map[string]string // digest by table and prefix
+	bank    string            // the last report
+
+	chapters, operations, acked, unknown, transfers, audits int
+	errs                                                    map[string]int
+}
+
+// count adds up what the loads of a chapter have done.
+func (v *verdicts) count() {
+	for _, f := range v.n.fronts {
+		for _, e := range f.load.history.Events() {
+			v.operations++
+			if e.Outcome == history.OutcomeUnknown {
+				v.unknown++
+			}
+		}
+		v.acked += f.load.acks.count(0, f.load.acks.now())
+		for code, n := range f.load.errs { // a sum
+			v.errs[code] += n
+		}
+	}
+}
+
+// report adds to the table of numbers what was judged, and found to be right
+// unless a violation says otherwise.
+func (v *verdicts) report() {
+	t := v.n.t
+	t.row("judged", "%d operations in %d chapters over %d tables: %d acknowledged writes, %d outcomes unknown; errors: %v", v.operations, v.chapters, len(v.n.fronts), v.acked, v.unknown, v.errs)
+	t.row("bank", "%d transfers acknowledged, %d audits; in the last chapter %s", v.transfers, v.audits, v.bank)
+	for _, ledgers := range v.n.ledgers { // in no order
+		for _, l := range ledgers {
+			t.row("log", "%s", l)
+		}
+	}
 }
 
 // judge judges the loads and the bank, which it stops.
 func (v *verdicts) judge(ctx context.Context, b *bank) error {
 	t := v.n.t
 	b.stop()
+	mark := len(t.rows)
 	for _, f := range v.n.fronts {
 		if err := t.judged(ctx, f.load); err != nil {
 			return err
 		}
 	}
+	if len(t.violations) == 0 {
+		t.rows = t.rows[:mark] // they are summed up at the end
+	}
+	v.count()
 	report, wrong, err := b.balanceBooks(ctx, v.s)
 	if err != nil {
 		return err
 	}
-	t.row("bank", "%s", report)
+	v.bank = report
+	v.transfers += b.acknowledged()
+	v.audits += b.audits
 	for _, w := range wrong {
 		t.violate("bank: %s", w)
 	}
@@ -259,6 +299,9 @@ func (v *verdicts) judge(ctx context.Context, b *bank) error {
 		}
 	}
 	if err := v.seal(ctx, tableName, b.prefix); err != nil {
+		return err
+	}
+	if err := v.n.lookAtLogs(ctx); err != nil {
 		return err
 	}
 	if n := len(t.violations); n > 0 {

@@ -250,6 +250,19 @@ func prefixRange(prefix string) partition.KeyRange {
 	return partition.KeyRange{Lo: []byte(prefix), Hi: end}
 }
 
+// acknowledged is how many transfers were.
+func (b *bank) acknowledged() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, outcome := range b.receipts { // a sum
+		if outcome == "ok" {
+			n++
+		}
+	}
+	return n
+}
+
 func (b *bank) stop() {
 	b.stopped.Store(true)
 	b.running.Wait()

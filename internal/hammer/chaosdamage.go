@@ -83,6 +83,9 @@ func flip(path string, at int64, mask byte) (scar, error) {
 // the disk had been mended from elsewhere.
 func damaged(do func(*nemesis, *patient) (scar, error)) deed {
 	return func(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
+		if err := n.noteDamage(ctx, p); err != nil {
+			return nil, err
+		}
 		n.end(p)
 		s, err := do(n, p)
 		if err != nil {
@@ -130,16 +133,58 @@ func (n *nemesis) refused(p *patient, what string) {
 
 func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
 
-// readAll reads every table from the node's own replicas, so that damage is found
-// that only a read finds. What cannot be read is replaced.
+// held is which replica of each group a node has.
+type held map[partition.GroupID]partition.ReplicaID
+
+// heldBy asks until somebody answers.
+func (n *nemesis) heldBy(ctx context.Context, p *patient) (h held, err error) {
+	err = await(ctx, masterWait, "somebody tells who holds what", func(ctx context.Context) error {
+		ps, err := n.c.partitions(ctx, "")
+		h = held{}
+		for _, q := range ps {
+			if r, ok := replicaOn(q, p.id); ok {
+				h[q.Group] = r
+			}
+		}
+		return err
+	})
+	return h, err
+}
+
+// harden makes what was done to a node's files durable: they are to be what they
+// are also after a power cut.
+func (p *patient) harden() error {
+	if p.disk == nil {
+		return nil
+	}
+	return p.disk.Sync()
+}
+
+// noteDamage notes what a node holds before its disk is damaged.
+func (n *nemesis) noteDamage(ctx context.Context, p *patient) (err error) {
+	n.damages++
+	n.damagedNode = p
+	n.damagedHeld, err = n.heldBy(ctx, p)
+	return err
+}
+
+// readAll reads what the node's own replicas hold, so that damage is found that
+// only a read finds. What cannot be read is replaced.
 func (n *nemesis) readAll(ctx context.Context, p *patient) error {
-	for _, f := range n.fronts {
-		s, err := n.c.openOn(ctx, f.name, []string{p.reached()})
+	ps, err := n.c.partitions(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, q := range ps {
+		if _, ok := replicaOn(q, p.id); !ok {
+			continue
+		}
+		s, err := n.c.openOn(ctx, q.Table, []string{p.reached()})
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, verifyWait)
-		_, _, err = s.scanAt(ctx, client.ReadOptions{Level: client.Stale}, partition.KeyRange{})
+		limited, cancel := context.WithTimeout(ctx, verifyWait)
+		_, _, err = s.scanAt(limited, client.ReadOptions{Level: client.Stale}, partition.KeyRange{Lo: q.Lo, Hi: q.Hi})
 		cancel()
 		s.close()
 		if err != nil {
@@ -311,7 +356,7 @@ func cutState(n *nemesis, p *patient) (scar, error) {
 		return scar{}, err
 	}
 	s := scar{path, at, b[at:]}
-	return s, os.Truncate(path, at)
+	return s, errors.Join(os.Truncate(path, at), p.harden())
 }
 
 // spare is the node, or if its disk must not be lost another one: a seat of the
@@ -329,6 +374,9 @@ func (n *nemesis) spare(p *patient) *patient {
 // rollNodeBack puts an older copy of a node's disk back.
 func rollNodeBack(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
 	p = n.spare(p)
+	if err := n.noteDamage(ctx, p); err != nil {
+		return nil, err
+	}
 	n.end(p)
 	copied := filepath.Join(n.t.dir, fmt.Sprintf("%s.copy%d", p.name, p.starts))
 	defer os.RemoveAll(copied)
@@ -352,18 +400,21 @@ func rollNodeBack(ctx context.Context, n *nemesis, p *patient) (func(context.Con
 		return nil, fmt.Errorf("put a data directory back: %w", err)
 	}
 	p.excused = true
-	return func(context.Context) error { return p.start() }, nil
+	return func(context.Context) error { return errors.Join(p.harden(), p.start()) }, nil
 }
 
 // wipe starts a node with an empty disk.
-func wipe(_ context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
+func wipe(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
 	p = n.spare(p)
+	if err := n.noteDamage(ctx, p); err != nil {
+		return nil, err
+	}
 	n.end(p)
 	if err := os.RemoveAll(p.dir); err != nil {
 		return nil, err
 	}
 	p.excused = true
-	return func(context.Context) error { return p.start() }, nil
+	return func(context.Context) error { return errors.Join(p.harden(), p.start()) }, nil
 }
 
 // swapDisks starts two nodes with each other's disk. They must refuse, and then

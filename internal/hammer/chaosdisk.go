@@ -39,7 +39,6 @@ func fillDisk(_ context.Context, n *nemesis, p *patient) (func(context.Context) 
 	if err := p.disk.Fill(n.rng.Int64N(256 << 10)); err != nil {
 		return nil, err
 	}
-	p.excused = true
 	return func(context.Context) error { return p.disk.Free() }, nil
 }
 

@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
 )
 
 // transferSome hands masterships to drawn members. It may be refused.
@@ -55,4 +57,40 @@ func drain(ctx context.Context, n *nemesis, p *patient) (func(context.Context) e
 			return err
 		})
 	}, nil
+}
+
+// addMember lets a table have more replicas for a while.
+func addMember(ctx context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
+	f := n.fronts[0]
+	alter := func(ctx context.Context, replicas int) error {
+		return await(ctx, readyWait, fmt.Sprintf("table %s is to have %d replicas", f.name, replicas), func(ctx context.Context) error {
+			return n.c.ask(ctx, func(ctx context.Context, api *httpapi.Client) error {
+				_, err := api.AlterTable(ctx, f.name, actors.TableChange{Replicas: replicas})
+				return err
+			})
+		})
+	}
+	if err := alter(ctx, f.replicas+1+n.rng.IntN(labNodes-f.replicas)); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return alter(ctx, f.replicas) }, nil
+}
+
+// replaceMember moves a drawn replica to where it fits. It may be refused.
+func replaceMember(ctx context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
+	nothing := func(context.Context) error { return nil }
+	limited, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	ps, err := n.c.partitions(limited, n.fronts[0].name)
+	if err != nil {
+		return nothing, nil // nobody answers now
+	}
+	p := ps[n.rng.IntN(len(ps))]
+	r := p.Replicas[n.rng.IntN(len(p.Replicas))]
+	err = n.c.ask(limited, func(ctx context.Context, api *httpapi.Client) error {
+		_, err := api.BeginChange(ctx, actors.PartitionChange{Kind: actors.ChangeReplace, Group: p.Group, Replica: r.Replica})
+		return err
+	})
+	n.note("%s replaces replica %d on %s: %.100v", p.Group, r.Replica, r.Node, err)
+	return nothing, nil
 }

@@ -19,14 +19,14 @@ import (
 func processInjuries() []injury {
 	ms := time.Millisecond
 	return []injury{
-		{class: fault.Kill, group: "kill", weight: 12, takes: 1, hold: [2]time.Duration{0, 1000 * ms}, do: kill},
+		{class: fault.Kill, group: "kill", weight: 12, takes: 1, hold: [2]time.Duration{0, 700 * ms}, do: kill},
 		{class: fault.KillFast, group: "kill", weight: 10, do: killFast},
 		{class: fault.KillMany, group: "kill", weight: 6, takes: 2, hold: [2]time.Duration{0, 500 * ms}, do: killMany(2, 2)},
-		{class: fault.KillMany, group: "kill", weight: 6, takes: labNodes, hold: [2]time.Duration{0, 300 * ms}, do: killMany(3, labNodes)},
+		{class: fault.KillMany, group: "kill", weight: 10, takes: labNodes, hold: [2]time.Duration{0, 300 * ms}, do: killMany(3, labNodes)},
 		{class: fault.PowerCut, group: "power-cut", weight: 12, disk: true, takes: 1, hold: [2]time.Duration{0, 500 * ms}, do: powerCut(1, 1, false)},
 		{class: fault.TornWrite, group: "power-cut", weight: 6, disk: true, takes: 1, hold: [2]time.Duration{0, 500 * ms}, do: powerCut(1, 1, true)},
 		{class: fault.PowerCutMany, group: "power-cut", weight: 4, disk: true, takes: 2, hold: [2]time.Duration{0, 300 * ms}, do: powerCut(2, 2, true)},
-		{class: fault.PowerCutMany, group: "power-cut", weight: 4, disk: true, takes: labNodes, hold: [2]time.Duration{0, 300 * ms}, do: powerCut(3, labNodes, true)},
+		{class: fault.PowerCutMany, group: "power-cut", weight: 10, disk: true, takes: labNodes, hold: [2]time.Duration{0, 300 * ms}, do: powerCut(3, labNodes, true)},
 		{class: fault.Pause, group: "process", weight: 8, takes: 1, hold: [2]time.Duration{50 * ms, 2 * time.Second}, do: freeze},
 		{class: fault.Freeze, group: "process", weight: 3, takes: 1, live: true, hold: [2]time.Duration{3 * time.Second, 15 * time.Second}, do: freeze},
 		{class: fault.Starve, group: "process", weight: 3, takes: 1, hold: [2]time.Duration{time.Second, 3 * time.Second}, do: starve},
@@ -34,6 +34,8 @@ func processInjuries() []injury {
 		{class: fault.Rolling, group: "process", weight: 1, takes: 1, do: rollingRestart},
 		{class: fault.ControlDown, group: "process", weight: 2, takes: 2, hold: [2]time.Duration{500 * ms, 3 * time.Second}, do: controlPaused},
 		{class: fault.Transfer, group: "operator", weight: 3, do: transferSome},
+		{class: fault.AddMember, group: "operator", weight: 1, hold: [2]time.Duration{500 * ms, 4 * time.Second}, do: addMember},
+		{class: fault.ReplaceMember, group: "operator", weight: 1, hold: [2]time.Duration{0, 2 * time.Second}, do: replaceMember},
 		{class: fault.Drain, group: "operator", weight: 1, takes: 1, hold: [2]time.Duration{500 * ms, 2 * time.Second}, do: drain},
 	}
 }
@@ -70,7 +72,7 @@ func kill(_ context.Context, n *nemesis, p *patient) (func(context.Context) erro
 // killFast kills a node and starts it at once, and does the same once more while
 // it replays, or soon after.
 func killFast(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
-	for range 1 + n.rng.IntN(3) {
+	for range 1 + n.rng.IntN(5) {
 		n.end(p)
 		if err := p.start(); err != nil {
 			return nil, err

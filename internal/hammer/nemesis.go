@@ -26,6 +26,8 @@ const (
 	// lookWait bounds a look at who is master; a fault that finds nobody aims at
 	// anybody.
 	lookWait = 300 * time.Millisecond
+	// lookEpisodes is the number of episodes between two looks at the logs.
+	lookEpisodes = 8
 	// budget is how many of the nodes may be away for the cluster to go on.
 	budget = 2
 )
@@ -85,6 +87,12 @@ type nemesis struct {
 	back     times                 // from the end of the last heal until every partition took a write
 	during   map[fault.Class]times // from the fault until every partition took a write, while it went on
 	told     []string              // what was done, for the artefacts
+
+	damages     int // of disks
+	replaced    int // replicas that were replaced for it
+	damagedNode *patient
+	damagedHeld held // before
+	ledgers     map[string][]*ledger
 }
 
 // note tells and remembers what is done.
@@ -203,7 +211,7 @@ func (n *nemesis) episode(ctx context.Context) error {
 	case draw < 5:
 		many = 2 + n.rng.IntN(3)
 		n.storms++
-	case draw < 7:
+	case draw < 9:
 		room, many = labNodes, 1+n.rng.IntN(4)
 		n.over++
 	}
@@ -305,11 +313,38 @@ func (n *nemesis) settle(ctx context.Context, wounds []*wound) error {
 			if err := n.whole(ctx); err != nil {
 				return fmt.Errorf("after %s: %w\n%s", what, err, n.picture(ctx))
 			}
+			if err := n.countReplaced(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	for _, p := range n.l.nodes {
 		p.busy, p.excused = false, false
 	}
+	if n.episodes%lookEpisodes != 0 {
+		return nil
+	}
+	return n.lookAtLogs(ctx)
+}
+
+// countReplaced counts the replicas that a damaged node has got anew.
+func (n *nemesis) countReplaced(ctx context.Context) error {
+	if n.damagedNode == nil {
+		return nil
+	}
+	now, err := n.heldBy(ctx, n.damagedNode)
+	if err != nil {
+		return err
+	}
+	replaced := 0
+	for g, r := range n.damagedHeld { // a sum
+		if now[g] != r {
+			replaced++
+		}
+	}
+	n.note("%d of %d replicas on %s were replaced", replaced, len(n.damagedHeld), n.damagedNode.name)
+	n.replaced += replaced
+	n.damagedNode = nil
 	return nil
 }
 
@@ -374,6 +409,26 @@ func (n *nemesis) whole(ctx context.Context) error {
 	return nil
 }
 
+// lookAtLogs brings the ledgers of all groups up to date: each group's log must
+// lead back to what it was at the look before.
+func (n *nemesis) lookAtLogs(ctx context.Context) error {
+	for _, f := range n.fronts {
+		if n.ledgers[f.name] == nil {
+			ps, err := n.c.partitions(ctx, f.name)
+			if err != nil {
+				return err
+			}
+			for _, p := range ps {
+				n.ledgers[f.name] = append(n.ledgers[f.name], newLedger(p.Group))
+			}
+		}
+		if err := n.c.look(ctx, f.name, n.ledgers[f.name]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // picture is what each node says of the cluster, for who looks for a cause.
 func (n *nemesis) picture(ctx context.Context) string {
 	var b strings.Builder
@@ -413,6 +468,9 @@ func (n *nemesis) report() {
 	}
 	for line := range slices.Chunk(list, 8) {
 		n.t.row("", "%s", strings.Join(line, ", "))
+	}
+	if n.damages > 0 {
+		n.t.row("damage", "%d times, for which %d replicas were replaced by themselves", n.damages, n.replaced)
 	}
 	n.t.row("back", "%s (from the last heal until every partition had acknowledged a write)", n.back)
 	for _, c := range slices.Sorted(maps.Keys(n.during)) {
