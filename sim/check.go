@@ -98,7 +98,7 @@ func (c *checker) started(n *node) {
 		p, s := &n.disk.platter[gi], &n.disk.seen[gi]
 		switch {
 		case p.replica == 0 || p.damage != nil || s.damage != nil:
-		case s.replica != p.replica || s.promise < p.promise || s.last() < p.last():
+		case s.replica != p.replica || s.promise < p.promise || s.last() < n.disk.sure[gi]:
 			c.w.violate("log", "%s: the log of g%d comes back with promise %s to %d, on the disk was promise %s to %d", n, gi+1, s.promise, s.last(), p.promise, p.last())
 		}
 	}
@@ -191,12 +191,13 @@ func (c *checker) commits(h *host, q *groupCheck, p *replica.Persist) {
 		switch k := len(p.Records); {
 		case k > 0 && i >= p.Records[0].Index() && i <= p.Records[k-1].Index():
 			rec = p.Records[i-p.Records[0].Index()]
-		case i >= m.first && i <= m.last():
-			rec = m.at(i)
 		case i < m.first:
 			continue
 		default:
-			if rec = h.waiting(i); rec == nil {
+			if rec = h.waiting(i); rec == nil && i <= m.last() {
+				rec = m.at(i)
+			}
+			if rec == nil {
 				c.w.violate("commit", "%s takes %d for committed, its log ends at %d", h, i, m.last())
 			}
 		}

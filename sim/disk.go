@@ -23,8 +23,8 @@ type token struct {
 type nodeLog interface {
 	// append takes a write. It shows at once and is durable after a turn.
 	append(w *wal.Write, quiet bool) error
-	// turn writes what waits, up to n of the writes, and returns how many of those
-	// that were not quiet are durable now. An error ends the process.
+	// turn writes what waits, n writes at least, and returns how many are durable
+	// now. An error ends the process.
 	turn(n int) (durable int, err error)
 	// settle follows when nothing came for a while.
 	settle() error
@@ -53,6 +53,7 @@ type disk struct {
 	// platter is what is durable, per group; seen what the running process takes
 	// for its log.
 	platter, seen []image
+	sure          []partition.Index // what must come back after a crash, per group
 	pending       []pendingWrite
 	inflight      int // of pending, in the batch under way
 	syncing       bool
@@ -73,7 +74,7 @@ type disk struct {
 
 func newDisk(w *world, id int) *disk {
 	n := len(w.groups)
-	d := &disk{w: w, id: id, platter: make([]image, n), seen: make([]image, n), states: make([]*state, n), suspects: make([]partition.ReplicaID, n)}
+	d := &disk{w: w, id: id, platter: make([]image, n), seen: make([]image, n), states: make([]*state, n), sure: make([]partition.Index, n), suspects: make([]partition.ReplicaID, n)}
 	if w.k.RealLog {
 		d.real = newRealDisk(d)
 	}
@@ -126,6 +127,11 @@ func (d *disk) synced(n *node) {
 		return
 	}
 	durable, err := d.log.turn(d.inflight)
+	if err == nil && durable == 0 {
+		d.stalled = d.w.eng.now + retryAfter // no room for a new segment
+		d.w.eng.at(d.stalled, evSynced, n.ord).life = n.life
+		return
+	}
 	if err != nil {
 		d.fatal = err
 		n.processEnds("the log failed")
@@ -156,14 +162,11 @@ func (d *disk) awaited() bool {
 func (d *disk) settled(durable int) []token {
 	d.w.tokens = d.w.tokens[:0]
 	i := 0
-	for ; i < len(d.pending) && (durable > 0 || d.pending[i].quiet); i++ {
+	for ; i < durable; i++ {
 		p := &d.pending[i]
 		d.platter[p.w.Group-1].apply(&p.w)
-		if !p.quiet {
-			durable--
-			if p.t.host != nil {
-				d.w.tokens = append(d.w.tokens, p.t)
-			}
+		if p.t.host != nil {
+			d.w.tokens = append(d.w.tokens, p.t)
 		}
 	}
 	rest := copy(d.pending, d.pending[i:])
@@ -198,6 +201,7 @@ func (d *disk) let(g partition.GroupID, flushed, retain partition.Index, generat
 	if retain == 0 {
 		retain = math.MaxUint64
 	}
+	retain = min(retain, d.w.least(int(g-1))+1)
 	first = d.log.let(g, flushed, retain, generation)
 	p.cut(min(first, p.commit+1))
 	if d.truth != nil {
@@ -237,6 +241,14 @@ func (d *disk) crash(power bool) {
 			s.crash()
 		}
 	}
+	for gi := range d.platter {
+		d.sure[gi] = d.platter[gi].last()
+	}
+	for i := range d.pending {
+		if w := &d.pending[i].w; w.Snip {
+			d.sure[w.Group-1] = min(d.sure[w.Group-1], w.After)
+		}
+	}
 	switch {
 	case d.log == nil:
 		return
@@ -247,6 +259,18 @@ func (d *disk) crash(power bool) {
 	}
 	d.truth = nil
 	d.log, d.pending, d.syncing, d.inflight = nil, nil, false, 0
+}
+
+// least is the end of the shortest log of a group: as long as nothing is copied,
+// nobody may let go of what another one lacks.
+func (w *world) least(gi int) partition.Index {
+	least := partition.Index(math.MaxUint64 - 1)
+	for _, n := range w.nodes {
+		if m := &n.disk.platter[gi]; m.replica != 0 && n.intact(gi, m.replica) {
+			least = min(least, m.last())
+		}
+	}
+	return least
 }
 
 // read reads records from the log.

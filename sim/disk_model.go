@@ -15,14 +15,7 @@ type modelLog disk
 
 func (l *modelLog) append(w *wal.Write, _ bool) error { return l.seen[w.Group-1].check(w) }
 
-func (l *modelLog) turn(n int) (durable int, err error) {
-	for i := range l.pending[:n] {
-		if !l.pending[i].quiet {
-			durable++
-		}
-	}
-	return durable, nil
-}
+func (l *modelLog) turn(n int) (durable int, err error) { return n, nil }
 
 func (l *modelLog) settle() error { return nil }
 

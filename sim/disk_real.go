@@ -78,6 +78,9 @@ func (r *realDisk) open() error {
 		return err
 	}
 	r.log, d.log = log, r
+	for gi := range d.seen { // as long as nothing is copied; see world.least
+		log.Retain(partition.GroupID(gi+1), d.w.least(gi)+1)
+	}
 	if report.Rot {
 		d.w.mark("sim.rot_found")
 	}
@@ -152,8 +155,20 @@ func (r *realDisk) append(w *wal.Write, quiet bool) error {
 func (r *realDisk) turn(int) (durable int, err error) {
 	for r.log.Turn() && r.err == nil {
 	}
-	durable, r.done = r.done, 0
-	return durable, r.err
+	n := len(r.d.pending)
+	if r.err == nil && r.log.Stats().QueuedBytes > 0 {
+		// There was no room for all of it. What nobody waits for counts when the next
+		// thing does.
+		n = 0
+		for i := range r.d.pending {
+			if r.done > 0 && !r.d.pending[i].quiet {
+				r.done--
+				n = i + 1
+			}
+		}
+	}
+	r.done = 0
+	return n, r.err
 }
 
 func (r *realDisk) settle() error {

@@ -21,6 +21,7 @@ type group struct {
 	genesis *partition.Membership
 	record  partition.Record
 	nodes   []bool // by identity: may hold a replica
+	behind  bool   // somebody lacks what only a copy brings back
 }
 
 // on reports whether the node with this identity may hold a replica of the group.

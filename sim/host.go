@@ -301,7 +301,12 @@ func (h *host) config() replica.Config {
 }
 
 // point is told where the machine, or the executor, comes by.
-func (h *host) point(p replica.Point) { h.n.w.points.reached(h.n, int(p)) }
+func (h *host) point(p replica.Point) {
+	if p == replica.AtBehind {
+		h.g.behind = true
+	}
+	h.n.w.points.reached(h.n, int(p))
+}
 
 // breaks lets the replica stay silent for good.
 func (h *host) breaks(why string) {

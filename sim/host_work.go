@@ -229,7 +229,7 @@ func (h *host) keepLog() {
 		wanted = 0
 	}
 	h.wanted = wanted
-	flushed := min(st.Everywhere, st.Commit)
+	flushed := min(st.Everywhere, st.Applied)
 	generation := uint32(0)
 	if !h.logOnly {
 		flushed, generation = h.state.flushed, 1

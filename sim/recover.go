@@ -146,11 +146,21 @@ func (w *world) poke(start []partition.Index) {
 // stuck names a group that could commit and has not.
 func (w *world) stuck(start []partition.Index) string {
 	for gi, g := range w.groups {
-		if w.could(gi, w.downNow()) && len(w.check.groups[gi].committed) <= int(start[gi]) {
+		if w.able(gi) && len(w.check.groups[gi].committed) <= int(start[gi]) {
 			return fmt.Sprintf("%s has committed nothing: %s", g.id, w.show(gi))
 		}
 	}
 	return ""
+}
+
+// able reports whether the group has to make progress: it has what it takes, and
+// nobody needs a copy.
+func (w *world) able(gi int) bool {
+	if w.groups[gi].behind {
+		w.mark("sim.copy_needed")
+		return false
+	}
+	return w.could(gi, w.downNow())
 }
 
 func (w *world) downNow() []bool {
@@ -166,7 +176,7 @@ func (w *world) differs() string {
 	for gi, g := range w.groups {
 		m := w.master(gi)
 		if m == nil {
-			if w.could(gi, w.downNow()) {
+			if w.able(gi) {
 				return fmt.Sprintf("%s has no master: %s", g.id, w.show(gi))
 			}
 			continue

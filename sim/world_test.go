@@ -60,10 +60,14 @@ func TestRough(t *testing.T) {
 	bad := 0
 	for seed := first; seed < first+count; seed++ {
 		p := rough(seed)
+		if os.Getenv("SIM_SHAPES") != "" {
+			all := DefaultShapes()
+			p = Draw(seed, Pick(seed, all))
+		}
 		r := p.Run(Options{})
 		if r.Violation != nil {
 			bad++
-			t.Errorf("seed %d: %v", seed, r.Violation)
+			t.Errorf("seed %d (%s): %v", seed, p.Shape, r.Violation)
 			if bad > 10 {
 				break
 			}
@@ -83,7 +87,11 @@ func TestOne(t *testing.T) {
 	if fmt.Sscan(os.Getenv("SIM_SEED"), &seed); seed == 0 {
 		t.Skip("SIM_SEED names a seed whose trace is printed")
 	}
-	r := rough(seed).Run(Options{Trace: os.Stdout})
+	p := rough(seed)
+	if os.Getenv("SIM_SHAPES") != "" {
+		p = Draw(seed, Pick(seed, DefaultShapes()))
+	}
+	r := p.Run(Options{Trace: os.Stdout})
 	fmt.Println(r.Violation)
 }
 
