@@ -2,8 +2,10 @@ package store
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -107,12 +109,10 @@ func NewEngine(o Options) (*Engine, error) {
 	e.lookAt.Store(e.high())
 	e.filters.New = func() any { return newFilter() }
 	e.spare = e.cache.Reserve(int(spare))
-	for _, d := range []string{storesDir, trashDir} {
-		if err := e.makeDir(e.path(d)); err != nil {
-			e.cache.Unref()
-			e.files.Unref()
-			return nil, classify(fmt.Errorf("make %s: %w", e.path(d), err))
-		}
+	if err := e.makeDirs(); err != nil {
+		e.cache.Unref()
+		e.files.Unref()
+		return nil, classify(err)
 	}
 	e.removeEmpty()
 	e.tasks.Add(2)
@@ -124,7 +124,7 @@ func NewEngine(o Options) (*Engine, error) {
 
 // newFS is the file system of one store, or of the engine itself.
 func (e *Engine) newFS(report func(error)) *thinFS {
-	return &thinFS{FS: e.o.FS, count: &e.count, quit: e.quit, fatal: e.fail, report: report}
+	return &thinFS{FS: e.o.FS, count: &e.count, quit: e.quit, fatal: e.fail, report: report, backOff: e.o.backOff}
 }
 
 // fail ends the process.
@@ -144,7 +144,25 @@ func (id ID) path(e *Engine) string {
 	return e.path(storesDir, id.Group.String(), strconv.Itoa(int(id.Generation)))
 }
 
-// makeDir makes a directory that survives a crash.
+// makeDirs makes the engine's directories. It syncs them even if they are
+// there: the process may have ended between making a directory in them and the
+// sync, and whoever finds one there takes it for durable.
+func (e *Engine) makeDirs() error {
+	for _, d := range []string{storesDir, trashDir} {
+		if err := e.makeDir(e.path(d)); err != nil {
+			return fmt.Errorf("make %s: %w", e.path(d), err)
+		}
+	}
+	for _, d := range []string{e.fs.PathDir(e.o.Dir), e.o.Dir, e.path(storesDir)} {
+		if err := e.syncDir(d); err != nil && !errors.Is(err, os.ErrPermission) { // what is above may be another's
+			return fmt.Errorf("sync %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// makeDir makes a directory that survives a crash. One that is there is taken
+// to do so already, so none is left behind whose name may be lost.
 func (e *Engine) makeDir(dir string) error {
 	if _, err := e.fs.Stat(dir); err == nil {
 		return nil
@@ -160,7 +178,11 @@ func (e *Engine) makeDir(dir string) error {
 	if err := e.fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return e.syncDir(parent)
+	if err := e.syncDir(parent); err != nil {
+		_ = e.fs.Remove(dir)
+		return err
+	}
+	return nil
 }
 
 func (e *Engine) syncDir(dir string) error {

@@ -32,7 +32,8 @@ type fsCounters struct {
 //     the node's data directory is locked once;
 //   - names ending in .log go nowhere and read as empty, because the node's
 //     log is the log and Pebble's own is off;
-//   - an operation that fails with ENOSPC or EIO returns only after backOff;
+//   - an operation that fails for want of space or descriptors or with EIO returns
+//     only after backOff;
 //   - a failed sync ends the process: after it the kernel may have dropped the
 //     pages, so a later sync that succeeds proves nothing;
 //   - the marker that names the current MANIFEST is created only when the
@@ -47,6 +48,8 @@ type thinFS struct {
 	quit   <-chan struct{} // ends every back-off; closed by Engine.Close
 	fatal  func(error)     // never returns
 	report func(error)     // tells the store's health; may be called under Pebble's mutex
+	// backOff is Options.backOff.
+	backOff time.Duration
 	// patient is set once the store is open: from then on nobody waits for a
 	// MANIFEST write but Pebble's own background work.
 	patient atomic.Bool
@@ -61,7 +64,9 @@ func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
 func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
-func isIOFault(err error) bool    { return isNoSpace(err) || errors.Is(err, syscall.EIO) }
+func isIOFault(err error) bool {
+	return isNoSpace(err) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 func isNotExist(err error) bool   { return errors.Is(err, os.ErrNotExist) }
 func (fs *thinFS) Unwrap() vfs.FS { return fs.FS }
 
@@ -77,7 +82,7 @@ func (fs *thinFS) hold(err error) error {
 	}
 	fs.report(err)
 	fs.count.backOffs.Add(1)
-	t := time.NewTimer(backOff)
+	t := time.NewTimer(fs.backOff)
 	defer t.Stop()
 	select {
 	case <-t.C:

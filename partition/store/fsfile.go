@@ -8,6 +8,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
+// openTries is how often a directory is opened before its sync is given up,
+// with backOff between the tries.
+const openTries = 50
+
 // thinFile counts, backs off and turns a failed sync into the end.
 type thinFile struct {
 	vfs.File
@@ -83,20 +87,44 @@ type dirFile struct {
 	name string
 }
 
+// Sync makes the directory's names durable. Pebble panics when it fails while a
+// store is open, in a goroutine of its own, so then it does not fail: a
+// directory that cannot be opened is tried again for a while, and what remains
+// ends the process in order.
 func (d *dirFile) Sync() error {
 	if d.fs.quiet.Load() {
 		return nil
 	}
 	d.fs.count.syncs.Add(1)
-	f, err := d.fs.FS.OpenDir(d.name)
-	if err != nil {
-		return d.fs.hold(err)
+	f, err := d.open()
+	if err == nil {
+		err = f.Sync()
+		_ = f.Close() // after the sync it says nothing
+	} else if !d.fs.patient.Load() {
+		return err
 	}
-	if err := f.Sync(); err != nil {
-		_ = f.Close()
-		return d.fs.syncFailed(d.name, err)
+	switch {
+	case err == nil:
+		return nil
+	case d.fs.patient.Load():
+		d.fs.count.failures.Add(1)
+		d.fs.fatal(&syncError{name: d.name, err: err})
+		return err
 	}
-	return f.Close()
+	return d.fs.syncFailed(d.name, err)
+}
+
+// open opens the directory; descriptors or space may be missing for a moment.
+func (d *dirFile) open() (vfs.File, error) {
+	for n := 1; ; n++ {
+		f, err := d.fs.FS.OpenDir(d.name)
+		if err == nil {
+			return f, nil
+		}
+		if d.fs.hold(err); !d.fs.patient.Load() || d.fs.closing() || n == openTries {
+			return nil, err
+		}
+	}
 }
 
 func (d *dirFile) SyncData() error             { return d.Sync() }

@@ -84,6 +84,10 @@ func (e *Engine) prepare(dir string, g partition.GroupID) (fresh bool, err error
 			return false, fmt.Errorf("clear an unfinished store: %w", err)
 		}
 	}
+	// Whoever began it may have ended before its name was durable.
+	if err := e.syncDir(e.fs.PathDir(dir)); err != nil {
+		return false, fmt.Errorf("sync the directory of %s: %w", g, err)
+	}
 	return true, nil
 }
 

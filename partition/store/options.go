@@ -77,6 +77,9 @@ type Options struct {
 	// memTable is memTableBytes; tests make it small to meet full memtables
 	// and large batches often.
 	memTable int64
+	// backOff is how long a failing operation is held; tests that let thousands
+	// fail make it short.
+	backOff time.Duration
 }
 
 // storeRoom is how much one store may have applied and not yet flushed. A
@@ -100,6 +103,7 @@ func (o Options) withDefaults() Options {
 	def(&o.FlushAge, time.Minute)
 	def(&o.IdleAge, 5*time.Minute)
 	def(&o.memTable, memTableBytes)
+	def(&o.backOff, backOff)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
