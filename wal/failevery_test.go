@@ -216,7 +216,7 @@ func faultStride(t *testing.T, few int) int {
 // once does not last, and every acknowledged step is there afterwards
 // (RELIABILITY D7, D9, D10, L7).
 func TestEveryOperationFails(t *testing.T) {
-	stride, runs := faultStride(t, 7), 0
+	stride, runs := faultStride(t, 43), 0
 	for seed := range uint64(3) {
 		ops := runFault(t, seed, &diskFault{})
 		for name, f := range map[string]diskFault{

@@ -41,6 +41,10 @@ type segment struct {
 	cleared int
 	// readers use the file without holding the lock.
 	readers int
+	// nameless: it no longer has the name of a segment, though perhaps not yet
+	// durably; spare is the number that it has instead, 0 for none.
+	nameless bool
+	spare    uint64
 }
 
 func segmentName(dir string, n uint64) string {

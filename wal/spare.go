@@ -59,7 +59,9 @@ func (l *Log) doChores() {
 }
 
 // recycleSegments renames released segments to spares, oldest first, each
-// durably before the next, so that a crash never leaves a gap between segments.
+// durably before the next, so that neither a crash nor a failure leaves a gap
+// between segments: one that cannot be recycled now is the first again next
+// time. The caller holds l.filling.
 func (l *Log) recycleSegments() error {
 	for {
 		l.mu.Lock()
@@ -68,28 +70,50 @@ func (l *Log) recycleSegments() error {
 			return nil
 		}
 		s := l.released[0]
-		l.released = append(l.released[:0], l.released[1:]...)
 		keep := len(l.spares) < l.o.Spares+2 && s.size == l.o.SegmentBytes
-		l.spareSeq++
-		n := l.spareSeq
 		l.mu.Unlock()
-		err := s.file.Close()
-		if keep {
-			err = errors.Join(err, l.fs.Rename(segmentName(l.dir, s.number), spareName(l.dir, n)))
-		} else {
-			err = errors.Join(err, l.fs.Remove(segmentName(l.dir, s.number)))
-		}
-		if err = errors.Join(err, l.fs.SyncDir(l.dir)); err != nil {
+		if err := l.retire(s, keep); err != nil {
 			return err
 		}
 		l.o.point(AtRecycled)
 		l.mu.Lock()
-		if keep {
-			l.spares = append(l.spares, n)
+		l.released = append(l.released[:0], l.released[1:]...)
+		if s.spare != 0 {
+			l.spares = append(l.spares, s.spare)
 		}
 		l.stats.Recycled++
 		l.mu.Unlock()
 	}
+}
+
+// retire takes a segment's name away durably, or gives it the name of a spare.
+// What failed may be tried again.
+func (l *Log) retire(s *segment, keep bool) error {
+	if s.file != nil {
+		_ = s.file.Close() // everything in it was synced, or nobody needs it
+		l.mu.Lock()
+		s.file = nil
+		l.mu.Unlock()
+	}
+	if !s.nameless {
+		old, err := segmentName(l.dir, s.number), error(nil)
+		if keep {
+			l.mu.Lock()
+			l.spareSeq++
+			n := l.spareSeq
+			l.mu.Unlock()
+			if err = l.fs.Rename(old, spareName(l.dir, n)); err == nil {
+				s.spare = n
+			}
+		} else {
+			err = l.fs.Remove(old)
+		}
+		if err != nil {
+			return err
+		}
+		s.nameless = true
+	}
+	return l.fs.SyncDir(l.dir)
 }
 
 func (l *Log) wantsSpare() bool {
