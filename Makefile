@@ -10,6 +10,7 @@ PACKAGES    ?= ./...
 TIMEOUT     ?= 10m
 FUZZTIME    ?= 10s
 HAMMER      ?=
+CHAOS       ?= --for 10m
 # The least share of the error paths that tests must run.
 ERRORS_LEAST ?= 0
 # The protocol's core and the least share of its statements that its goldens
@@ -17,7 +18,7 @@ ERRORS_LEAST ?= 0
 CORE        := ./partition ./partition/replica
 CORE_LEAST  := 95
 
-.PHONY: all help format vet lint tidy test race build demo fuzz hammer bench-log cover errpaths
+.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos bench-log cover errpaths
 
 all: format vet lint tidy test ## format check, vet, staticcheck, layers and sizes, tests
 
@@ -65,6 +66,9 @@ fuzz: ## every fuzz target for FUZZTIME each
 
 hammer: ## kill and pause real processes under load; HAMMER=... are its flags
 	$(GO) run ./internal/hammer $(HAMMER)
+
+chaos: ## five real nodes through every kind of fault, 10 minutes; wants root; CHAOS=... are its flags
+	$(GO) run ./internal/hammer chaos $(CHAOS)
 
 bench-log: ## the log against others, in one run
 	cd bench/rivals && $(GO) run .

@@ -82,13 +82,18 @@ func chaosSandboxed(ctx context.Context, t *trial) error {
 	return err
 }
 
+// allInjuries is all the harm that is known here.
+func allInjuries() []injury {
+	return slices.Concat(processInjuries(), networkInjuries(), diskInjuries(), damageInjuries())
+}
+
 func newNemesis(t *trial, c *cluster, l *lab) (*nemesis, error) {
 	n := &nemesis{t: t, c: c, l: l, rng: t.rng, injected: map[fault.Class]int{}, during: map[fault.Class]times{}, ledgers: map[string][]*ledger{}}
-	all := slices.Concat(processInjuries(), networkInjuries(), diskInjuries(), damageInjuries())
+	all := allInjuries()
 	groups := strings.FieldsFunc(t.opts.only, func(r rune) bool { return r == ',' })
 	for _, i := range all {
 		asked := len(groups) == 0 || slices.Contains(groups, i.group) || slices.Contains(groups, i.class.String())
-		if asked && (!i.network || l.hub != nil) && (!i.disk || l.spaces != nil) {
+		if asked && (!i.network || l.hub != nil) && (!i.disk || l.hub != nil) {
 			n.injuries = append(n.injuries, i)
 		}
 	}

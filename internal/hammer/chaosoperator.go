@@ -45,7 +45,7 @@ func drain(ctx context.Context, n *nemesis, p *patient) (func(context.Context) e
 		}
 	}
 	ask("drain "+p.name, func(ctx context.Context) error {
-		_, err := p.api().BeginDrain(ctx, actors.DrainOptions{Reason: "chaos"})
+		_, err := p.api().BeginDrain(ctx, actors.DrainOptions{Node: p.id, Reason: "chaos"})
 		return err
 	})
 	return func(ctx context.Context) error {
@@ -59,21 +59,61 @@ func drain(ctx context.Context, n *nemesis, p *patient) (func(context.Context) e
 	}, nil
 }
 
-// addMember lets a table have more replicas for a while.
-func addMember(ctx context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
-	f := n.fronts[0]
-	alter := func(ctx context.Context, replicas int) error {
-		return await(ctx, readyWait, fmt.Sprintf("table %s is to have %d replicas", f.name, replicas), func(ctx context.Context) error {
+// altered changes a table for a while.
+func (n *nemesis) altered(ctx context.Context, f *front, to, back actors.TableChange) (func(context.Context) error, error) {
+	alter := func(ctx context.Context, change actors.TableChange) error {
+		return await(ctx, readyWait, fmt.Sprintf("table %s is to become %+v", f.name, change), func(ctx context.Context) error {
 			return n.c.ask(ctx, func(ctx context.Context, api *httpapi.Client) error {
-				_, err := api.AlterTable(ctx, f.name, actors.TableChange{Replicas: replicas})
+				_, err := api.AlterTable(ctx, f.name, change)
 				return err
 			})
 		})
 	}
-	if err := alter(ctx, f.replicas+1+n.rng.IntN(labNodes-f.replicas)); err != nil {
+	n.note("table %s is to become %+v", f.name, to)
+	if err := alter(ctx, to); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error { return alter(ctx, f.replicas) }, nil
+	return func(ctx context.Context) error { return alter(ctx, back) }, nil
+}
+
+// addMember lets a table have more replicas, removeMember fewer, and setPolicy
+// another policy.
+func addMember(ctx context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
+	f := n.fronts[0]
+	return n.altered(ctx, f, actors.TableChange{Replicas: f.replicas + 1 + n.rng.IntN(labNodes-f.replicas)}, actors.TableChange{Replicas: f.replicas})
+}
+
+func removeMember(ctx context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
+	f := n.fronts[1]
+	return n.altered(ctx, f, actors.TableChange{Replicas: f.replicas - 1 - n.rng.IntN(2)}, actors.TableChange{Replicas: f.replicas})
+}
+
+func setPolicy(ctx context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
+	if n.one(2) {
+		return n.altered(ctx, n.fronts[2], actors.TableChange{Policy: "majority"}, actors.TableChange{Policy: "zones:2"})
+	}
+	return n.altered(ctx, n.fronts[1], actors.TableChange{Policy: "zones:2"}, actors.TableChange{Policy: "majority"})
+}
+
+// resign lets the masters on a node give up.
+func resign(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
+	nothing := func(context.Context) error { return nil }
+	limited, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	ps, err := n.c.partitions(limited, "")
+	if err != nil {
+		return nothing, nil // nobody answers now
+	}
+	for _, q := range ps {
+		if q.Master != p.id || !p.running() {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, lookWait)
+		_, err = p.api().BeginChange(limited, actors.PartitionChange{Kind: actors.ChangeTransfer, Group: q.Group})
+		cancel()
+		n.note("%s resigns from %s: %.100v", p.name, q.Group, err)
+	}
+	return nothing, nil
 }
 
 // replaceMember moves a drawn replica to where it fits. It may be refused.

@@ -35,6 +35,9 @@ func processInjuries() []injury {
 		{class: fault.ControlDown, group: "process", weight: 2, takes: 2, hold: [2]time.Duration{500 * ms, 3 * time.Second}, do: controlPaused},
 		{class: fault.Transfer, group: "operator", weight: 3, do: transferSome},
 		{class: fault.AddMember, group: "operator", weight: 1, hold: [2]time.Duration{500 * ms, 4 * time.Second}, do: addMember},
+		{class: fault.RemoveMember, group: "operator", weight: 1, hold: [2]time.Duration{500 * ms, 4 * time.Second}, do: removeMember},
+		{class: fault.SetPolicy, group: "operator", weight: 1, hold: [2]time.Duration{500 * ms, 4 * time.Second}, do: setPolicy},
+		{class: fault.Resign, group: "operator", weight: 1, do: resign},
 		{class: fault.ReplaceMember, group: "operator", weight: 1, hold: [2]time.Duration{0, 2 * time.Second}, do: replaceMember},
 		{class: fault.Drain, group: "operator", weight: 1, takes: 1, hold: [2]time.Duration{500 * ms, 2 * time.Second}, do: drain},
 	}

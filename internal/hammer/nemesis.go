@@ -177,9 +177,9 @@ func (n *nemesis) important(ctx context.Context, leader bool) partition.NodeID {
 }
 
 // draw draws an injury that is within what may be taken away.
-func (n *nemesis) draw(room int, alone, damage bool) (injury, bool) {
+func (n *nemesis) draw(room int, alone bool) (injury, bool) {
 	fits := func(i injury) bool {
-		return i.takes <= room && (alone || !i.damage) && (damage || !i.damage)
+		return i.takes <= room && (alone || !i.damage)
 	}
 	total := 0
 	for _, i := range n.injuries {
@@ -251,7 +251,7 @@ func (n *nemesis) episode(ctx context.Context) error {
 // hurt begins one injury; nil if none fits.
 func (n *nemesis) hurt(ctx context.Context, room int, alone bool) (*wound, error) {
 	p := n.target(ctx)
-	i, ok := n.draw(room, alone, true)
+	i, ok := n.draw(room, alone)
 	if p == nil || !ok {
 		return nil, nil
 	}
