@@ -96,6 +96,26 @@ func TestMissingTable(t *testing.T) {
 	}
 }
 
+// TestShortTable: a table that was cut short is damage, too.
+func TestShortTable(t *testing.T) {
+	fs := vfs.NewMem()
+	e := newTestEngine(t, Options{FS: fs})
+	fill(t, openStore(t, e, 1), 10)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, _ := fs.List("data/stores/g1/1")
+	for _, n := range names {
+		if strings.HasSuffix(n, ".sst") {
+			writeFile(t, fs, "data/stores/g1/1/"+n, []byte("short"))
+		}
+	}
+	e = newTestEngine(t, Options{FS: fs})
+	if _, err := openStore(t, e, 1).View(); !errors.Is(err, partition.ErrCorrupt) {
+		t.Fatalf("opened with a table cut short: %v", err)
+	}
+}
+
 // TestIdentity: a directory of another group, a damaged or newer identity, and
 // a newer file format are refused.
 func TestIdentity(t *testing.T) {

@@ -2,11 +2,17 @@ package store
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"pando.dev/pando/partition"
 )
+
+// sizeMismatch is how Pebble's check of a directory tells of a table that is
+// shorter or longer than it was written. Unlike other damage it carries no mark
+// of corruption.
+const sizeMismatch = "object size mismatch"
 
 // classify gives an error of Pebble or of the file system the code by which
 // callers decide: is it the disk's space, damage, or a fault of ours.
@@ -24,6 +30,8 @@ func classify(err error) error {
 			why = fmt.Sprintf("file %s: %v", info.Path, info.Details)
 		}
 		return &partition.Error{Code: partition.CodeCorrupt, Why: why, Next: "rebuild this replica from a peer"}
+	case strings.Contains(err.Error(), sizeMismatch):
+		return &partition.Error{Code: partition.CodeCorrupt, Why: err.Error(), Next: "rebuild this replica from a peer"}
 	case isNoSpace(err):
 		return &partition.Error{Code: partition.CodeNoSpace, Why: err.Error(), Next: "free space on the disk; the store then goes on by itself"}
 	case isNotExist(err):
