@@ -205,11 +205,9 @@ func (r *realDisk) crash(power bool) {
 	}
 	if power {
 		keep := []float64{0, 1, 0.5, 0.9}[pick(h>>8, 4)]
-		r.fs = r.fs.Crash(mix(h), keep)
-	} else {
-		r.fs = r.fs.Fork()
+		r.fs.CrashHere(mix(h), keep)
 	}
-	r.log = nil
+	r.log = nil // what it had open it does not use again
 	for gi := range d.seen {
 		d.seen[gi] = image{}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -140,6 +141,36 @@ func (m *FS) Crash(seed uint64, keep float64) *FS {
 		n.names[name], n.disk[name] = c, c
 	}
 	return n
+}
+
+// CrashHere is Crash without a copy: the file system itself becomes what it is after
+// a loss of power. Nobody may use what was open before.
+func (m *FS) CrashHere(seed uint64, keep float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rand = rand.New(rand.NewPCG(seed, 0))
+	survives := func() bool { return keep >= 1 || keep > 0 && m.rand.Float64() < keep }
+	for _, v := range m.moves {
+		if !survives() {
+			break
+		}
+		v.apply(m.disk)
+	}
+	m.moves = nil
+	m.names = maps.Clone(m.disk)
+	for _, name := range sorted(m.names) {
+		f := m.names[name]
+		for s, dirty := range f.dirty {
+			if !dirty {
+				continue
+			}
+			if f.dirty[s] = false; survives() {
+				copySector(f.disk, f.cache, s)
+			} else {
+				copySector(f.cache, f.disk, s)
+			}
+		}
+	}
 }
 
 // Fork returns a copy as it is, with what is unsynced still unsynced: what a
