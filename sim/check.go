@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"bytes"
-
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 )
@@ -11,6 +9,7 @@ import (
 type checker struct {
 	w      *world
 	groups []groupCheck
+	fates  [][]fate // of operations, by client and number
 }
 
 // groupCheck is what the checker knows of a group.
@@ -28,13 +27,9 @@ type groupCheck struct {
 	newest  partition.Epoch // of the masters
 	// visible is the index that every linearizable answer must show.
 	visible partition.Index
-	// executed tells of each operation at which record it was, and its result.
-	executed map[uint64]execution
-	// refused are operations that were said not to be executed.
-	refused map[uint64]partition.Code
+	model   model
 	// lost are the platters that were damaged, as they were before.
-	lost   []image
-	values []uint64 // that keys had lately, for conditional writes
+	lost []image
 }
 
 type madeRecord struct {
@@ -48,33 +43,20 @@ type mastership struct {
 	incarnation uint64
 }
 
-type execution struct {
-	at     partition.Index
-	result []byte
-}
-
 func newChecker(w *world) *checker { return &checker{w: w} }
 
 // created is told of a new group, with its first record on its members' disks.
 func (c *checker) created(g *group) {
 	c.groups = append(c.groups, groupCheck{
-		g: g, masters: map[partition.Epoch]mastership{}, executed: map[uint64]execution{}, refused: map[uint64]partition.Code{},
+		g: g, masters: map[partition.Epoch]mastership{}, model: newModel(c.w.k),
 		committed: []partition.Record{g.record}, configs: []configAt{{replica.ConfigurationAt{Index: 1, Membership: g.genesis}, g.record}},
-		visible: 1, values: make([]uint64, max(1, c.w.k.Keys)),
+		visible: 1,
 	})
 	c.groups[g.ord].made(g.record)
 }
 
 // floor is what every linearizable answer of the group must show from now on.
 func (c *checker) floor(gi int) partition.Index { return c.groups[gi].visible }
-
-// valueOf is a value that a key may have now.
-func (c *checker) valueOf(gi int, key uint16, h uint64) uint64 {
-	if h%3 == 0 {
-		return h
-	}
-	return c.groups[gi].values[key]
-}
 
 // made notes a record; it reports false if another one has its position.
 func (q *groupCheck) made(r partition.Record) bool {
@@ -111,14 +93,19 @@ func (c *checker) loses(n *node, gi int) {
 	}
 }
 
-// opened is told of a replica that runs now.
-func (c *checker) opened(h *host) { h.looked = h.n.disk.seen[h.gi].first - 1 }
+// opened is told of a replica that runs now: what it had applied, it has.
+func (c *checker) opened(h *host) {
+	h.looked = h.n.disk.seen[h.gi].first - 1
+	if h.state != nil {
+		c.holds(h, h.state)
+	}
+}
 
 // crashed is told of a process that has ended.
 func (c *checker) crashed(*node) {}
 
-// refused is told of an input that a machine ignored.
-func (c *checker) refused(h *host, in replica.Input, err error) {
+// ignored is told of an input that a machine ignored.
+func (c *checker) ignored(h *host, in replica.Input, err error) {
 	if x, ok := in.(replica.Received); ok {
 		c.w.violate("refused", "%s refuses %s of %d: %v", h, describe(x.Message), x.From, err)
 	}
@@ -239,7 +226,7 @@ func (c *checker) first(h *host, q *groupCheck, rec partition.Record, m *image) 
 	if k := rec.Kind(); k == partition.KindMember || k == partition.KindMode {
 		c.configures(h, q, rec)
 	}
-	c.excludes(h, q)
+	c.excludes(h, q, "commits")
 }
 
 // configures checks a committed configuration.
@@ -257,8 +244,8 @@ func (c *checker) configures(h *host, q *groupCheck, rec partition.Record) {
 }
 
 // excludes checks that nobody of an older epoch can still answer under a lease when
-// a newer master commits.
-func (c *checker) excludes(h *host, q *groupCheck) {
+// a newer master commits, or says so.
+func (c *checker) excludes(h *host, q *groupCheck, does string) {
 	for _, n := range c.w.nodes {
 		if !n.alive() {
 			continue
@@ -268,7 +255,7 @@ func (c *checker) excludes(h *host, q *groupCheck) {
 			continue
 		}
 		if end := o.view.LeaseEnd(n); n.local() < end {
-			c.w.violate("lease", "%s commits in epoch %s while %s has a lease in %s for another %s", h, h.view.Epoch, o, o.view.Epoch, end-n.local())
+			c.w.violate("lease", "%s %s in epoch %s while %s has a lease in %s for another %s", h, does, h.view.Epoch, o, o.view.Epoch, end-n.local())
 		}
 	}
 }
@@ -314,102 +301,6 @@ func (c *checker) applied(h *host, rec partition.Record, res *replica.Result) {
 	} else if was != h.state.hash|1 {
 		c.w.violate("state", "%s has another state at %s than somebody before", h, rec)
 	}
-}
-
-// appliedLog is told of a replica without a state that has got so far.
-func (c *checker) appliedLog(*host, partition.Index) {}
-
-// executes is told of a command when the first replica applies it: each is
-// executed once, and none that was refused.
-func (c *checker) executes(q *groupCheck, h *host, rec partition.Record, res *replica.Result) {
-	_, _, body, err := replica.ParseCommand(rec.Payload())
-	cmd, ok := parseCommand(body)
-	if err != nil || !ok {
-		c.w.violate("command", "%s applies %s, which is no command: %v", h, rec, err)
-	}
-	was, before := q.executed[cmd.id]
-	switch {
-	case res.Repeated:
-		if !before || !bytes.Equal(was.result, res.Data) {
-			c.w.violate("exactly once", "operation %x at %d gives the result %x; at %d it gave %x", cmd.id, rec.Index(), res.Data, was.at, was.result)
-		}
-		return
-	case before:
-		c.w.violate("exactly once", "operation %x is executed at %d and was at %d", cmd.id, rec.Index(), was.at)
-	}
-	if code, ok := q.refused[cmd.id]; ok {
-		c.w.violate("refused", "operation %x is executed at %d, it was refused with %s", cmd.id, rec.Index(), code)
-	}
-	q.executed[cmd.id] = execution{rec.Index(), res.Data}
-	if int(cmd.key) < len(q.values) {
-		q.values[cmd.key] = parseRegister(res.Data).value
-	}
-}
-
-// acked is told of a write that is acknowledged at a record.
-func (c *checker) acked(h *host, o *op, i partition.Index, res *replica.Result) {
-	q := &c.groups[h.gi]
-	c.w.count.Acked++
-	switch {
-	case int(i) > len(q.committed):
-		c.w.violate("ack", "%s acknowledges operation %x at %d, which is not committed", h, o.id, i)
-	case h.applied < i:
-		c.w.violate("ack", "%s acknowledges operation %x at %d, its state is at %d", h, o.id, i, h.applied)
-	}
-	if o.opens || res.Err != nil {
-		q.visible = max(q.visible, i)
-		c.durable(h, q, i)
-		return
-	}
-	was, ok := q.executed[o.id]
-	switch {
-	case !ok:
-		c.w.violate("ack", "%s acknowledges operation %x at %d, which was not executed", h, o.id, i)
-	case !bytes.Equal(was.result, res.Data) || !res.Repeated && was.at != i:
-		c.w.violate("ack", "operation %x is answered at %d with %x; executed at %d it gave %x", o.id, i, res.Data, was.at, was.result)
-	case was.at <= o.floor:
-		c.w.violate("linearizable", "operation %x takes effect at %d, when it was called %d was visible", o.id, was.at, o.floor)
-	}
-	q.visible = max(q.visible, was.at)
-	c.durable(h, q, i)
-}
-
-// durable checks that what is acknowledged is on the platters of a durable set of
-// the configuration that was in force, or of the one that is.
-func (c *checker) durable(h *host, q *groupCheck, i partition.Index) {
-	at := len(q.configs) - 1
-	on := c.on(q, q.committed[i-1].Position(), nil)
-	if q.configs[at].Membership.Durable(on) {
-		return
-	}
-	for at > 0 && q.configs[at].Index > i {
-		at--
-	}
-	if !q.configs[at].Membership.Durable(on) {
-		c.w.violate("durable", "%s acknowledges %d, which no durable set of configuration %d has on disk", h, i, q.configs[at].Membership.Version)
-	}
-}
-
-// refusedOp is told of an operation that is answered with an error. Any but
-// CodeUnknown says that it will never be executed, by this try.
-func (c *checker) refusedOp(h *host, o *op, code partition.Code) {
-	if code == partition.CodeUnknown || o.read() || o.opens || o.seq != 0 {
-		return
-	}
-	q := &c.groups[h.gi]
-	if was, ok := q.executed[o.id]; ok {
-		c.w.violate("refused", "%s refuses operation %x with %s, it was executed at %d", h, o.id, code, was.at)
-	}
-	q.refused[o.id] = code
-}
-
-// shown is told of a read that is answered.
-func (c *checker) shown(h *host, o *op, floor, index partition.Index, level string) {
-	q := &c.groups[h.gi]
-	if index < floor {
-		c.w.violate("linearizable", "a %s read at %s shows %d, when it came %d was visible", level, h, index, floor)
-	}
-	q.visible = max(q.visible, index)
 }
 
 // acted is told of the answer to an operator.

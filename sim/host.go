@@ -48,6 +48,7 @@ type host struct {
 	calls       map[uint64]call
 	results     map[uint64]replica.Result // by call
 	reads       []waitingRead
+	heldReads   []*reading
 	applied     partition.Index
 	alarm       uint64
 	unwritten   []*replica.Persist
@@ -114,7 +115,7 @@ func (h *host) turn() {
 // refused is told of an event that the machine ignored.
 func (h *host) refused(e *replica.Event, err error) {
 	h.n.w.count.refusedInputs++
-	h.n.w.check.refused(h, e.Input, err)
+	h.n.w.check.ignored(h, e.Input, err)
 }
 
 // do does one piece of work.
@@ -253,7 +254,7 @@ func (h *host) open() {
 			return
 		}
 		applied = h.state.applied
-		exec, err := replica.NewExecutor(&registers{}, h.state)
+		exec, err := replica.NewExecutor(newRegisters(h.gi), h.state)
 		if err != nil {
 			n.w.violate("host", "%s cannot read its state: %v", h, err)
 		}
@@ -334,7 +335,7 @@ func (h *host) drop() {
 	h.alarm++
 	h.rep, h.view, h.serving, h.exec, h.state = nil, nil, false, nil, nil
 	h.events, h.unwritten, h.retrying, h.reads = h.events[:0], nil, false, nil
-	h.calls, h.results = nil, nil
+	h.calls, h.results, h.heldReads = nil, nil, nil
 	h.wanted = 0
 }
 

@@ -6,18 +6,20 @@ import (
 	"pando.dev/pando/partition"
 )
 
-// verb is what a command of the register kind does.
+// verb is what a command of the simulator's kind does.
 type verb uint8
 
 const (
-	verbPut      verb = iota + 1 // key = arg
-	verbCas                      // key = arg if it is old
-	verbAppend                   // arg is mixed into key
-	verbTransfer                 // arg goes from key to other
-	verbGet                      // queries only
+	verbPut      verb = iota + 1 // register key = arg
+	verbCas                      // register key = arg, if operation old wrote it last
+	verbAppend                   // arg is mixed into register key
+	verbDelete                   // register key goes
+	verbTransfer                 // arg goes from account key to account other
+	verbGet                      // queries: one register
+	verbSum                      // all accounts
 )
 
-// command is one operation on the registers of a group.
+// command is one operation on the registers and accounts of a group.
 type command struct {
 	verb       verb
 	id         uint64 // of the operation, unique in a run; also in every value that it writes
@@ -45,8 +47,9 @@ func parseCommand(b []byte) (c command, ok bool) {
 	}, true
 }
 
-// register is the value of one key: what it holds, how often it was written, and
-// by which operation last.
+// register is what one key holds, how often it was written, and by which
+// operation last. The last two outlive a delete, so that no two versions of a key
+// are equal.
 type register struct{ value, writes, by uint64 }
 
 const registerBytes = 24
@@ -64,24 +67,48 @@ func (r register) append(b []byte) []byte {
 	return le.AppendUint64(le.AppendUint64(le.AppendUint64(b, r.value), r.writes), r.by)
 }
 
-// registers is the partition kind of the simulator. A command's result is the
-// registers that it touched as they are afterwards; a query's answer is one of
-// them.
+// Classes of rows. A register that was deleted leaves a grave with its counts.
+const (
+	rowRegister = 'r'
+	rowGrave    = 'd'
+	rowAccount  = 'a'
+)
+
+// registers is the partition kind of the simulator: registers, and accounts whose
+// sum never changes. A command's result is the first of those that it touched as
+// it is afterwards.
 type registers struct {
-	key [2]byte
+	key [5]byte // group, class, key
 	buf []byte
 }
 
-func (p *registers) load(r partition.Reader, k uint16) (register, error) {
-	binary.BigEndian.PutUint16(p.key[:], k)
-	b, _, err := r.Get(p.key[:])
+// newRegisters is the kind for a group. Its keys begin with the group's ordinal,
+// which is what the catalog's key ranges go by.
+func newRegisters(group int) *registers {
+	p := &registers{}
+	binary.BigEndian.PutUint16(p.key[:], uint16(group))
+	return p
+}
+
+func (p *registers) at(class byte, k uint16) []byte {
+	p.key[2] = class
+	binary.BigEndian.PutUint16(p.key[3:], k)
+	return p.key[:]
+}
+
+func (p *registers) load(r partition.Reader, class byte, k uint16) (register, error) {
+	b, ok, err := r.Get(p.at(class, k))
+	if !ok && err == nil && class == rowRegister {
+		b, _, err = r.Get(p.at(rowGrave, k))
+	}
 	return parseRegister(b), err
 }
 
-func (p *registers) store(w partition.Writer, k uint16, r register) error {
-	binary.BigEndian.PutUint16(p.key[:], k)
+// store writes a row, as the given operation's.
+func (p *registers) store(w partition.Writer, class byte, k uint16, id uint64, r *register) error {
+	r.writes, r.by = r.writes+1, id
 	p.buf = r.append(p.buf[:0])
-	return w.Set(p.key[:], p.buf)
+	return w.Set(p.at(class, k), p.buf)
 }
 
 // Apply implements partition.Partition.
@@ -90,40 +117,75 @@ func (p *registers) Apply(w partition.Writer, x partition.Command) ([]byte, erro
 	if !ok {
 		return []byte("?"), nil
 	}
-	r, err := p.load(w, c.key)
+	if c.verb == verbTransfer {
+		return p.transfer(w, &c)
+	}
+	r, err := p.load(w, rowRegister, c.key)
 	if err != nil {
 		return nil, err
 	}
+	class := byte(rowRegister)
 	switch c.verb {
 	case verbPut:
 		r.value = c.arg
 	case verbCas:
-		if r.value != c.old {
+		if r.by != c.old {
 			return r.append(nil), nil
 		}
 		r.value = c.arg
 	case verbAppend:
 		r.value = mix(r.value ^ c.arg)
-	case verbTransfer:
-		o, err := p.load(w, c.other)
-		if err != nil {
+	case verbDelete:
+		r.value, class = 0, rowGrave
+		if err := w.Delete(p.at(rowRegister, c.key)); err != nil {
 			return nil, err
 		}
-		if c.other != c.key {
-			r.value, o.value = r.value-c.arg, o.value+c.arg
-			o.writes, o.by = o.writes+1, c.id
-			if err := p.store(w, c.other, o); err != nil {
-				return nil, err
-			}
-		}
 	}
-	r.writes, r.by = r.writes+1, c.id
-	return r.append(nil), p.store(w, c.key, r)
+	if err := p.store(w, class, c.key, c.id, &r); err != nil {
+		return nil, err
+	}
+	return r.append(nil), nil
+}
+
+// transfer moves from one account to another one.
+func (p *registers) transfer(w partition.Writer, c *command) ([]byte, error) {
+	from, err := p.load(w, rowAccount, c.key)
+	if err != nil {
+		return nil, err
+	}
+	to, err := p.load(w, rowAccount, c.other)
+	if err != nil {
+		return nil, err
+	}
+	from.value, to.value = from.value-c.arg, to.value+c.arg
+	if err := p.store(w, rowAccount, c.key, c.id, &from); err != nil {
+		return nil, err
+	}
+	if err := p.store(w, rowAccount, c.other, c.id, &to); err != nil {
+		return nil, err
+	}
+	return from.append(nil), nil
 }
 
 // Read implements partition.Partition.
 func (p *registers) Read(r partition.Reader, query []byte) ([]byte, error) {
-	c, _ := parseCommand(query)
-	v, err := p.load(r, c.key)
-	return v.append(nil), err
+	c, ok := parseCommand(query)
+	if !ok {
+		return []byte("?"), nil
+	}
+	if c.verb != verbSum {
+		v, err := p.load(r, rowRegister, c.key)
+		return v.append(nil), err
+	}
+	var sum register
+	lo := append([]byte(nil), p.key[:2]...)
+	accounts := partition.KeyRange{Lo: append(lo, rowAccount), Hi: append(lo[:2:2], rowAccount+1)}
+	for pair, err := range r.Scan(accounts) {
+		if err != nil {
+			return nil, err
+		}
+		x := parseRegister(pair.Value)
+		sum.value, sum.writes = sum.value+x.value, sum.writes+x.writes
+	}
+	return sum.append(nil), nil
 }

@@ -138,8 +138,10 @@ func (w *world) poke(start []partition.Index) {
 		if m == nil || len(w.check.groups[gi].committed) > int(start[gi]) {
 			continue
 		}
-		o := &op{group: gi, client: -1, command: command{verb: verbPut, id: 1<<62 | uint64(w.eng.now)}}
-		m.n.request(-1, 0, o)
+		w.pokes++
+		o := &op{group: gi, client: -1, command: command{verb: verbPut, id: opID(-1, w.pokes)}}
+		w.check.begin(o)
+		m.n.request(0, o)
 	}
 }
 

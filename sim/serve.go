@@ -7,24 +7,45 @@ import (
 	"pando.dev/pando/partition/replica"
 )
 
+const (
+	// maxHeldReads bounds the session reads that wait at a replica, holdRead how
+	// long each does.
+	maxHeldReads = 64
+	holdRead     = time.Second
+)
+
+// reading is a read on its way through a replica.
+type reading struct {
+	op          *op
+	try         uint32
+	incarnation uint64
+	epoch       partition.Epoch
+	until       partition.Time  // true time
+	floor       partition.Index // what was visible when it came
+	index       partition.Index // of the state that it shows
+	value       register
+}
+
 // request takes an operation of a client.
-func (n *node) request(_ int, try uint32, o *op) {
+func (n *node) request(try uint32, o *op) {
 	var h *host
 	if n.up {
 		h = n.hosts[o.group]
 	}
 	if h == nil || h.rep == nil {
-		n.w.answer(o, try, partition.CodeUnavailable, 0, nil) // no connection, or no replica
+		n.w.answer(o, try, answer{code: partition.CodeUnavailable, hint: -1}) // no connection, or no replica
 		return
 	}
 	if !o.seated {
 		o.seated, o.floor = true, n.w.check.floor(o.group)
 	}
 	switch {
+	case o.level >= levelSession:
+		h.readAnywhere(o, try)
 	case o.read():
 		h.query(o, try)
 	case h.n.disk.full:
-		h.n.w.answer(o, try, partition.CodeNoSpace, 0, nil)
+		h.n.w.answer(o, try, answer{code: partition.CodeNoSpace, hint: -1})
 	default:
 		h.propose(o, try)
 	}
@@ -46,36 +67,82 @@ func (h *host) propose(o *op, try uint32) {
 func (h *host) query(o *op, try uint32) {
 	v := h.view
 	if v == nil || v.Master != v.Self {
-		h.n.w.answer(o, try, partition.CodeNotMaster, 0, nil)
+		id := partition.NodeID("")
+		if v != nil {
+			if m, ok := v.Configurations.Member(v.Master); ok {
+				id = m.Node
+			}
+		}
+		h.n.w.answer(o, try, answer{code: partition.CodeNotMaster, hint: h.n.w.hint(id)})
 		return
 	}
-	if !v.Serving || o.quorum || h.state == nil {
+	if !v.Serving || o.level == levelQuorum || h.state == nil {
 		h.readIndex(o, try)
 		return
 	}
-	x := event{from: int16(o.client), group: int16(h.gi), life: h.n.life, a: uint64(try), b: uint64(h.state.applied), c: uint64(v.Epoch), d: uint64(h.n.w.check.floor(o.group)), e: h.incarnation, p: o}
-	if c := h.n.w.rnd.of(onApply, uint64(o.client), uint64(try)); c%8 == 0 {
+	r := &reading{op: o, try: try, incarnation: h.incarnation, epoch: v.Epoch, floor: h.n.w.check.floor(o.group)}
+	h.show(r)
+	if c := h.n.w.rnd.of(onApply, uint64(o.client), o.id, uint64(try)); c%8 == 0 {
 		e := h.n.w.eng.after(between(c>>8, 0, 10*time.Millisecond), evReadBack, h.n.ord)
-		x.kind, x.node = evReadBack, int16(h.n.ord)
-		*e = x
+		e.life, e.group, e.p = h.n.life, int16(h.gi), r
 		return
 	}
-	h.n.readLease(&x)
+	h.n.readLease(h.gi, r)
+}
+
+// show reads the state as it is now.
+func (h *host) show(r *reading) {
+	var body [commandBytes]byte
+	b, err := h.exec.Read(h.state, r.op.append(body[:0]))
+	if err != nil {
+		h.n.w.violate("read", "%s cannot read: %v", h, err)
+	}
+	r.index, r.value = h.state.applied, parseRegister(b)
 }
 
 // readLease checks the lease after the state was read.
-func (n *node) readLease(x *event) {
-	h, o := n.hosts[x.group], x.p.(*op)
-	if h == nil || h.incarnation != x.e || h.rep == nil {
+func (n *node) readLease(gi int, r *reading) {
+	h := n.hosts[gi]
+	if h == nil || h.incarnation != r.incarnation || h.rep == nil {
 		return
 	}
-	if v := h.view; v != nil && v.Epoch == partition.Epoch(x.c) && n.local() < v.LeaseEnd(n) {
+	if v := h.view; v != nil && v.Epoch == r.epoch && n.local() < v.LeaseEnd(n) {
 		n.w.count.LeaseReads++
-		n.w.check.shown(h, o, partition.Index(x.d), partition.Index(x.b), "lease")
-		h.n.w.answer(o, uint32(x.a), 0, partition.Index(x.b), nil)
+		h.shown(r)
 		return
 	}
-	h.readIndex(o, uint32(x.a))
+	h.readIndex(r.op, r.try)
+}
+
+// shown answers a read.
+func (h *host) shown(r *reading) {
+	h.n.w.check.shown(h, r)
+	h.n.w.answer(r.op, r.try, answer{index: r.index, read: r.value, hint: -1})
+}
+
+// readAnywhere answers a session or stale read from the own state, once that is
+// new enough.
+func (h *host) readAnywhere(o *op, try uint32) {
+	refuse := partition.CodeUnavailable
+	if v := h.view; v != nil && h.state != nil {
+		if m, ok := v.Configurations.Member(h.replica); ok && m.Kind == partition.Full {
+			refuse = 0
+		}
+	}
+	r := &reading{op: o, try: try, incarnation: h.incarnation, until: h.n.w.eng.now + holdRead}
+	switch {
+	case refuse != 0:
+	case h.state.applied >= o.token:
+		h.show(r)
+		h.shown(r)
+		return
+	case len(h.heldReads) >= maxHeldReads || h.view.Master == 0:
+		refuse = partition.CodeBehind
+	default:
+		h.heldReads = append(h.heldReads, r)
+		return
+	}
+	h.n.w.answer(o, try, answer{code: refuse, hint: -1})
 }
 
 func (h *host) readIndex(o *op, try uint32) {
@@ -85,13 +152,14 @@ func (h *host) readIndex(o *op, try uint32) {
 
 // reply answers the call that the machine answers.
 func (h *host) reply(x *replica.Reply) {
+	w := h.n.w
 	c, ok := h.calls[x.ID]
 	if !ok {
-		h.n.w.violate("reply", "%s answers %d, which nobody asked, or which was answered", h, x.ID)
+		w.violate("reply", "%s answers %d, which nobody asked, or which was answered", h, x.ID)
 	}
 	delete(h.calls, x.ID)
 	if c.act != nil {
-		h.n.w.check.acted(h, c.act, x)
+		w.check.acted(h, c.act, x)
 		return
 	}
 	if x.Err != nil {
@@ -99,9 +167,8 @@ func (h *host) reply(x *replica.Reply) {
 		if c.op.read() && code == partition.CodeUnknown {
 			code = partition.CodeUnavailable
 		}
-		h.n.w.check.refusedOp(h, c.op, code)
 		delete(h.results, x.ID)
-		h.n.w.answer(c.op, c.try, code, 0, nil)
+		w.answer(c.op, c.try, answer{code: code, hint: w.hint(x.Err.Master)})
 		return
 	}
 	if c.op.read() {
@@ -111,24 +178,42 @@ func (h *host) reply(x *replica.Reply) {
 	}
 	res, ok := h.results[x.ID]
 	if !ok {
-		h.n.w.violate("reply", "%s acknowledges %d at %d without a result", h, x.ID, x.Index)
+		w.violate("reply", "%s acknowledges %d at %d without a result", h, x.ID, x.Index)
 	}
 	delete(h.results, x.ID)
-	h.n.w.check.acked(h, c.op, x.Index, &res)
-	h.n.w.answer(c.op, c.try, 0, x.Index, &res)
+	w.check.acked(h, c.op, x.Index, &res)
+	w.answer(c.op, c.try, answer{index: x.Index, res: res, hint: h.n.ord})
 }
 
 // serveReads answers the reads whose index the state has reached.
 func (h *host) serveReads() {
 	rest := h.reads[:0]
 	for _, r := range h.reads {
-		if r.index > h.applied {
+		if r.index > h.applied || h.state == nil {
 			rest = append(rest, r)
 			continue
 		}
 		h.n.w.count.QuorumReads++
-		h.n.w.check.shown(h, r.call.op, r.call.floor, h.applied, "quorum")
-		h.n.w.answer(r.call.op, r.call.try, 0, h.applied, nil)
+		x := &reading{op: r.call.op, try: r.call.try, floor: r.call.floor}
+		h.show(x)
+		h.shown(x)
 	}
 	h.reads = rest
+	if len(h.heldReads) == 0 {
+		return
+	}
+	held := h.heldReads[:0]
+	for _, r := range h.heldReads {
+		switch {
+		case r.op.token <= h.applied:
+			h.show(r)
+			h.shown(r)
+		case h.n.w.eng.now < r.until:
+			held = append(held, r)
+		default:
+			h.n.w.answer(r.op, r.try, answer{code: partition.CodeBehind, hint: -1})
+		}
+	}
+	clear(h.heldReads[len(held):])
+	h.heldReads = held
 }

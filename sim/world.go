@@ -29,6 +29,7 @@ type world struct {
 	control *control
 	clients []*client
 	check   *checker
+	catalog *catalog
 	faults  faults
 	points  points
 
@@ -36,18 +37,21 @@ type world struct {
 	quiet    bool // the faults are over
 	parts    uint64
 	starts   uint64 // processes
+	pokes    uint64 // operations of nobody
 	hash     uint64
 	out      *bufio.Writer // of the trace; nil: none
 	count    counts
 	marks    map[string]uint64
 	fired    []PointFault
 	tokens   []token
+	heard    func(*op, *answer) // of tests: what clients are told; nil: nobody
 }
 
 // counts are those of the result, and some of our own.
 type counts struct {
 	Counts
 	steps, refusedInputs uint64
+	reads                [4]uint64 // answered, by level
 }
 
 // broken is what stops a run at the first violation.
@@ -115,6 +119,11 @@ func stackTop(stack string) string {
 func (w *world) result(r *Result) {
 	r.Simulated, r.Events, r.Steps = w.eng.now, w.eng.took, w.count.steps
 	r.TraceHash, r.Marks, r.Fired = w.hash, w.marks, w.fired
+	for l, n := range w.count.reads {
+		if n > 0 {
+			r.Marks["sim.read_"+level(l).String()] = n
+		}
+	}
 	w.points.addTo(r.Marks)
 	r.Counts = w.count.Counts
 	if r.Violation != nil {
@@ -139,6 +148,7 @@ func newWorld(p *Plan, out io.Writer) *world {
 	w.eng.now = time.Second
 	w.net = newNetwork(w, w.k.Nodes)
 	w.check = newChecker(w)
+	w.catalog = newCatalog(w.k.Groups)
 	for i := range w.k.Nodes {
 		n := &node{w: w, ord: i, zone: fmt.Sprintf("z%d", i%max(1, w.k.Zones))}
 		n.clock.trueBase = w.eng.now
@@ -280,9 +290,9 @@ func (w *world) befalls(n *node, x *event) {
 	case evAdmission:
 		n.admission(x.a)
 	case evRequest:
-		n.request(int(x.from), uint32(x.a), x.p.(*op))
+		n.request(uint32(x.a), x.p.(*op))
 	case evReadBack:
-		n.readLease(x)
+		n.readLease(int(x.group), x.p.(*reading))
 	case evPoint:
 		w.faults.pointFault(n, x)
 	case evHint:
@@ -321,12 +331,8 @@ func (h *host) happens(x *event) {
 // happens lets an event happen to the world.
 func (w *world) happens(x *event) {
 	switch x.kind {
-	case evClient:
-		w.clients[x.from].next()
-	case evReply:
-		w.clients[x.from].answered(x.p.(*answer))
-	case evClientTimeout:
-		w.clients[x.from].timeout(uint32(x.a), x.b)
+	case evClient, evReply, evClientTimeout:
+		w.clients[x.from].happens(x)
 	case evFault:
 		w.faults.begin(int(x.a))
 	case evFaultEnd:
