@@ -11,6 +11,7 @@ TIMEOUT     ?= 10m
 FUZZTIME    ?= 10s
 HAMMER      ?=
 CHAOS       ?= --for 10m
+SIM         ?=
 # The least share of the error paths that tests must run.
 ERRORS_LEAST ?= 0
 # The protocol's core and the least share of its statements that its goldens
@@ -18,7 +19,7 @@ ERRORS_LEAST ?= 0
 CORE        := ./partition ./partition/replica
 CORE_LEAST  := 95
 
-.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos bench-log cover errpaths
+.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos sim bench-log cover errpaths
 
 all: format vet lint tidy test ## format check, vet, staticcheck, layers and sizes, tests
 
@@ -69,6 +70,9 @@ hammer: ## kill and pause real processes under load; HAMMER=... are its flags
 
 chaos: ## five real nodes through every kind of fault, 10 minutes; wants root; CHAOS=... are its flags
 	$(GO) run ./internal/hammer chaos $(CHAOS)
+
+sim: ## 10,000 simulated clusters under faults; SIM=... are flags of pando sim
+	$(GO) run ./cmd/pando sim $(if $(SIM),$(SIM),--seeds 10000)
 
 bench-log: ## the log against others, in one run
 	cd bench/rivals && $(GO) run .

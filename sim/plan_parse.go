@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 )
@@ -109,6 +110,8 @@ func (r *planReader) line(words []string) error {
 		r.story.Shape = value
 	case "expect":
 		r.story.Expect = value
+	case "planted":
+		r.story.Planted, err = planted.Parse(value)
 	default:
 		err = r.knob(key, value)
 	}

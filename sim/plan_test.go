@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/sim/fault"
 )
 
@@ -16,6 +17,7 @@ func TestPlanRoundTrip(t *testing.T) {
 		for seed := range uint64(100) {
 			p := Draw(seed, s)
 			p.Points = append(p.Points, PointFault{Point: "replica.promised", Node: 0, Occurrence: seed + 1, Class: fault.PowerCut, After: time.Millisecond})
+			p.Planted = planted.Of(planted.NoSnip, planted.Bug(seed%30))
 			text, err := p.MarshalText()
 			if err != nil {
 				t.Fatalf("%s %d: %v", s.Name, seed, err)
@@ -97,6 +99,7 @@ func TestParsePlanRefuses(t *testing.T) {
 		{"seed 1\nlease soon", "line 2: lease"},
 		{"seed 1\npolicy-mix some", `no mix of policies is called "some"`},
 		{"seed 1\npoint-classes kill,boom", `no class of faults is called "boom"`},
+		{"seed 1\nplanted nosuch", `line 2: no planted bug is called "nosuch"`},
 		{"seed 1\nat 1s", "line 2: a fault has a time and a class"},
 		{"seed 1\nat x kill 0", "line 2"},
 		{"seed 1\nat 1s boom 0", `line 2: no class of faults is called "boom"`},

@@ -32,6 +32,9 @@ func (p *Plan) text() []byte {
 	if p.Shape != "" {
 		b = fmt.Appendf(b, "shape %s\n", p.Shape)
 	}
+	if !p.Planted.Empty() {
+		b = fmt.Appendf(b, "planted %s\n", p.Planted)
+	}
 	calm := Calm()
 	mine, theirs := reflect.ValueOf(&p.Knobs).Elem(), reflect.ValueOf(&calm).Elem()
 	for i := range mine.NumField() {

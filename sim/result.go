@@ -2,6 +2,8 @@ package sim
 
 import (
 	"io"
+	"reflect"
+	"strings"
 
 	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
@@ -66,19 +68,14 @@ type Counts struct {
 
 // Add adds the counts of another run.
 func (c *Counts) Add(o *Counts) {
-	mine, theirs := c.all(), o.all()
-	for i, p := range mine {
-		*p += *theirs[i]
+	mine, theirs := reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()
+	for i := range mine.NumField() {
+		if f := mine.Field(i); f.Kind() == reflect.Uint64 {
+			f.SetUint(f.Uint() + theirs.Field(i).Uint())
+		}
 	}
 	for i, n := range o.Faults {
 		c.Faults[i] += n
-	}
-}
-
-func (c *Counts) all() []*uint64 {
-	return []*uint64{
-		&c.Acked, &c.Unknown, &c.Refused, &c.LeaseReads, &c.QuorumReads, &c.Elections, &c.Transfers,
-		&c.Crashes, &c.Restarts, &c.Installs, &c.Retired, &c.Snips, &c.Changes, &c.Sent, &c.Lost,
 	}
 }
 
@@ -88,4 +85,16 @@ func (c *Counts) Injected() (n uint64) {
 		n += x
 	}
 	return n
+}
+
+// Named are the counts by name, those of faults left out.
+func (c *Counts) Named() map[string]uint64 {
+	m := map[string]uint64{}
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		if v.Field(i).Kind() == reflect.Uint64 {
+			m[strings.ReplaceAll(knobName(v.Type().Field(i).Name), "-", "_")] = v.Field(i).Uint()
+		}
+	}
+	return m
 }

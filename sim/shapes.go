@@ -54,7 +54,7 @@ func smallBatches(d *drawer) {
 	k.TailShare, k.Replay, k.Stream, k.Loss = 0, 0, false, round(0.1+d.upTo(0.3))
 	k.Ops, k.ReadShare = float64(d.pick(50, 100, 200)), 0
 	k.PointRate, k.PointClasses = round(0.1+d.upTo(0.3)), "power-cut,kill"
-	k.PointNames = "replica.committed,replica.leads,replica.won,replica.serves"
+	k.PointNames = "replica.commit,replica.commit-older,replica.lead,replica.noop-durable,replica.supported"
 	k.Length = d.time(5*time.Second, 20*time.Second)
 	d.classes = []fault.Class{fault.Kill, fault.PowerCut, fault.KillFast, fault.Isolate, fault.TruncateLog}
 	d.least, d.most = 30*time.Millisecond, 2*time.Second
@@ -69,7 +69,7 @@ func amnesia(d *drawer) {
 	k.SyncMin, k.SyncMax = time.Millisecond, 10*time.Millisecond
 	k.Loss, k.TailShare, k.Replay = 0, 0, 0
 	k.LockForgets, k.LockDoubles, k.LockRefuses = 1, 0, 0
-	k.PointRate, k.PointNames, k.PointClasses = round(0.2+d.upTo(0.3)), "replica.promised,replica.serves", "power-cut"
+	k.PointRate, k.PointNames, k.PointClasses = round(0.2+d.upTo(0.3)), "replica.promise,replica.gather-answered,replica.serve", "power-cut"
 	k.FastRestart = 1
 	k.Length = d.time(5*time.Second, 20*time.Second)
 	d.classes = []fault.Class{fault.PowerCut, fault.KillFast, fault.Cut, fault.CutOneWay, fault.Isolate}
