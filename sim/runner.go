@@ -238,8 +238,11 @@ func (s *Summary) Missed(goals []Goal) []Goal {
 // Play runs a plan; a panic that escapes the run is a violation too.
 func Play(p *Plan) *Result { return PlayWith(p, Options{}) }
 
-// PlayWith is Play with options.
+// PlayWith is Play with options. A plan that makes no sense is not run.
 func PlayWith(p *Plan, o Options) (res *Result) {
+	if err := p.Validate(); err != nil {
+		return &Result{Violation: &Violation{What: "plan", Why: err.Error()}}
+	}
 	defer func() {
 		if x := recover(); x != nil {
 			res = &Result{Violation: &Violation{What: "panic", Why: fmt.Sprintf("%v\n%s", x, shortStack(debug.Stack()))}}
