@@ -64,6 +64,9 @@ func (m Minimizer) Minimize(ctx context.Context, p *Plan) (*Minimized, error) {
 		s.fewerFaults()
 		s.simpler()
 		s.milder()
+		for seeds := uint64(16); seeds <= 64 && s.best.String() == size; seeds *= 4 {
+			s.luckier(seeds)
+		}
 		if s.best.String() == size || s.over() {
 			break
 		}
@@ -191,14 +194,25 @@ func (s *shrink) sweep(lo, chunk int) {
 	}
 }
 
+// luckier takes away one fault and tries other seeds: what the fault was needed
+// for may come about by itself.
+func (s *shrink) luckier(seeds uint64) {
+	for i := s.faults() - 1; i >= 0 && !s.over(); i-- {
+		s.withSeeds(seeds, func(p *Plan) { p.drop(i, i+1) })
+	}
+}
+
 func (s *shrink) faults() int { return len(s.best.Faults) + len(s.best.Points) }
 
-// without is the best plan without the faults from lo to below hi; those at
-// points count behind the others.
+// without is the best plan without the faults from lo to below hi.
 func (s *shrink) without(lo, hi int) *Plan {
-	return s.changed(func(p *Plan) {
-		n := len(p.Faults)
-		p.Points = append(p.Points[:max(0, lo-n)], p.Points[max(0, hi-n):]...)
-		p.Faults = append(p.Faults[:min(lo, n)], p.Faults[min(hi, n):]...)
-	})
+	return s.changed(func(p *Plan) { p.drop(lo, hi) })
+}
+
+// drop takes out the faults from lo to below hi; those at points count behind the
+// others.
+func (p *Plan) drop(lo, hi int) {
+	n := len(p.Faults)
+	p.Points = append(p.Points[:max(0, lo-n)], p.Points[max(0, hi-n):]...)
+	p.Faults = append(p.Faults[:min(lo, n)], p.Faults[min(hi, n):]...)
 }

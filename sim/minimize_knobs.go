@@ -23,6 +23,7 @@ func (s *shrink) simpler() {
 			func(p *Plan) { p.shrinkGroups(k.Groups - 1) },
 			func(p *Plan) { p.shrinkNodes(3) },
 			func(p *Plan) { p.shrinkNodes(k.Nodes - 1) },
+			func(p *Plan) { p.foldNodes(k.Nodes - 1) },
 			func(p *Plan) { p.Knobs.Replicas-- },
 			func(p *Plan) { p.Knobs.Zones = 1 },
 			func(p *Plan) { p.Knobs.Clients = max(1, k.Clients/4) },
@@ -30,7 +31,7 @@ func (s *shrink) simpler() {
 			func(p *Plan) { p.Knobs.Ops = min(k.Ops, max(1, round(k.Ops/8))) },
 			func(p *Plan) { p.Knobs.Ops = min(k.Ops, max(1, round(k.Ops/2))) },
 		} {
-			moved = s.withSeeds(change) || moved
+			moved = s.withSeeds(seedsPerStep, change) || moved
 		}
 		if !moved || s.over() {
 			return
@@ -39,13 +40,13 @@ func (s *shrink) simpler() {
 }
 
 // withSeeds tries a change, with other seeds too.
-func (s *shrink) withSeeds(change func(*Plan)) bool {
+func (s *shrink) withSeeds(seeds uint64, change func(*Plan)) bool {
 	first := s.changed(change)
 	if first.String() == s.best.String() || first.Validate() != nil {
 		return false
 	}
 	plans := []*Plan{first}
-	for i := range uint64(seedsPerStep - 1) {
+	for i := range seeds - 1 {
 		p := first.Clone()
 		p.Seed = i + 1
 		plans = append(plans, p)
@@ -72,6 +73,24 @@ func (p *Plan) shrinkNodes(n int) {
 	p.Knobs.Zones = min(p.Knobs.Zones, n)
 	p.dropFaults(func(t fault.Target) bool { x, ok := t.Node(); return ok && x >= n })
 	p.Points = slices.DeleteFunc(p.Points, func(f PointFault) bool { return f.Node >= n })
+}
+
+// foldNodes leaves so many nodes; what befell the others befalls these.
+func (p *Plan) foldNodes(n int) {
+	if n < 1 || n >= p.Knobs.Nodes {
+		return
+	}
+	for i := range p.Faults {
+		for _, t := range []*fault.Target{&p.Faults[i].Node, &p.Faults[i].Other} {
+			if x, ok := t.Node(); ok {
+				*t = fault.Target(x % n)
+			}
+		}
+	}
+	for i := range p.Points {
+		p.Points[i].Node %= n
+	}
+	p.shrinkNodes(n)
 }
 
 func (p *Plan) dropFaults(gone func(fault.Target) bool) {

@@ -67,9 +67,6 @@ func (c *cli) simCommand() *cobra.Command {
 	f.BoolVar(&s.keepGoing, "keep-going", false, "count violations instead of ending at the first")
 	f.IntVar(&s.workers, "workers", 0, "runs at once (default: as many as processors)")
 	f.BoolVar(&s.marks, "marks", false, "print how often each point of the code was reached")
-	cmd.MarkFlagsMutuallyExclusive("seed", "seeds", "plan")
-	cmd.MarkFlagsMutuallyExclusive("seed", "hours", "plan")
-	cmd.MarkFlagsMutuallyExclusive("plan", "shape")
 	must(cmd.RegisterFlagCompletionFunc("shape", cobra.FixedCompletions(strings.Split(shapeNames(), ", "), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
@@ -82,7 +79,27 @@ func shapeNames() string {
 	return strings.Join(names, ", ")
 }
 
+// togetherNever are flags of which a command line has one at most.
+func togetherNever(cmd *cobra.Command, names ...string) error {
+	set := ""
+	for _, name := range names {
+		if !cmd.Flags().Changed(name) {
+			continue
+		}
+		if set != "" {
+			return &usageError{fmt.Errorf("--%s and --%s do not go together", set, name)}
+		}
+		set = name
+	}
+	return nil
+}
+
 func (c *cli) sim(cmd *cobra.Command, s simFlags) error {
+	for _, names := range [][]string{{"seed", "seeds", "plan"}, {"seed", "hours", "plan"}, {"seed", "from", "plan"}, {"plan", "shape"}} {
+		if err := togetherNever(cmd, names...); err != nil {
+			return err
+		}
+	}
 	if s.plant == "list" {
 		return c.listPlanted()
 	}
