@@ -44,6 +44,10 @@ type Config struct {
 	// Leases: nodes share one clock, which alarms move, and grants run out on it.
 	// Else every node has a clock of its own, and nobody grants anything.
 	Leases bool
+	// Window bounds what is under way from one node to another: when more is sent, the
+	// oldest message is lost. 0: any number, in which case most states differ only in
+	// messages that are too old to matter.
+	Window int
 	// InOrder: what one node sends another arrives in that order, or not at all. Else
 	// it arrives in any order.
 	InOrder bool

@@ -11,7 +11,7 @@ import (
 const maxHealing = 3000
 
 // toldHealing bounds how much of such a way a violation tells.
-const toldHealing = 200
+const toldHealing = 30
 
 // due reports whether the state of this number is one to be healed.
 func (w *walk) due(n uint32) bool {
@@ -31,12 +31,7 @@ func (w *walk) heals(x *world, from uint32) bool {
 	if why == "" {
 		return false
 	}
-	w.report.Violation = violation(why, nil, len(way))
-	if len(way) > toldHealing {
-		way = way[:toldHealing] // it goes on like that
-		w.report.Violation.Healing = toldHealing
-	}
-	w.say(w.report.Violation, append(w.path(from), way...))
+	w.report.Violation = w.violation(why, w.path(from), way)
 	return true
 }
 
@@ -49,20 +44,15 @@ func (w *walk) calm(x *world) (way []action, why string) {
 	defer func() { w.healing = false }()
 	var todo []action
 	for len(way) < maxHealing {
-		var best action
-		rank := 99
-		var due partition.Time
 		todo = w.quiet(todo[:0], x)
-		for _, a := range todo {
-			r := order(a.kind())
-			l := w.nodes.list[x.nodes[a.node()]]
-			at := l.alarm - l.now - x.lag[a.node()]
-			if r < rank || r == rank && a.kind() == alarm && at < due {
-				best, rank, due = a, r, at
-			}
-		}
-		if rank == 99 {
+		if len(todo) == 0 {
 			return way, ""
+		}
+		best := todo[0]
+		for _, a := range todo[1:] {
+			if w.sooner(x, a, best) {
+				best = a
+			}
 		}
 		way = append(way, best)
 		if why := w.advance(x, best); why != "" {
@@ -70,6 +60,25 @@ func (w *walk) calm(x *world) (way []action, why string) {
 		}
 	}
 	return way, fmt.Sprintf("rest: the group does not come to rest within %d actions without faults", maxHealing)
+}
+
+// sooner reports whether, without faults, a happens before b. It does not depend on how
+// things are numbered.
+func (w *walk) sooner(x *world, a, b action) bool {
+	p, q := order(a.kind()), order(b.kind())
+	due := func(a action) partition.Time {
+		l := w.nodes.list[x.nodes[a.node()]]
+		return l.alarm - l.now - x.lag[a.node()]
+	}
+	switch {
+	case p != q:
+		return p < q
+	case a.kind() == alarm:
+		return due(a) < due(b)
+	case a.kind() == deliver && !w.ordered:
+		return w.letters.keys[a.arg()] < w.letters.keys[b.arg()]
+	}
+	return false
 }
 
 // order ranks what happens without faults, 99 what does not.

@@ -19,6 +19,7 @@ type letter struct {
 type letters struct {
 	byKey map[string]uint32
 	list  []letter
+	keys  []string
 	buf   []byte
 }
 
@@ -29,8 +30,9 @@ func (l *letters) number(x letter) uint32 {
 		return n
 	}
 	n := uint32(len(l.list))
-	l.byKey[string(l.buf)] = n
-	l.list = append(l.list, x)
+	key := string(l.buf)
+	l.byKey[key] = n
+	l.list, l.keys = append(l.list, x), append(l.keys, key)
 	return n
 }
 

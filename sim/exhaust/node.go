@@ -21,13 +21,16 @@ type nodes struct {
 	command func(op, try int) replica.Proposal
 
 	letters *letters
-	byPrint map[[sha256.Size]byte]uint32
+	byPrint map[print]uint32
 	list    []*local
 	known   map[question]*effect
 	buf     []byte
 	steps   uint64
-	marks   map[string]uint64
+	marks   []uint64 // by point
 }
+
+// print is what stands for a fingerprint: long enough that no two that differ share one.
+type print [sha256.Size]byte
 
 // question asks what a node does when something happens to it, lag after the last
 // thing did.
@@ -199,7 +202,7 @@ func (d *doing) power(a action) {
 
 func (d *doing) config() replica.Config {
 	c := d.k.cfg
-	c.Trace = func(e replica.TraceEvent) { d.k.marks[e.What]++ }
+	c.Point = func(p replica.Point) { d.k.marks[p]++ }
 	return c
 }
 

@@ -2,7 +2,6 @@ package exhaust
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ type walk struct {
 	ledgers   map[uint32]*ledger
 	session   partition.SessionID // of the client, if it has one
 	healing   bool
+	ordered   bool // the order of sending matters
 	first     world
 
 	seen   set
@@ -67,7 +67,7 @@ func Walk(ctx context.Context, c Config) (Report, error) {
 	began := time.Now()
 	defer func() { w.report.Elapsed = time.Since(began) }()
 	if why != "" {
-		w.report.Violation = violation(why, nil, 0)
+		w.report.Violation = w.violation(why, nil, nil)
 	} else {
 		err = w.breadth(ctx, began)
 	}
@@ -82,12 +82,12 @@ func begin(c Config) (*walk, string, error) {
 	if err := c.validate(); err != nil {
 		return nil, "", err
 	}
-	w := &walk{cfg: c, ledgers: map[uint32]*ledger{}}
+	w := &walk{cfg: c, ordered: c.InOrder || c.Window > 0, ledgers: map[uint32]*ledger{}}
 	w.letters = &letters{byKey: map[string]uint32{}}
 	w.histories = &histories{byKey: map[string]uint32{}}
 	w.nodes = &nodes{
 		cfg: machineConfig(&c), slow: c.SlowApply, disk: c.QuickDisk, lock: c.QuickLock, command: w.command, letters: w.letters,
-		byPrint: map[[sha256.Size]byte]uint32{}, known: map[question]*effect{}, marks: map[string]uint64{},
+		byPrint: map[print]uint32{}, known: map[question]*effect{}, marks: make([]uint64, len(replica.Points())),
 	}
 	w.nodes.change = func(l *local, how int) replica.Input {
 		return replica.Configure{ID: otherID, Membership: w.changed(l, how), Force: true}
@@ -154,8 +154,7 @@ func (w *walk) breadth(ctx context.Context, began time.Time) error {
 				w.report.Transitions++
 				y.copyFrom(&x)
 				if why := w.advance(&y, a); why != "" {
-					w.report.Violation = violation(why, append(w.path(from), a), 0)
-					w.say(w.report.Violation, append(w.path(from), a))
+					w.report.Violation = w.violation(why, append(w.path(from), a), nil)
 					return nil
 				}
 				if a.kind() == deliver && w.idle(&x, &y) {
@@ -181,7 +180,7 @@ func (w *walk) breadth(ctx context.Context, began time.Time) error {
 // idle reports whether a message was delivered to no effect. The world without it can
 // come to nothing that the one with it cannot: any message may stay under way.
 func (w *walk) idle(x, y *world) bool {
-	return !w.cfg.InOrder && x.nodes == y.nodes && x.lag == y.lag && x.history == y.history && len(y.mail) < len(x.mail)
+	return !w.ordered && x.nodes == y.nodes && x.lag == y.lag && x.history == y.history && len(y.mail) < len(x.mail)
 }
 
 // find notes a world, if it is new.
@@ -208,27 +207,31 @@ func (w *walk) path(n uint32) []action {
 	return list
 }
 
-// violation cuts what does not hold into the property and the rest.
-func violation(why string, path []action, healing int) *Violation {
-	what, rest, _ := strings.Cut(why, ": ")
-	return &Violation{What: what, Why: rest, Healing: healing}
-}
-
-// say puts a path into words.
-func (w *walk) say(v *Violation, path []action) {
-	for _, a := range path {
-		v.Path = append(v.Path, w.tell(a))
+// violation puts what does not hold, and the way to it, into words. The second part of
+// the way is one without faults.
+func (w *walk) violation(why string, path, healing []action) *Violation {
+	if len(healing) > toldHealing {
+		healing = healing[:toldHealing] // it goes on like that
 	}
+	v := &Violation{Healing: len(healing)}
+	v.What, v.Why, _ = strings.Cut(why, ": ")
+	for _, list := range [][]action{path, healing} {
+		for _, a := range list {
+			v.Path = append(v.Path, w.tell(a))
+		}
+	}
+	return v
 }
 
 func (w *walk) sum(began time.Time) {
 	r := &w.report
 	r.States, r.Elapsed = uint64(len(w.paths)), time.Since(began)
 	r.Nodes, r.Messages, r.Steps = len(w.nodes.list), len(w.letters.list), w.nodes.steps
-	for name, n := range w.nodes.marks { // order: sorted below
-		r.Marks = append(r.Marks, Mark{Name: name, Count: n})
+	for i, p := range replica.Points() {
+		if n := w.nodes.marks[i]; n > 0 {
+			r.Marks = append(r.Marks, Mark{Name: p.String(), Count: n})
+		}
 	}
-	slices.SortFunc(r.Marks, func(a, b Mark) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // String tells a violation with its path.

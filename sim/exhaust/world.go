@@ -1,7 +1,6 @@
 package exhaust
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 
@@ -33,8 +32,9 @@ type world struct {
 	lag     [maxReplicas]partition.Time // of each node's newest event behind the time; 0 without Leases
 	history uint32
 	left    [budgets]uint8
-	// mail is ascending, and a message that is under way twice is there twice. InOrder
-	// it is ascending by link and stands in the order of a link on each.
+	// mail is what is under way, ascending; a message that is under way twice is there
+	// twice. If the order of sending matters, it is ascending by link and in that order
+	// on each link.
 	mail []uint32
 }
 
@@ -73,16 +73,23 @@ func (x *world) parse(b []byte, n int, lags bool) {
 
 // put adds a message to what is on its way.
 func (w *walk) put(x *world, m uint32) {
-	i, _ := slices.BinarySearchFunc(x.mail, m, func(a, b uint32) int {
-		if w.cfg.InOrder {
-			if c := w.link(a) - w.link(b); c != 0 {
-				return c
-			}
-			return -1 // behind all of its link
-		}
-		return cmp.Compare(a, b)
-	})
-	x.mail = slices.Insert(x.mail, i, m)
+	if !w.ordered {
+		i, _ := slices.BinarySearch(x.mail, m)
+		x.mail = slices.Insert(x.mail, i, m)
+		return
+	}
+	link, first := w.link(m), 0
+	for first < len(x.mail) && w.link(x.mail[first]) < link {
+		first++
+	}
+	end := first
+	for end < len(x.mail) && w.link(x.mail[end]) == link {
+		end++
+	}
+	x.mail = slices.Insert(x.mail, end, m)
+	if w.cfg.Window > 0 && end-first >= w.cfg.Window && !w.healing {
+		x.mail = slices.Delete(x.mail, first, first+1)
+	}
 }
 
 // take removes a message from what is on its way.
