@@ -17,15 +17,18 @@ const (
 	Cold
 	// Parted is a moment that takes many steps to reach: replicas 1 and 2 were
 	// masters one after the other, each has a record that nobody else has, and all
-	// nodes are about to start.
+	// nodes have just started.
 	Parted
+	// Deserted is Led, and replicas 2 and on have just been told, wrongly, that replica 1
+	// is down.
+	Deserted
 )
 
 // Config bounds a walk. The budgets say how often something may happen on any path;
 // 0 is never.
 type Config struct {
 	Replicas int   // 2 to 5, default 3
-	Records  int   // commands of clients, default 2, at most 8
+	Records  int   // commands of clients, default 2, at most 8; below 0: none
 	Start    Start // default Led
 
 	Crashes   int // of any node; starting again is free
@@ -41,7 +44,8 @@ type Config struct {
 	Changes   int // of the group
 	Grants    int // renewals of leases; needs Leases
 
-	// Leases: nodes share one clock, which alarms move, and grants run out on it.
+	// Leases: nodes share one clock, which alarms move, and grants run out on it. At
+	// the start everybody has just granted replica 1 one, if it leads.
 	// Else every node has a clock of its own, and nobody grants anything.
 	Leases bool
 	// Window bounds what is under way from one node to another: when more is sent, the
@@ -82,6 +86,7 @@ func (c *Config) setDefaults() {
 	if c.Records == 0 {
 		c.Records = 2
 	}
+	c.Records = max(c.Records, 0)
 }
 
 // Report is what a walk has seen.

@@ -182,21 +182,45 @@ func (w *walk) set() string {
 		l.seen = l.synced
 		x.nodes[n] = w.nodes.number(l)
 	}
-	why := ""
-	switch w.cfg.Start {
-	case Led:
-		why = w.warm(x)
-	case Cold:
-		for n := range w.cfg.Replicas {
-			if why == "" {
-				why = w.advance(x, start.of(n, 0))
-			}
-		}
-	}
+	why := w.begins(x)
 	for i, n := range w.cfg.budget() {
 		x.left[i] = uint8(n)
 	}
 	x.lag = [maxReplicas]partition.Time{}
+	return why
+}
+
+// begins brings the nodes to where the walk starts.
+func (w *walk) begins(x *world) (why string) {
+	all := func(a func(n int) action) {
+		for n := range w.cfg.Replicas {
+			if x := a(n); x != 0 && why == "" {
+				why = w.happen(&w.first, x)
+			}
+		}
+	}
+	if w.cfg.Start == Cold || w.cfg.Start == Parted {
+		all(func(n int) action { return start.of(n, 0) })
+		return why
+	}
+	if why = w.warm(x); why != "" {
+		return why
+	}
+	x.lag = [maxReplicas]partition.Time{}
+	others := func(k kind) func(n int) action {
+		return func(n int) action {
+			if n == 0 {
+				return 0
+			}
+			return k.of(n, 0)
+		}
+	}
+	if w.cfg.Leases {
+		all(others(grant))
+	}
+	if w.cfg.Start == Deserted {
+		all(others(down))
+	}
 	return why
 }
 

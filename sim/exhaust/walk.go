@@ -102,7 +102,7 @@ func (c *Config) validate() error {
 	if c.Replicas < 1 || c.Replicas > maxReplicas {
 		return bad("%d replicas, allowed are 1 to %d", c.Replicas, maxReplicas)
 	}
-	if c.Records > 8 || c.Reads > 4 || c.Records < 0 || c.Reads < 0 {
+	if c.Records > 8 || c.Reads > 4 || c.Reads < 0 {
 		return bad("%d records and %d reads, allowed are 8 and 4", c.Records, c.Reads)
 	}
 	for _, n := range c.budget() {
@@ -115,9 +115,9 @@ func (c *Config) validate() error {
 		return bad("grants without leases")
 	case c.Start == Parted && c.Replicas != 3:
 		return bad("this start is one of 3 replicas")
-	case c.Start > Parted:
+	case c.Start > Deserted:
 		return bad("no start %d", c.Start)
-	case c.Retries > 0 && c.Start != Led:
+	case c.Retries > 0 && (c.Start == Cold || c.Start == Parted):
 		return bad("a client with a session needs a start that is led")
 	}
 	return nil
