@@ -19,6 +19,12 @@
 // replica that is to stand in, a member that is to go. It returns one step at a
 // time, each with its reason, and nothing for a group that is as it shall be.
 //
+// [MakePlan] says what should move among all groups, from a [Layout]: what is lost
+// is made again, leaving nodes are emptied, new ones filled, overfull ones brought
+// down. A plan is data: operators with their reasons, what they copy, how even
+// the nodes are then, and what is impossible. A [Watch] says when to level, and an
+// [Execution] which operators may start now.
+//
 // The package is pure: no clock, no randomness, no map order. Equal input gives
 // equal output on every node.
 package placement

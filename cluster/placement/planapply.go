@@ -1,0 +1,134 @@
+package placement
+
+import (
+	"pando.dev/pando/partition"
+)
+
+// target finds what an operator does to the layout: the slot, and the node it
+// goes to. False if it cannot be done any more.
+func (l *Layout) target(op *Operator) (uint32, int32, bool) {
+	g, ok := l.Find(op.Group)
+	to, known := l.ordinal[op.To]
+	if !ok || !known {
+		return 0, 0, false
+	}
+	there := l.slotOn(g, to)
+	switch op.Kind {
+	case OpTransfer:
+		return uint32(max(0, there)), to, there != none
+	case OpAdd:
+		free := l.slotOn(g, none)
+		return uint32(max(0, free)), to, free != none && there == none
+	case OpMove, OpSwap:
+		from, known := l.ordinal[op.From]
+		if !known || there != none {
+			return 0, 0, false
+		}
+		s := l.slotOn(g, from)
+		return uint32(max(0, s)), to, s != none && (op.Replica == 0 || l.replica[s] == op.Replica)
+	}
+	return 0, 0, false
+}
+
+// Apply records that an operator was done, at a time. It reports whether the
+// layout was as the operator presumes; if not it is unchanged. With Leveling the
+// group then rests (PlanConfig.Cooldown). The new replica has the next id; if the
+// group gave it another one, the caller adds the group anew or lives with the hint.
+func (l *Layout) Apply(op *Operator, now partition.Time) bool {
+	slot, to, ok := l.target(op)
+	if !ok {
+		return false
+	}
+	g := int(l.of[slot])
+	if op.Mode == Leveling {
+		l.changed[g] = uint32(max(1, now/1e9))
+	}
+	if op.Kind == OpTransfer {
+		l.setMaster(g, int8(slot-l.first[g]))
+		return true
+	}
+	if m := l.masterSlot(g); op.Kind == OpMove && m == int(slot) {
+		// A plain move leaves the mastership with another member.
+		for o := l.first[g]; o < l.first[g+1]; o++ {
+			if o != slot && l.node[o] != none && l.nodes[l.node[o]].open() && l.flags[o]&slotLogOnly == 0 {
+				l.setMaster(g, int8(o-l.first[g]))
+				break
+			}
+		}
+	}
+	if l.node[slot] != none {
+		l.take(slot)
+	}
+	l.topReplica[g]++
+	l.replica[slot] = l.topReplica[g]
+	l.put(slot, to)
+	return true
+}
+
+// Judge says why an operator must not be done any more, or "": another version
+// than it was planned for, a rule it would break now, or nothing left to gain.
+func (l *Layout) Judge(op *Operator, cfg PlanConfig) string {
+	g, ok := l.Find(op.Group)
+	if !ok {
+		return "the group is gone"
+	}
+	if l.rv[g] != op.Range || l.mv[g] != op.Membership {
+		return "the group has changed since it was planned"
+	}
+	return NewJudge(l, cfg).Judge(op)
+}
+
+// Judge says of many operators in turn whether they are still good. It presumes
+// that nodes keep their marks while it lives; loads and places may change.
+type Judge struct{ s *search }
+
+// NewJudge returns a judge over a layout.
+func NewJudge(l *Layout, cfg PlanConfig) *Judge {
+	cfg.InFlight = nil
+	return &Judge{s: newSearch(l, cfg.withDefaults())}
+}
+
+// Refresh brings the judge up to date with the loads. It costs a walk over the nodes.
+func (j *Judge) Refresh() { j.s.refresh() }
+
+// Judge says why an operator must not be done any more, apart from its versions,
+// or "".
+func (j *Judge) Judge(op *Operator) string {
+	s, l := j.s, j.s.l
+	slot, to, ok := l.target(op)
+	if !ok {
+		return "the group is not where it was"
+	}
+	if op.Kind == OpTransfer {
+		if !s.leads(slot) {
+			return "the receiver may not be master"
+		}
+		g := int(l.of[slot])
+		if m := l.masterSlot(g); op.From != "" && (m == none || l.nodes[l.node[m]].ID != op.From) {
+			return "somebody else is master now"
+		}
+		v := l.led(g)
+		return j.gain(op, &v, to)
+	}
+	if why := s.fits(slot, to); why != allowed {
+		return why.String()
+	}
+	v := l.carried(slot)
+	return j.gain(op, &v, to)
+}
+
+// gain says whether what the operator was planned for is still so.
+func (j *Judge) gain(op *Operator, v *Use, to int32) string {
+	s := j.s
+	from, ok := s.l.ordinal[op.From]
+	switch {
+	case !ok:
+	case op.Mode == Draining && !s.l.nodes[from].Leaving && !s.l.nodes[from].Closed:
+		return "the node no longer leaves"
+	case op.Mode == Filling && !s.lacks(to, DimBytes, DimLoad, DimWritten, DimMasters, DimReplicas):
+		return "the new node has its share"
+	case op.Mode == Leveling && s.change(to, v, 1)+s.change(from, v, -1) >= 0:
+		return "there is nothing left to gain"
+	}
+	return ""
+}
