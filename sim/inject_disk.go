@@ -241,6 +241,7 @@ func (t *faults) lyingSync(n *node, f *Fault) bool {
 			for gi := range truth {
 				t.w.check.loses(n, gi)
 				d.platter[gi] = truth[gi]
+				d.sure[gi] = truth[gi].last()
 			}
 		}
 		n.startAfter(10 * time.Millisecond)
@@ -303,6 +304,7 @@ func (t *faults) rollBack(i int, f *Fault) {
 			continue
 		}
 		d.platter[gi], d.states[gi] = b.platter[gi], b.states[gi]
+		d.sure[gi] = b.platter[gi].last()
 	}
 	d.boot, d.rolled = b.boot, true
 	t.backups[i] = nil
