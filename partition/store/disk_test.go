@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -125,8 +126,12 @@ func TestIdentity(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	newer := encodeIdentity(1)
+	damagedVersion := encodeIdentity(1)
+	damagedVersion[9] ^= 1
+	newer := encodeIdentity(1)[:20]
 	newer[8]++
+	newer = append(newer, "of a later time"...)
+	newer = binary.LittleEndian.AppendUint32(newer, partition.Checksum(newer))
 	damaged := encodeIdentity(1)
 	damaged[14] ^= 1
 	for name, c := range map[string]struct {
@@ -134,13 +139,14 @@ func TestIdentity(t *testing.T) {
 		marker   string
 		want     partition.Code
 	}{
-		"as it was":    {identity: encodeIdentity(1)},
-		"other group":  {identity: encodeIdentity(2), want: partition.CodeCorrupt},
-		"newer layout": {identity: newer, want: partition.CodeNewerFormat},
-		"damaged":      {identity: damaged, want: partition.CodeCorrupt},
-		"empty":        {identity: []byte{}, want: partition.CodeCorrupt},
-		"missing":      {want: partition.CodeCorrupt},
-		"newer files":  {identity: encodeIdentity(1), marker: "marker.format-version.000099.099", want: partition.CodeNewerFormat},
+		"as it was":       {identity: encodeIdentity(1)},
+		"other group":     {identity: encodeIdentity(2), want: partition.CodeCorrupt},
+		"newer layout":    {identity: newer, want: partition.CodeNewerFormat},
+		"damaged":         {identity: damaged, want: partition.CodeCorrupt},
+		"damaged version": {identity: damagedVersion, want: partition.CodeCorrupt},
+		"empty":           {identity: []byte{}, want: partition.CodeCorrupt},
+		"missing":         {want: partition.CodeCorrupt},
+		"newer files":     {identity: encodeIdentity(1), marker: "marker.format-version.000099.099", want: partition.CodeNewerFormat},
 	} {
 		t.Run(name, func(t *testing.T) {
 			copied := vfs.NewMem()

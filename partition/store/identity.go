@@ -25,6 +25,9 @@ const (
 // encodeIdentity lays out as
 //
 //	"PANDOSTO" | layout u32 | group u64 | crc32c u32 of all before
+//
+// In every layout the checksum of all before ends the file, so that damage is
+// told apart from what a newer program has written.
 func encodeIdentity(g partition.GroupID) []byte {
 	b := []byte("PANDOSTO")
 	b = binary.LittleEndian.AppendUint32(b, layoutVersion)
@@ -38,12 +41,16 @@ func parseIdentity(b []byte, g partition.GroupID) error {
 	if len(b) < 12 || string(b[:8]) != "PANDOSTO" {
 		return partition.Errorf(partition.CodeCorrupt, "identity file of %d bytes is none of ours", len(b))
 	}
+	end := len(b) - 4
+	if end < 12 || le.Uint32(b[end:]) != partition.Checksum(b[:end]) {
+		return partition.Errorf(partition.CodeCorrupt, "identity file failed its checksum")
+	}
 	if v := le.Uint32(b[8:]); v > layoutVersion {
 		return &partition.Error{Code: partition.CodeNewerFormat, Next: "start a newer program",
 			Why: fmt.Sprintf("state in layout version %d, this program knows %d", v, layoutVersion)}
 	}
-	if len(b) != 24 || le.Uint32(b[20:]) != partition.Checksum(b[:20]) {
-		return partition.Errorf(partition.CodeCorrupt, "identity file failed its checksum")
+	if len(b) != 24 {
+		return partition.Errorf(partition.CodeCorrupt, "identity file of %d bytes", len(b))
 	}
 	if have := partition.GroupID(le.Uint64(b[12:])); have != g {
 		return partition.Errorf(partition.CodeCorrupt, "the directory of %s holds the state of %s", g, have)
