@@ -61,7 +61,6 @@ const (
 	CountSent            // what was sent to a peer counts as if it had it
 	CountGathered        // what a supporter's log ends with counts as if its disk had it
 	GoUndrained          // a mastership is handed over with records under way
-	HeirUnchecked        // an heir takes the old master's log end for its own
 	FailUnknown          // a write whose fate is unknown is told to have failed
 	NoResend             // what was sent and not answered is not sent again
 	GiveUp               // a failed attempt to become master is the last one
@@ -84,7 +83,6 @@ const (
 	RevocationLate     // a renewal counts before the revocations that came with it
 	AckOfAnotherBoot   // what a holder acknowledged to a former incarnation counts for this one
 	GrantOfAnotherBoot // a grant counts whatever incarnation gave it
-	GrantUnopened      // a restarted node grants before it has revoked anew
 	GrantsUntold       // a revocation does not tell what was granted before
 	AnswerToAnother    // an answer extends from a beat that it does not answer
 
@@ -176,7 +174,6 @@ var known = [...]struct{ layer, name, about string }{
 	CountSent:             {"replica", "count-sent", "what was sent to a peer counts as if it had it"},
 	CountGathered:         {"replica", "count-gathered", "what a supporter's log ends with counts as if its disk had it"},
 	GoUndrained:           {"replica", "go-undrained", "a mastership is handed over with records under way"},
-	HeirUnchecked:         {"replica", "heir-unchecked", "an heir takes the old master's log end for its own"},
 	FailUnknown:           {"replica", "fail-unknown", "a write whose fate is unknown is told to have failed"},
 	NoResend:              {"replica", "no-resend", "what was sent and not answered is not sent again"},
 	GiveUp:                {"replica", "give-up", "a failed attempt to become master is the last one"},
@@ -193,7 +190,6 @@ var known = [...]struct{ layer, name, about string }{
 	RevocationLate:        {"lease", "revocation-late", "a renewal counts before the revocations that came with it"},
 	AckOfAnotherBoot:      {"lease", "ack-of-another-boot", "what a holder acknowledged to a former incarnation counts for this one"},
 	GrantOfAnotherBoot:    {"lease", "grant-of-another-boot", "a grant counts whatever incarnation gave it"},
-	GrantUnopened:         {"lease", "grant-unopened", "a restarted node grants before it has revoked anew"},
 	GrantsUntold:          {"lease", "grants-untold", "a revocation does not tell what was granted before"},
 	AnswerToAnother:       {"lease", "answer-to-another", "an answer extends from a beat that it does not answer"},
 	DoneUnsynced:          {"wal", "done-unsynced", "a write is reported durable before its sync"},

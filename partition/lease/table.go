@@ -79,7 +79,6 @@ func New(c Config) *Table {
 		c.MaxRevoked = DefaultMaxRevoked
 	}
 	t := &Table{c: c, everybody: make(map[partition.GroupID]floor)}
-	t.open.Store(c.Planted.Has(planted.GrantUnopened))
 	t.peers.Store(&map[partition.NodeID]*peer{})
 	return t
 }

@@ -397,8 +397,7 @@ func (r *Replica) onGo(from peerRef, m *HandOver) {
 	}
 	h := &r.heir
 	r.master = 0 // it is none any more
-	has := r.log.end() == m.End && r.log.lastSum == m.EndSum && r.durable >= m.End.Index
-	if has = has || r.cfg.Planted.Has(planted.HeirUnchecked); h.number == 0 || h.epoch != m.Epoch || r.resigned || !has {
+	if h.number == 0 || h.epoch != m.Epoch || r.resigned || r.log.end() != m.End || r.log.lastSum != m.EndSum || r.durable < m.End.Index {
 		r.point(AtGoLost)
 		r.dropHeir(0)
 		r.deadline = r.now + r.jitter(r.cfg.RetryMin)
