@@ -19,7 +19,7 @@ ERRORS_LEAST ?= 0
 CORE        := ./partition ./partition/replica
 CORE_LEAST  := 95
 
-.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos sim bench-log cover errpaths
+.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos sim bench-log cover errpaths mutants
 
 all: format vet lint tidy test ## format check, vet, staticcheck, layers and sizes, tests
 
@@ -53,6 +53,9 @@ build: ## bin/pando, the same bytes on every machine
 
 demo: ## three nodes and a small load in one process; Ctrl-C ends it
 	$(GO) run ./cmd/pando demo
+
+mutants: ## plant every known mistake and require that the simulator finds it
+	$(GO) test -count=1 -timeout 3h -run TestMutants ./sim -sim.mutants=all -v
 
 fuzz: ## every fuzz target for FUZZTIME each
 	@set -e; \

@@ -22,7 +22,7 @@ var (
 // quickMutants are found within a second each, one of every kind of checker.
 func quickMutants() []planted.Bug {
 	return []planted.Bug{
-		planted.NoSnip, planted.AckUnsynced, planted.NoLeaseWait, planted.NotJoint, planted.ExecuteTwice,
+		planted.NoSnip, planted.AckUnsynced, planted.AlwaysFailover, planted.ExecuteTwice,
 		planted.FailUnknown, planted.RevocationLost, planted.DoneUnsynced,
 	}
 }
