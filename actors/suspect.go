@@ -50,6 +50,9 @@ func openSuspects(dir string) (*suspects, error) {
 	case !errors.Is(err, partition.ErrCorrupt):
 		return nil, fmt.Errorf("read the list of suspect replicas: %w", err)
 	}
+	if s.Replicas == nil && err == nil {
+		err = errors.New("it has no list")
+	}
 	if err != nil {
 		return nil, &partition.Error{
 			Code: partition.CodeCorrupt, Why: fmt.Sprintf("the list of suspect replicas cannot be read: %v", err),

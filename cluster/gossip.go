@@ -36,6 +36,8 @@ const (
 	// after which a node that has started repeats that it is here.
 	announceMin = time.Second
 	announceMax = 16 * time.Second
+	// maxAddressBytes bounds an address that a member tells of itself.
+	maxAddressBytes = 255
 	// maxGossipMembers bounds the members of all states.
 	maxGossipMembers = 4096
 	// staleAfter is how long after its start a node may still hear of its own
@@ -463,6 +465,9 @@ func (g *Gossip) check(x *serf.Member) *partition.Error {
 		g.checkSelf(x)
 		return nil
 	}
+	if err := checkMember(x); err != nil {
+		return err
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.known) >= maxGossipMembers && !g.known[partition.NodeID(x.Name)] {
@@ -477,6 +482,24 @@ func (g *Gossip) check(x *serf.Member) *partition.Error {
 		}
 	}
 	return nil
+}
+
+// checkMember keeps out what no node of ours says of itself: a catalog or the
+// routes of clients that name it could not be written.
+func checkMember(x *serf.Member) *partition.Error {
+	err := ValidateNodeID(partition.NodeID(x.Name))
+	for _, t := range []struct {
+		tag   string
+		limit int
+	}{{tagZone, partition.MaxZoneBytes}, {tagLink, maxAddressBytes}, {tagHTTP, maxAddressBytes}} {
+		if v := x.Tags[t.tag]; err == nil && len(v) > t.limit {
+			err = partition.Errorf(partition.CodeInvalid, "its tag %q has %d bytes, limit %d", t.tag, len(v), t.limit)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return partition.Errorf(partition.CodeInvalid, "a member at %s is none of ours: %v", memberAddress(x), err)
 }
 
 // checkSelf looks at what others tell about this node's id. They may still know
