@@ -97,7 +97,10 @@ func (p *points) reached(n *node, i int) {
 		return
 	}
 	h := p.w.rnd.two(onPoint, p.hashes[i]^uint64(n.ord), nth)
-	if !share(h, rate/float64(1+nth/oftenAfter)) {
+	if p.w.k.PointNames == "" { // nobody has said which are worth it
+		rate /= float64(1 + nth/oftenAfter)
+	}
+	if !share(h, rate) {
 		return
 	}
 	h = mix(h ^ 1)

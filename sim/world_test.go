@@ -103,19 +103,3 @@ func TestCalm(t *testing.T) {
 		t.Fatal(r.Violation)
 	}
 }
-
-func BenchmarkCalm(b *testing.B) {
-	var sim partition.Time
-	var events uint64
-	for i := range b.N {
-		p := &Plan{Seed: uint64(i), Knobs: Calm()}
-		r := p.Run(Options{})
-		if r.Violation != nil {
-			b.Fatal(r.Violation)
-		}
-		sim += r.Simulated
-		events += r.Events
-	}
-	b.ReportMetric(sim.Seconds()/b.Elapsed().Seconds(), "sim-s/s")
-	b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
-}
