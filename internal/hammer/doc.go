@@ -18,6 +18,28 @@
 // values that never change in every way there is, and compares each. A network
 // carries the links, and can be cut between any two nodes.
 //
+// Chaos is the scenario that does everything to everything: five nodes in network
+// namespaces behind a hub (package internal/chaos), each on an ext4 of its own,
+// three tables with a load each, and a bank. A nemesis draws faults by the names
+// of package sim/fault from the seed, one in an episode, or several at once, or
+// more than can be stood; it aims at masters, heals, and wants every partition to
+// take a write again. Faults that must be stood are held until writes were seen to
+// go on. Chapter by chapter everything is judged: the histories, the bank's sum at
+// each audit and its receipts at the end, the replicas against each other, the
+// logs; and at the very end everything is read once more.
+//
+//	make chaos                                  # 10 minutes of everything
+//	make chaos CHAOS='--for 3m --seed 7 -v'     # told step by step
+//	make chaos CHAOS='--only kill'              # kill -9 again and again
+//	make chaos CHAOS='--only power-cut,network' # groups, or names of classes
+//	make chaos CHAOS='--keep --dir /var/tmp'    # keep logs, histories and, of a failure, disks
+//
+// It wants root, /dev/net/tun, mkfs.ext4 (e2fsprogs) and five free loop devices,
+// says what is missing, and then harms processes and files on the loopback only.
+// It runs in mount and process namespaces of its own, so that nothing of it can
+// outlive it. The seed fixes what is drawn, not what the machine makes of it: a
+// run cannot be repeated exactly, but nemesis.txt says what was done when.
+//
 // Many failures of the same node within minutes are held against it by the
 // cluster, which takes it back later each time; --node-flags "--replace-after 5s"
 // bounds that in long trials of members.

@@ -432,24 +432,40 @@ func (n *nemesis) lookAtLogs(ctx context.Context) error {
 // picture is what each node says of the cluster, for who looks for a cause.
 func (n *nemesis) picture(ctx context.Context) string {
 	var b strings.Builder
+	said := map[string]string{} // by whom first
 	for _, p := range n.l.nodes {
 		if !p.running() {
 			fmt.Fprintf(&b, "%s does not run: %s\n", p.name, p.proc.printed())
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWait)
-		s, err := p.api().Status(ctx)
-		fmt.Fprintf(&b, "%s: control leader %s of %v, %s; %d of %d partitions have a master; %v\n", p.name, s.Control.Leader, s.Control.Seats, s.Control.State, s.WithMaster, s.Partitions, err)
-		ps, err := p.api().Partitions(ctx, "")
-		if err != nil {
-			fmt.Fprintf(&b, "  %v\n", err)
+		view := n.view(ctx, p)
+		if same := said[view]; same != "" {
+			fmt.Fprintf(&b, "%s says the same as %s\n", p.name, same)
+			continue
 		}
-		for _, q := range ps {
-			fmt.Fprintf(&b, "  %s %s, master %q, to do %q\n", q.Table, sketch(q), q.Master, q.Tending)
-		}
-		cancel()
+		said[view] = p.name
+		fmt.Fprintf(&b, "%s: %s", p.name, view)
 	}
 	return b.String()
+}
+
+// view is what one node says of the cluster.
+func (n *nemesis) view(ctx context.Context, p *patient) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWait)
+	defer cancel()
+	s, err := p.api().Status(ctx)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	view := fmt.Sprintf("control leader %s of %v, %s; %d of %d partitions have a master\n", s.Control.Leader, s.Control.Seats, s.Control.State, s.WithMaster, s.Partitions)
+	ps, err := p.api().Partitions(ctx, "")
+	if err != nil {
+		return view + err.Error() + "\n"
+	}
+	for _, q := range ps {
+		view += fmt.Sprintf("  %s %s, master %q, to do %q\n", q.Table, sketch(q), q.Master, q.Tending)
+	}
+	return view
 }
 
 // report adds what was done to the table of numbers.
