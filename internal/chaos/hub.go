@@ -199,8 +199,26 @@ func (h *Hub) forward(from int, addr netip.Addr, b []byte) {
 		_, _ = device.Write(b) // lost if the device is full or closed, as packets are
 		return
 	}
-	h.treat(p, to, b)
+	answer, refused := h.refuse(p, b)
+	if !refused {
+		h.treat(p, to, b)
+	}
+	device := h.ports[from].device
 	h.mu.Unlock()
+	if answer != nil {
+		_, _ = device.Write(answer) // as above
+	}
+}
+
+// refuse answers a packet that is refused, if it is of a connection. The lock is
+// held.
+func (h *Hub) refuse(p *pair, b []byte) (answer []byte, refused bool) {
+	if !p.way.Refuse {
+		return nil, false
+	}
+	h.counts.Cut++
+	answer, _ = refusal(b)
+	return answer, true
 }
 
 // treat does to a packet what its way says. The lock is held.

@@ -12,6 +12,7 @@ const (
 	protoUDP  = 17
 	tcpHeader = 20
 	udpHeader = 8
+	tcpSYN    = 1 << 1
 	tcpRST    = 1 << 2
 	tcpACK    = 1 << 4
 )
@@ -72,6 +73,38 @@ func reset(p []byte) ([]byte, bool) {
 	binary.BigEndian.PutUint16(p[10:], ^sum(0, p[:header]))
 	seal(p, seg, proto)
 	return p, true
+}
+
+// refusal is the segment that answers p where nobody listens; ok is false if p
+// is to be answered by none.
+func refusal(p []byte) (answer []byte, ok bool) {
+	seg, proto := transport(p)
+	if proto != protoTCP || len(seg) < tcpHeader || seg[13]&tcpRST != 0 {
+		return nil, false
+	}
+	b := make([]byte, ipHeader+tcpHeader)
+	b[0], b[8], b[9] = 0x45, 64, protoTCP
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	copy(b[12:16], p[16:20])
+	copy(b[16:20], p[12:16])
+	binary.BigEndian.PutUint16(b[10:], ^sum(0, b[:ipHeader]))
+	t := b[ipHeader:]
+	copy(t[0:2], seg[2:4])
+	copy(t[2:4], seg[0:2])
+	t[12] = tcpHeader / 4 << 4
+	if seg[13]&tcpACK != 0 {
+		copy(t[4:8], seg[8:12])
+		t[13] = tcpRST
+	} else {
+		n := uint32(len(seg) - int(seg[12]>>4)*4)
+		if seg[13]&tcpSYN != 0 {
+			n++
+		}
+		binary.BigEndian.PutUint32(t[8:], binary.BigEndian.Uint32(seg[4:])+n)
+		t[13] = tcpRST | tcpACK
+	}
+	seal(b, t, protoTCP)
+	return b, true
 }
 
 // seal writes the checksum of a segment.

@@ -125,6 +125,31 @@ func TestResetEndsConnections(t *testing.T) {
 	}
 }
 
+// TestRefuse wants a refused way to end connections, and to let none begin.
+func TestRefuse(t *testing.T) {
+	h, s := lab(t, 2)
+	l, err := s[1].Listen("tcp4", s[1].Addr.String()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := s[0].Dial(t.Context(), "tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	h.Set(0, 1, Way{Refuse: true})
+	if _, err := io.WriteString(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
+		t.Errorf("the connection ended with %v", err)
+	}
+	if _, err := s[0].Dial(t.Context(), "tcp4", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("another one ended with %v", err)
+	}
+}
+
 // TestSpaceStartsCommands wants a command to see the namespace's device and no other.
 func TestSpaceStartsCommands(t *testing.T) {
 	_, s := lab(t, 1)

@@ -6,6 +6,9 @@ import "time"
 // at once.
 type Way struct {
 	Cut bool // none is delivered
+	// Refuse cuts as well, and ends every connection whose segments come, as a
+	// machine does on which nobody listens.
+	Refuse bool
 	// Flap cuts the way for that long, opens it for that long, and so on.
 	Flap time.Duration
 	// Hold keeps everything back and delivers it when it is taken away, as far as

@@ -24,6 +24,9 @@ import (
 const (
 	// chapterLasts is how long one load goes on until it is judged.
 	chapterLasts = 60 * time.Second
+	// chaosSlots is how many keys a load uses at once: so few that what one client
+	// writes another one reads soon.
+	chaosSlots = 6
 	// chaosProbes is the time between two probes of each load.
 	chaosProbes = 40 * time.Millisecond
 	// bankLetter is where the bank's keys begin, in the last partition.
@@ -88,6 +91,7 @@ func allInjuries() []injury {
 }
 
 func newNemesis(t *trial, c *cluster, l *lab) (*nemesis, error) {
+	t.opts.slots = or(t.opts.slots, chaosSlots)
 	n := &nemesis{t: t, c: c, l: l, rng: t.rng, injected: map[fault.Class]int{}, during: map[fault.Class]times{}, ledgers: map[string][]*ledger{}}
 	all := allInjuries()
 	groups := strings.FieldsFunc(t.opts.only, func(r rune) bool { return r == ',' })

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"pando.dev/pando/actors/cert"
+	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/link"
 	"pando.dev/pando/internal/chaos"
 	"pando.dev/pando/partition"
@@ -29,16 +30,19 @@ const (
 	labSeats  = 3
 	labBits   = 24
 	diskBytes = 192 << 20
-	clientsAt = 0 // the port of the clients; node i is at i+1
+	// clientsAt and othersAt are the ports of two sets of clients, node i is at
+	// i+1: what one set is cut off from, the other may reach.
+	clientsAt, othersAt = 0, labNodes + 1
 )
 
 // lab is what the nodes of a chaos trial live in. Without root there is no hub
 // and no disk, and the nodes share the loopback.
 type lab struct {
 	t       *trial
-	hub     *chaos.Hub // nil without root
-	clients *chaos.Space
-	spaces  []*chaos.Space
+	hub     *chaos.Hub     // nil without root
+	clients []*chaos.Space // at clientsAt and at othersAt
+	opened  int            // clients, that they come to each set by turns
+	spaces  []*chaos.Space // of the nodes
 	nodes   []*patient
 }
 
@@ -66,7 +70,7 @@ func newLab(t *trial, real bool) (l *lab, c *cluster, err error) {
 		}
 	}()
 	l.hub = chaos.NewHub(t.opts.seed)
-	if l.clients, err = l.space(clientsAt); err != nil {
+	if err := l.addClients(clientsAt); err != nil {
 		return l, nil, err
 	}
 	files, err := l.certify(c)
@@ -78,21 +82,39 @@ func newLab(t *trial, real bool) (l *lab, c *cluster, err error) {
 			return l, nil, err
 		}
 	}
-	c.dial = func(ctx context.Context, addr string) (net.Conn, error) {
-		var conn net.Conn
-		err := l.clients.Enter(func() (err error) {
-			conn, err = link.DialClient(ctx, addr, link.ClientConfig{Cluster: c.name, TLS: files})
+	if err := l.addClients(othersAt); err != nil {
+		return l, nil, err
+	}
+	c.dialer = func() client.Dialer { return l.dialer(c.name, files) }
+	checked, err := chaos.CheckHub(l.hub, l.clients[0], l.spaces[0], clientsAt, 1)
+	if err != nil {
+		return l, nil, err
+	}
+	t.row("network", "%d namespaces over one hub: a round trip takes %s, %s with 20ms each way, a one-way cut is one-way", labNodes+len(l.clients), checked.Idle, checked.Delayed)
+	t.row("disks", "%d of ext4 with %d MiB each on loop devices", labNodes, diskBytes>>20)
+	return l, c, nil
+}
+
+// addClients makes the namespace of a set of clients.
+func (l *lab) addClients(port int) error {
+	s, err := l.space(port)
+	if s != nil {
+		l.clients = append(l.clients, s)
+	}
+	return err
+}
+
+// dialer is how one client connects: those of one set from one namespace.
+func (l *lab) dialer(cluster string, files *cert.Files) client.Dialer {
+	s := l.clients[l.opened%len(l.clients)]
+	l.opened++
+	return func(ctx context.Context, addr string) (conn net.Conn, err error) {
+		err = s.Enter(func() (err error) {
+			conn, err = link.DialClient(ctx, addr, link.ClientConfig{Cluster: cluster, TLS: files})
 			return err
 		})
 		return conn, err
 	}
-	checked, err := chaos.CheckHub(l.hub, l.clients, l.spaces[0], clientsAt, 1)
-	if err != nil {
-		return l, nil, err
-	}
-	t.row("network", "%d namespaces over one hub: a round trip takes %s, %s with 20ms each way, a one-way cut is one-way", labNodes+1, checked.Idle, checked.Delayed)
-	t.row("disks", "%d of ext4 with %d MiB each on loop devices", labNodes, diskBytes>>20)
-	return l, c, nil
 }
 
 // plainNodes plans nodes that share the loopback and the file system.
@@ -213,10 +235,8 @@ func (l *lab) close() error {
 	if l.hub != nil {
 		l.hub.Close()
 	}
-	for _, s := range append(l.spaces, l.clients) {
-		if s != nil {
-			s.Close()
-		}
+	for _, s := range append(l.spaces, l.clients...) {
+		s.Close()
 	}
 	return errors.Join(errs...)
 }

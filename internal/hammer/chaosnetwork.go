@@ -13,11 +13,11 @@ import (
 // networkInjuries are what befalls the ways between the namespaces.
 func networkInjuries() []injury {
 	ms := time.Millisecond
-	short, long := [2]time.Duration{200 * ms, 2 * time.Second}, [2]time.Duration{time.Second, 6 * time.Second}
+	short, long := [2]time.Duration{200 * ms, 2 * time.Second}, [2]time.Duration{300 * ms, 6 * time.Second}
 	list := []injury{
 		{class: fault.CutOneWay, weight: 5, live: true, hold: long, do: cutOneWay},
 		{class: fault.Cut, weight: 4, live: true, hold: long, do: cutTwo},
-		{class: fault.Isolate, weight: 5, takes: 1, live: true, hold: long, do: isolate(true, true)},
+		{class: fault.Isolate, weight: 8, takes: 1, live: true, hold: short, do: isolate(true, true)},
 		{class: fault.IsolateIn, weight: 3, takes: 1, live: true, hold: long, do: isolate(true, false)},
 		{class: fault.IsolateOut, weight: 3, takes: 1, live: true, hold: long, do: isolate(false, true)},
 		{class: fault.Bridge, weight: 5, live: true, hold: long, do: bridge},
@@ -79,19 +79,21 @@ func cutTwo(_ context.Context, n *nemesis, p *patient) (func(context.Context) er
 	return n.set(w, chaos.Way{Cut: true}), nil
 }
 
-// isolate cuts a node off from the others; by turns clients reach it still, which
-// is when an old master can answer wrongly.
+// isolate cuts a node off from the others. Both sets of clients reach it still,
+// or one, or none: an old master answers wrongly when some ask it while others are
+// served by the new one. By turns what is sent is lost, or refused, as if the
+// process were dead; then others take over within milliseconds.
 func isolate(in, out bool) deed {
 	return func(_ context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
-		peers := n.others(p)
-		ports := make([]int, 0, labNodes)
-		for _, q := range peers {
+		ports := [][]int{nil, {clientsAt}, {othersAt}, {clientsAt, othersAt}}[n.rng.IntN(4)]
+		for _, q := range n.others(p) {
 			ports = append(ports, q.port())
 		}
+		way := chaos.Way{Cut: true}
 		if n.one(2) {
-			ports = append(ports, clientsAt)
+			way = chaos.Way{Refuse: true}
 		}
-		n.note("%s cut off from ports %v", p.name, ports)
+		n.note("%s cut off from ports %v, refused: %v", p.name, ports, way.Refuse)
 		var w ways
 		for _, port := range ports {
 			if in {
@@ -101,7 +103,7 @@ func isolate(in, out bool) deed {
 				w = append(w, [2]int{p.port(), port})
 			}
 		}
-		return n.set(w, chaos.Way{Cut: true}), nil
+		return n.set(w, way), nil
 	}
 }
 
@@ -153,7 +155,7 @@ func onLinks(way func(*nemesis) chaos.Way) deed {
 func onAll(way func(*nemesis) chaos.Way) deed {
 	return func(_ context.Context, n *nemesis, _ *patient) (func(context.Context) error, error) {
 		var w ways
-		for a := range labNodes + 1 {
+		for a := range othersAt + 1 {
 			for b := range a {
 				w.both(a, b)
 			}
@@ -165,7 +167,7 @@ func onAll(way func(*nemesis) chaos.Way) deed {
 // resetLinks breaks the connections of a node, clients' too.
 func resetLinks(_ context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
 	const within = 100 * time.Millisecond
-	for port := range labNodes + 1 {
+	for port := range othersAt + 1 {
 		if port != p.port() && !n.one(3) {
 			n.l.hub.Reset(p.port(), port, within)
 		}

@@ -25,7 +25,8 @@ type cluster struct {
 	t     *trial
 	name  string
 	nodes []*node
-	dial  client.Dialer // of clients; nil: over the loopback
+	// dialer makes how one client connects; nil: over the loopback.
+	dialer func() client.Dialer
 }
 
 // node is one member: what it is started with, and its process.

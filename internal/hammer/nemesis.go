@@ -58,6 +58,9 @@ type wound struct {
 	injury
 	on   *patient
 	heal func(context.Context) error
+	// stood: the cluster must go on taking writes. It said that it can lose one
+	// more node when this began.
+	stood bool
 }
 
 // front is a table with a load on it, and where its keys begin.
@@ -260,6 +263,7 @@ func (n *nemesis) hurt(ctx context.Context, room int, alone bool) (*wound, error
 			return nil, fmt.Errorf("before %s: %w", i.class, err)
 		}
 	}
+	stood := i.live && alone && n.canLose(ctx)
 	p.busy = true
 	n.note("%s at %s", i.class, p.name)
 	heal, err := i.do(ctx, n, p)
@@ -267,7 +271,16 @@ func (n *nemesis) hurt(ctx context.Context, room int, alone bool) (*wound, error
 		return nil, fmt.Errorf("%s at %s: %w", i.class, p.name, err)
 	}
 	n.injected[i.class]++
-	return &wound{i, p, heal}, nil
+	return &wound{i, p, heal, stood}, nil
+}
+
+// canLose reports whether the cluster says that it can lose one more node. A node
+// that was away for long does not count at once when it is back.
+func (n *nemesis) canLose(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	s, err := n.c.status(ctx)
+	return err == nil && s.CanLose >= 1
 }
 
 // hold lets the wounds be for a while. One that must be stood is held until it
@@ -277,7 +290,7 @@ func (n *nemesis) hold(ctx context.Context, wounds []*wound) error {
 	for _, w := range wounds {
 		longest = max(longest, n.between(w.hold[0], w.hold[1]))
 	}
-	if len(wounds) == 1 && wounds[0].live {
+	if len(wounds) == 1 && wounds[0].stood {
 		w := wounds[0]
 		took, err := n.acknowledged(ctx, liveWait)
 		if err != nil {

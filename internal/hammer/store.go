@@ -70,8 +70,8 @@ func (c *cluster) open(ctx context.Context) (*table, error) {
 
 // openOn connects a client of any table that reaches the nodes at the addresses.
 func (c *cluster) openOn(ctx context.Context, name string, addrs []string) (*table, error) {
-	if c.dial != nil {
-		return openTableBy(ctx, name, addrs, c.dial)
+	if c.dialer != nil {
+		return openTableBy(ctx, name, addrs, c.dialer())
 	}
 	return openTable(ctx, c.name, name, addrs)
 }
