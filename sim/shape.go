@@ -78,6 +78,9 @@ type drawer struct {
 	classes     []fault.Class
 	share       float64
 	least, most partition.Time
+	// span is about how long faults last: from a tenth of the time between two to
+	// five times that.
+	span partition.Time
 }
 
 func (d *drawer) half() bool             { return d.rng.IntN(2) == 0 }
@@ -90,6 +93,12 @@ func (d *drawer) sometimes(x float64) float64 {
 		return 0
 	}
 	return d.upTo(x)
+}
+
+// rate is between lo and hi, such that each order of magnitude is as likely as the
+// next.
+func (d *drawer) rate(lo, hi float64) float64 {
+	return round(lo * math.Pow(hi/lo, d.rng.Float64()))
 }
 
 // round keeps three digits, so that plans are readable.
@@ -198,7 +207,7 @@ func (d *drawer) protocol() {
 	k.AnswerWait = max(d.time(50*time.Millisecond, 300*time.Millisecond), 3*k.DelayMax)
 	k.PointRate = 0
 	if d.half() {
-		k.PointRate = round(math.Pow(10, -3+2*d.rng.Float64())) // 0.001 to 0.1
+		k.PointRate = d.rate(0.001, 0.1)
 	}
 	k.FastRestart = []float64{0, 0.5, 0.5, 1}[d.rng.IntN(4)]
 }

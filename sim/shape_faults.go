@@ -64,6 +64,7 @@ func general() []fault.Class {
 // seldom, and all together every so often.
 func (d *drawer) faults() {
 	every := d.time(d.least, d.most)
+	d.span = partition.Time(float64(every) * d.rate(0.1, 5))
 	weights, sum := make([]float64, len(d.classes)), 0.0
 	for i := range d.classes {
 		on := d.rng.Float64() < d.share
@@ -181,16 +182,16 @@ func (d *drawer) lasts(c fault.Class) partition.Time {
 		fault.RollBack, fault.Wipe, fault.SwapDisks, fault.SyncFail, fault.DiskReadOnly:
 		return d.down()
 	case fault.Pause:
-		return d.time(time.Millisecond, 2*time.Second)
+		return d.long(time.Millisecond, 2*time.Second)
 	case fault.Freeze:
-		return d.time(d.k.Lease, 10*time.Second)
+		return d.long(d.k.Lease, 10*time.Second)
 	case fault.DiskStall, fault.DiskFull, fault.ReadFail:
-		return d.time(10*time.Millisecond, 8*time.Second)
+		return d.long(10*time.Millisecond, 8*time.Second)
 	case fault.Reset, fault.Replay, fault.ClockStep, fault.ClockJump, fault.Transfer, fault.Resign, fault.TruncateLog,
 		fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.LockForgets:
 		return 0
 	}
-	return d.time(5*time.Millisecond, 5*time.Second)
+	return d.long(5*time.Millisecond, 5*time.Second)
 }
 
 // down is how long a node stays away.
@@ -198,5 +199,12 @@ func (d *drawer) down() partition.Time {
 	if d.rng.Float64() < d.k.FastRestart {
 		return d.time(100*time.Microsecond, 20*time.Millisecond)
 	}
-	return d.time(20*time.Millisecond, 8*time.Second)
+	return d.long(20*time.Millisecond, 8*time.Second)
+}
+
+// long is a time between lo and hi that suits how often faults come: if they come
+// often and last long, so much is broken at any time that nothing happens at all.
+func (d *drawer) long(lo, hi partition.Time) partition.Time {
+	within := func(t partition.Time) partition.Time { return max(lo, min(hi, t)) }
+	return d.time(within(d.span/20), within(3*d.span))
 }

@@ -34,8 +34,8 @@ func ShapeNamed(name string) (Shape, bool) {
 }
 
 func crashes(d *drawer) {
-	d.k.PointRate = round(0.01 + d.upTo(0.1))
-	d.k.Length = d.time(5*time.Second, 40*time.Second)
+	d.k.PointRate = d.rate(0.003, 0.3)
+	d.k.Length = d.time(5*time.Second, 60*time.Second)
 	d.k.Ops = float64(d.pick(20, 50, 100))
 	d.classes = slices.Concat(processFaults(), []fault.Class{fault.Cut, fault.Isolate, fault.TornWrite}, serviceFaults(), acts())
 	d.least, d.most = 30*time.Millisecond, 2*time.Second
@@ -51,9 +51,9 @@ func smallBatches(d *drawer) {
 	k.MaxAppendBytes = 1
 	k.DelayMin, k.DelayMax = 0, time.Duration(d.between(1, 3))*time.Millisecond
 	k.SyncMin, k.SyncMax, k.ApplyMax = 0, time.Duration(d.between(1, 3))*time.Millisecond, 0
-	k.TailShare, k.Replay, k.Stream, k.Loss = 0, 0, false, round(0.1+d.upTo(0.3))
-	k.Ops, k.ReadShare = float64(d.pick(50, 100, 200)), 0
-	k.PointRate, k.PointClasses = round(0.1+d.upTo(0.3)), "power-cut,kill"
+	k.TailShare, k.Replay, k.Stream, k.Loss = 0, 0, false, d.rate(0.03, 0.4)
+	k.Ops, k.ReadShare = float64(d.pick(10, 20, 50, 100)), 0
+	k.PointRate, k.PointClasses = d.rate(0.02, 0.5), "power-cut,kill"
 	k.PointNames = "replica.commit,replica.commit-older,replica.lead,replica.noop-durable,replica.supported"
 	k.Length = d.time(5*time.Second, 20*time.Second)
 	d.classes = []fault.Class{fault.Kill, fault.PowerCut, fault.KillFast, fault.Isolate, fault.TruncateLog}
@@ -69,7 +69,7 @@ func amnesia(d *drawer) {
 	k.SyncMin, k.SyncMax = time.Millisecond, 10*time.Millisecond
 	k.Loss, k.TailShare, k.Replay = 0, 0, 0
 	k.LockForgets, k.LockDoubles, k.LockRefuses = 1, 0, 0
-	k.PointRate, k.PointNames, k.PointClasses = round(0.2+d.upTo(0.3)), "replica.promise,replica.gather-answered,replica.serve", "power-cut"
+	k.PointRate, k.PointNames, k.PointClasses = d.rate(0.05, 0.5), "replica.promise,replica.gather-answered,replica.serve", "power-cut"
 	k.FastRestart = 1
 	k.Length = d.time(5*time.Second, 20*time.Second)
 	d.classes = []fault.Class{fault.PowerCut, fault.KillFast, fault.Cut, fault.CutOneWay, fault.Isolate}
@@ -89,7 +89,7 @@ func diskHeavy(d *drawer) {
 	k.RealLog = !d.oneIn(4)
 	k.Length = d.time(5*time.Second, 40*time.Second)
 	k.Ops = float64(d.pick(20, 50, 100))
-	k.PointRate, k.PointNames = round(0.01+d.upTo(0.1)), "wal.,replica."
+	k.PointRate = d.rate(0.003, 0.3)
 	k.PointClasses = "power-cut,kill,torn-write,disk-stall"
 	d.classes = slices.Concat(slowDisks(), []fault.Class{fault.Kill, fault.KillFast, fault.PowerCut, fault.PowerCutMany, fault.TruncateLog, fault.Isolate})
 	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 3*time.Second
