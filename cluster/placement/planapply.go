@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"slices"
+
 	"pando.dev/pando/partition"
 )
 
@@ -78,18 +80,30 @@ func (l *Layout) Judge(op *Operator, cfg PlanConfig) string {
 	return NewJudge(l, cfg).Judge(op)
 }
 
-// Judge says of many operators in turn whether they are still good. It presumes
-// that nodes keep their marks while it lives; loads and places may change.
-type Judge struct{ s *search }
+// Judge says of many operators in turn whether they are still good. What changes
+// in the layout meanwhile it knows after Refresh.
+type Judge struct {
+	s     *search
+	cfg   PlanConfig
+	nodes []PlanNode // as they were
+}
 
 // NewJudge returns a judge over a layout.
 func NewJudge(l *Layout, cfg PlanConfig) *Judge {
 	cfg.InFlight = nil
-	return &Judge{s: newSearch(l, cfg.withDefaults())}
+	cfg = cfg.withDefaults()
+	return &Judge{s: newSearch(l, cfg), cfg: cfg, nodes: slices.Clone(l.nodes)}
 }
 
-// Refresh brings the judge up to date with the loads. It costs a walk over the nodes.
-func (j *Judge) Refresh() { j.s.refresh() }
+// Refresh brings the judge up to date. It costs a walk over the nodes, and one over
+// the groups if a node has come or was marked otherwise.
+func (j *Judge) Refresh() {
+	if slices.Equal(j.nodes, j.s.l.nodes) {
+		j.s.refresh()
+	} else {
+		j.s, j.nodes = newSearch(j.s.l, j.cfg), slices.Clone(j.s.l.nodes)
+	}
+}
 
 // Judge says why an operator must not be done any more, apart from its versions,
 // or "".
