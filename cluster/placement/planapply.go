@@ -146,3 +146,8 @@ func (j *Judge) gain(op *Operator, v *Use, to int32) string {
 	}
 	return ""
 }
+
+// Balance says how even the nodes are now.
+func (l *Layout) Balance(cfg PlanConfig) Balance {
+	return newSearch(l, cfg.withDefaults()).balance()
+}
