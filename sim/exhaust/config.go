@@ -22,6 +22,9 @@ const (
 	// Deserted is Led, and replicas 2 and on have just been told, wrongly, that replica 1
 	// is down.
 	Deserted
+	// Overtaken is a moment like Parted: replica 2 was master and has committed its
+	// record with 3, replica 1 has more records, of an older epoch, that nobody else has.
+	Overtaken
 )
 
 // Config bounds a walk. The budgets say how often something may happen on any path;
@@ -44,6 +47,10 @@ type Config struct {
 	Changes   int // of the group
 	Grants    int // renewals of leases; needs Leases
 
+	// CrashOf and AlarmOf, if not 0, are the only nodes that may crash and whose alarms
+	// may go off, as bits, replica 1's the lowest. So a walk gets deeper in one place.
+	CrashOf, AlarmOf uint8
+
 	// Leases: nodes share one clock, which alarms move, and grants run out on it. At
 	// the start everybody has just granted replica 1 one, if it leads.
 	// Else every node has a clock of its own, and nobody grants anything.
@@ -56,8 +63,8 @@ type Config struct {
 	// it arrives in any order.
 	InOrder bool
 	// QuickDisk, QuickLock and QuickHints: a write is on the disk, a lock is granted, a
-	// node is known to have stopped or started, before anything else happens. Each makes
-	// fewer states, so that a walk gets deeper.
+	// node is known to have stopped or started, before anything else happens, and there
+	// are no hints else but Downs. Each makes fewer states, so that a walk gets deeper.
 	QuickDisk, QuickLock, QuickHints bool
 	// SlowApply: applying is under way for a while. Else it is done at once.
 	SlowApply bool
@@ -96,16 +103,16 @@ type Report struct {
 	Depth       int    // actions on the longest path
 	Complete    bool   // every state within the budgets was seen
 	Elapsed     time.Duration
-	Nodes       int // distinct states of single nodes
-	Messages    int // distinct messages
-	Steps       uint64
-	Healed      uint64
-	HealSteps   int // of the longest way to agreement
+	Nodes       int    // distinct states of single nodes
+	Messages    int    // distinct messages
+	Steps       uint64 // that machines took; what they do is remembered
+	Healed      uint64 // states that were let go on without faults
+	HealSteps   int    // of the longest way to agreement
 	Marks       []Mark
 	Violation   *Violation // nil: none was found
 }
 
-// Mark counts how often different ways of a single node have come upon something.
+// Mark counts how many different steps of a single node came by a point of the machine.
 type Mark struct {
 	Name  string
 	Count uint64

@@ -173,11 +173,17 @@ func (w *walk) set() string {
 		panic(err)
 	}
 	x := &w.first
-	x.history = w.histories.number(&history{committed: []partition.Record{genesis}})
+	committed := []partition.Record{genesis}
+	if w.cfg.Start == Overtaken {
+		committed = overtaken(1, genesis).recs
+	}
+	x.history = w.histories.number(&history{committed: committed})
 	for n := range w.cfg.Replicas {
 		l := &local{self: n, synced: image{commit: 1, recs: []partition.Record{genesis}}}
 		if w.cfg.Start == Parted {
 			l.boot, l.synced = 1, parted(n, genesis)
+		} else if w.cfg.Start == Overtaken {
+			l.boot, l.synced = 1, overtaken(n, genesis)
 		}
 		l.seen = l.synced
 		x.nodes[n] = w.nodes.number(l)
@@ -199,7 +205,7 @@ func (w *walk) begins(x *world) (why string) {
 			}
 		}
 	}
-	if w.cfg.Start == Cold || w.cfg.Start == Parted {
+	if w.cfg.Start != Led && w.cfg.Start != Deserted {
 		all(func(n int) action { return start.of(n, 0) })
 		return why
 	}
@@ -254,17 +260,35 @@ func (w *walk) warm(x *world) string {
 // itself and 2 in epoch 1.1, and only it has the first record of that; replica 2 by
 // itself and 3 in 2.2, and only it has that one's.
 func parted(n int, genesis partition.Record) image {
-	own := func(e partition.Epoch) []partition.Record {
-		return []partition.Record{genesis, partition.NewRecord(partition.Header{
-			Group: group, Index: 2, Epoch: e, Prev: genesis.Checksum(), Kind: partition.KindNoop,
-		})}
-	}
 	one, two := partition.NewEpoch(1, 1), partition.NewEpoch(2, 2)
 	switch n {
 	case 0:
-		return image{promise: one, commit: 1, recs: own(one)}
+		return image{promise: one, commit: 1, recs: noops(genesis, one, 1)}
 	case 1:
-		return image{promise: two, commit: 1, recs: own(two)}
+		return image{promise: two, commit: 1, recs: noops(genesis, two, 1)}
 	}
-	return image{promise: two, commit: 1, recs: []partition.Record{genesis}}
+	return image{promise: two, commit: 1, recs: noops(genesis, two, 0)}
+}
+
+// overtaken is a disk after one that got nowhere, though it wrote more, and one that
+// has committed.
+func overtaken(n int, genesis partition.Record) image {
+	one, two := partition.NewEpoch(1, 1), partition.NewEpoch(2, 2)
+	if n == 0 {
+		return image{promise: one, commit: 1, recs: noops(genesis, one, 3)}
+	}
+	return image{promise: two, commit: 1, recs: noops(genesis, two, 1)}
+}
+
+// noops is a log with n records of an epoch behind the first. What kind they are makes
+// no difference here.
+func noops(genesis partition.Record, e partition.Epoch, n int) []partition.Record {
+	recs := []partition.Record{genesis}
+	for range n {
+		last := recs[len(recs)-1]
+		recs = append(recs, partition.NewRecord(partition.Header{
+			Group: group, Index: last.Index() + 1, Epoch: e, Prev: last.Checksum(), Kind: partition.KindNoop,
+		}))
+	}
+	return recs
 }

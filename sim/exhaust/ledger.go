@@ -6,6 +6,7 @@ import (
 	"iter"
 	"sort"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 )
@@ -13,8 +14,9 @@ import (
 // ledger is what the committed records have done to a state: how often each command
 // was executed.
 type ledger struct {
-	runs [8]int
-	bad  string
+	runs    [8]int
+	bad     string
+	planted planted.Set
 }
 
 // ledger executes a log. Every replica's state follows from the log, so one stands
@@ -27,6 +29,7 @@ func (w *walk) ledger(recs []partition.Record) *ledger {
 	}
 	l := new(ledger)
 	w.ledgers[key] = l
+	l.planted = w.cfg.Planted
 	want, results := l.execute(recs, len(recs))
 	for again := range recs {
 		l.runs = [8]int{}
@@ -42,10 +45,17 @@ func (w *walk) ledger(recs []partition.Record) *ledger {
 func (l *ledger) execute(recs []partition.Record, again int) (*rows, []string) {
 	s := &rows{}
 	var results []string
-	e, err := replica.NewExecutor(l, s)
+	load := func() (*replica.Executor, error) {
+		e, err := replica.NewExecutor(l, s)
+		if err == nil {
+			e.Plant(l.planted)
+		}
+		return e, err
+	}
+	e, err := load()
 	for i, r := range recs {
 		if i == again && err == nil {
-			e, err = replica.NewExecutor(l, s)
+			e, err = load()
 		}
 		var res replica.Result
 		if err == nil {

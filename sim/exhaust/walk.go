@@ -2,7 +2,6 @@ package exhaust
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -113,11 +112,11 @@ func (c *Config) validate() error {
 	switch {
 	case c.Grants > 0 && !c.Leases:
 		return bad("grants without leases")
-	case c.Start == Parted && c.Replicas != 3:
+	case (c.Start == Parted || c.Start == Overtaken) && c.Replicas != 3:
 		return bad("this start is one of 3 replicas")
-	case c.Start > Deserted:
+	case c.Start > Overtaken:
 		return bad("no start %d", c.Start)
-	case c.Retries > 0 && (c.Start == Cold || c.Start == Parted):
+	case c.Retries > 0 && c.Start != Led && c.Start != Deserted:
 		return bad("a client with a session needs a start that is led")
 	}
 	return nil
@@ -232,17 +231,4 @@ func (w *walk) sum(began time.Time) {
 			r.Marks = append(r.Marks, Mark{Name: p.String(), Count: n})
 		}
 	}
-}
-
-// String tells a violation with its path.
-func (v *Violation) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s\n", v.What, v.Why)
-	for i, s := range v.Path {
-		if i == len(v.Path)-v.Healing {
-			fmt.Fprintln(&b, "    without faults from here on:")
-		}
-		fmt.Fprintf(&b, "%4d  %s\n", i+1, s)
-	}
-	return b.String()
 }

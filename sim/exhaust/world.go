@@ -138,7 +138,7 @@ func (w *walk) options(list []action, x *world) []action {
 		list = w.ownOptions(list, x, n, l)
 		list = w.hintOptions(list, x, n, l)
 		list = w.askOptions(list, x, n, l)
-		if x.left[crashes] > 0 {
+		if x.left[crashes] > 0 && among(w.cfg.CrashOf, n) {
 			for i := range l.synced.survivors(l.pending) {
 				list = append(list, crash.of(n, i))
 				if w.cfg.Flush && l.applied > l.flushed {
@@ -149,6 +149,9 @@ func (w *walk) options(list []action, x *world) []action {
 	}
 	return list
 }
+
+// among reports whether a node is one of these, of which none stands for all.
+func among(nodes uint8, n int) bool { return nodes == 0 || nodes&(1<<n) != 0 }
 
 // ownOptions appends what a node waits for.
 func (w *walk) ownOptions(list []action, x *world, n int, l *local) []action {
@@ -167,7 +170,7 @@ func (w *walk) ownOptions(list []action, x *world, n int, l *local) []action {
 			list = append(list, refused.of(n, i))
 		}
 	}
-	if l.alarm != 0 && x.left[alarms] > 0 {
+	if l.alarm != 0 && x.left[alarms] > 0 && (w.healing || among(w.cfg.AlarmOf, n)) {
 		list = append(list, alarm.of(n, 0))
 	}
 	return list
@@ -177,7 +180,7 @@ func (w *walk) ownOptions(list []action, x *world, n int, l *local) []action {
 // free.
 func (w *walk) hintOptions(list []action, x *world, n int, l *local) []action {
 	for o := range w.cfg.Replicas {
-		if o == n || w.cfg.QuickHints && x.left[downs] == 0 && l.unreachable == 0 {
+		if o == n || w.cfg.QuickHints && w.cfg.Downs == 0 && !w.healing {
 			continue
 		}
 		other := w.nodes.list[x.nodes[o]]
