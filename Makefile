@@ -89,6 +89,8 @@ cover: ## the core's goldens and tables; fails below CORE_LEAST percent
 		      printf "core: %.1f %% of statements, at least %d wanted\n", share, least; \
 		      exit share < least }'
 
+errpaths: export PANDO_CONTROL_FAULTS = 1
+errpaths: export PANDO_FAULTS ?= 5
 errpaths: ## the error paths no test runs; fails below ERRORS_LEAST percent
 	$(GO) test -count=1 -timeout $(TIMEOUT) -coverpkg=./... -coverprofile=cover.all.out \
 		$$($(GO) list ./... | grep -v -e /internal/hammer -e /internal/errpaths)

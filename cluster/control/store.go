@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -57,13 +58,20 @@ var (
 // openStore opens or creates the store. A disk error that cannot be survived
 // ends the process: what was promised may not be on disk.
 func openStore(dir string, log *slog.Logger) (*store, error) {
-	return openStoreOn(vfs.Default, dir, log)
+	return openStoreOn(vfs.Default, dir, log, func() { os.Exit(1) })
 }
 
-func openStoreOn(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
+// openStoreOn is openStore on a file system and with an end of the process,
+// which must not return, of the caller's choice.
+func openStoreOn(fs vfs.FS, dir string, log *slog.Logger, exit func()) (*store, error) {
+	l := storeLog{log, exit}
 	o := &pebble.Options{
-		FS: fs, Logger: storeLog{log}, FormatMajorVersion: pebble.FormatValueSeparation,
+		FS: syncedDirs{fs, l}, Logger: l, FormatMajorVersion: pebble.FormatValueSeparation,
 		CacheSize: storeCacheBytes, MemTableSize: 4 << 20,
+		// An Open that fails after it has read the log leaves the collector of
+		// statistics behind, which then panics; a store of this size needs none.
+		DisableTableStats: true,
+		EventListener:     l.events(),
 	}
 	db, err := pebble.Open(dir, o)
 	if err != nil {
@@ -71,7 +79,7 @@ func openStoreOn(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
 	}
 	s := &store{db: db}
 	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("read the control group's store %s: %w", dir, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("read the control group's store %s: %w", dir, err), s.Close())
 	}
 	return s, nil
 }
@@ -285,8 +293,11 @@ func decodeEntry(b []byte, l *raft.Log) error {
 	return nil
 }
 
-// storeLog passes Pebble's messages on.
-type storeLog struct{ log *slog.Logger }
+// storeLog passes Pebble's messages on, and ends the process.
+type storeLog struct {
+	log  *slog.Logger
+	exit func() // never returns
+}
 
 // Infof logs for debugging: what Pebble tells is of no use to an operator.
 func (l storeLog) Infof(format string, args ...any) {
@@ -302,7 +313,57 @@ func (l storeLog) Errorf(format string, args ...any) {
 // may have dropped what it could not write.
 func (l storeLog) Fatalf(format string, args ...any) {
 	l.log.Error("control store failed, the process ends", "err", fmt.Sprintf(format, args...))
-	os.Exit(1)
+	l.exit()
+}
+
+// events ends the process when tables cannot be written but for want of space:
+// Pebble would try again for ever, and once its memory is full a leader would
+// hang in the middle of an append and still be taken for one.
+func (l storeLog) events() *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { l.Errorf("background: %v", err) },
+		FlushEnd: func(i pebble.FlushInfo) {
+			var errno syscall.Errno
+			if errors.As(i.Err, &errno) && errno != syscall.ENOSPC && errno != syscall.EDQUOT {
+				l.Fatalf("write a table: %v", i.Err)
+			}
+		},
+	}
+}
+
+// syncedDirs ends the process when a directory cannot be synced. Pebble panics
+// then, in a goroutine of its own, which says less.
+type syncedDirs struct {
+	vfs.FS
+	log storeLog
+}
+
+// OpenDir implements vfs.FS.
+func (d syncedDirs) OpenDir(name string) (vfs.File, error) {
+	f, err := d.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return syncedDir{f, d.log, name}, nil
+}
+
+// Unwrap implements vfs.FS.
+func (d syncedDirs) Unwrap() vfs.FS { return d.FS }
+
+// syncedDir is one directory.
+type syncedDir struct {
+	vfs.File
+	log  storeLog
+	name string
+}
+
+// Sync implements vfs.File.
+func (d syncedDir) Sync() error {
+	err := d.File.Sync()
+	if err != nil {
+		d.log.Fatalf("sync directory %s: %v", d.name, err)
+	}
+	return err
 }
 
 // sinkWriter cuts what is written into chunks.

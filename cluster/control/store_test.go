@@ -18,7 +18,7 @@ import (
 
 func testStore(t testing.TB, fs vfs.FS) *store {
 	t.Helper()
-	s, err := openStoreOn(fs, "store", slog.New(slog.DiscardHandler))
+	s, err := openStoreOn(fs, "store", slog.New(slog.DiscardHandler), func() { panic("the process ends") })
 	if err != nil {
 		t.Fatal(err)
 	}
