@@ -48,32 +48,34 @@ func drain(ctx context.Context, n *nemesis, p *patient) (func(context.Context) e
 		_, err := p.api().BeginDrain(ctx, actors.DrainOptions{Node: p.id, Reason: "chaos"})
 		return err
 	})
-	return func(ctx context.Context) error {
-		// It must come back, so it is asked until it does.
+	n.owed = append(n.owed, func(ctx context.Context) error {
 		return await(ctx, drainWait, "undrain "+p.name, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
 			_, err := p.api().BeginUndrain(ctx, p.id)
 			return err
 		})
-	}, nil
+	})
+	return func(context.Context) error { return nil }, ctx.Err()
 }
 
-// altered changes a table for a while.
+// altered changes a table until the end of the episode. Without a control group
+// the change is not made.
 func (n *nemesis) altered(ctx context.Context, f *front, to, back actors.TableChange) (func(context.Context) error, error) {
 	alter := func(ctx context.Context, change actors.TableChange) error {
-		return await(ctx, readyWait, fmt.Sprintf("table %s is to become %+v", f.name, change), func(ctx context.Context) error {
-			return n.c.ask(ctx, func(ctx context.Context, api *httpapi.Client) error {
-				_, err := api.AlterTable(ctx, f.name, change)
-				return err
-			})
+		return n.c.ask(ctx, func(ctx context.Context, api *httpapi.Client) error {
+			_, err := api.AlterTable(ctx, f.name, change)
+			return err
 		})
 	}
-	n.note("table %s is to become %+v", f.name, to)
-	if err := alter(ctx, to); err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) error { return alter(ctx, back) }, nil
+	limited, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	err := alter(limited, to)
+	n.note("table %s is to become %+v: %.100v", f.name, to, err)
+	n.owed = append(n.owed, func(ctx context.Context) error {
+		return await(ctx, readyWait, fmt.Sprintf("table %s is to become %+v again", f.name, back), func(ctx context.Context) error { return alter(ctx, back) })
+	})
+	return func(context.Context) error { return nil }, ctx.Err()
 }
 
 // addMember lets a table have more replicas, removeMember fewer, and setPolicy

@@ -31,7 +31,7 @@ func processInjuries() []injury {
 		{class: fault.Freeze, group: "process", weight: 3, takes: 1, live: true, hold: [2]time.Duration{3 * time.Second, 15 * time.Second}, do: freeze},
 		{class: fault.Starve, group: "process", weight: 3, takes: 1, hold: [2]time.Duration{time.Second, 3 * time.Second}, do: starve},
 		{class: fault.Restart, group: "process", weight: 3, takes: 1, hold: [2]time.Duration{0, 500 * ms}, do: restartOne},
-		{class: fault.Rolling, group: "process", weight: 1, takes: 1, do: rollingRestart},
+		{class: fault.Rolling, group: "process", weight: 1, takes: 1, alone: true, do: rollingRestart},
 		{class: fault.ControlDown, group: "process", weight: 2, takes: 2, hold: [2]time.Duration{500 * ms, 3 * time.Second}, do: controlPaused},
 		{class: fault.Transfer, group: "operator", weight: 3, do: transferSome},
 		{class: fault.AddMember, group: "operator", weight: 1, hold: [2]time.Duration{500 * ms, 4 * time.Second}, do: addMember},

@@ -47,6 +47,8 @@ type injury struct {
 	// damage: what was acknowledged may be gone from the node, so no other node
 	// may be damaged until it has been repaired.
 	damage bool
+	// alone: it waits for nodes that are not ready while others are harmed.
+	alone bool
 	// hold is between what it goes on for, at least and at most.
 	hold [2]time.Duration
 	// do begins it on a node, and returns what ends it.
@@ -90,6 +92,10 @@ type nemesis struct {
 	back     times                 // from the end of the last heal until every partition took a write
 	during   map[fault.Class]times // from the fault until every partition took a write, while it went on
 	told     []string              // what was done, for the artefacts
+
+	// owed is what an operator takes back when all is healed: it wants the control
+	// group.
+	owed []func(context.Context) error
 
 	damages     int // of disks
 	replaced    int // replicas that were replaced for it
@@ -182,7 +188,7 @@ func (n *nemesis) important(ctx context.Context, leader bool) partition.NodeID {
 // draw draws an injury that is within what may be taken away.
 func (n *nemesis) draw(room int, alone bool) (injury, bool) {
 	fits := func(i injury) bool {
-		return i.takes <= room && (alone || !i.damage)
+		return i.takes <= room && (alone || !i.damage && !i.alone)
 	}
 	total := 0
 	for _, i := range n.injuries {
@@ -321,6 +327,12 @@ func (n *nemesis) settle(ctx context.Context, wounds []*wound) error {
 		return fmt.Errorf("after %s: %w\n%s", what, err, n.picture(ctx))
 	}
 	n.back = append(n.back, took)
+	for _, takeBack := range n.owed {
+		if err := takeBack(ctx); err != nil {
+			return fmt.Errorf("after %s: %w\n%s", what, err, n.picture(ctx))
+		}
+	}
+	n.owed = nil
 	for _, w := range wounds {
 		if w.damage {
 			if err := n.whole(ctx); err != nil {

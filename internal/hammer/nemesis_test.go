@@ -44,7 +44,7 @@ func TestDrawKeepsTheBudget(t *testing.T) {
 			t.Fatal("nothing fits, but some faults take nobody away")
 		}
 		drawn[i.class] = true
-		if i.takes > room || i.damage && !alone {
+		if i.takes > room || (i.damage || i.alone) && !alone {
 			t.Fatalf("%s with room for %d, alone: %v", i.class, room, alone)
 		}
 	}
