@@ -72,6 +72,11 @@ func (n *node) start() {
 	n.up, n.paused, n.frozen, n.crashing = true, false, false, false
 	n.held, n.busyUntil = nil, 0
 	n.disk.boot++ // durable before anything else
+	if n.disk.rolled {
+		// An old copy that is started again and again before the control group hears
+		// of it is not found out: docs/guarantees.md says so.
+		n.disk.boot = min(n.disk.boot, n.w.control.boots[n.who])
+	}
 	n.boot = n.disk.boot
 	n.w.starts++
 	n.started = n.w.starts
