@@ -66,6 +66,7 @@ type answer struct {
 	hint  int // node that may be master, -1: no idea
 	res   replica.Result
 	read  register
+	lease bool // it was answered under a lease
 }
 
 // client asks for one operation after another, or for more while some are under
@@ -346,6 +347,7 @@ func (c *client) chanceOf(o *op) uint64 { return c.w.rnd.of(onOp, o.id, 7) }
 // answer sends an answer to the client that asked.
 func (w *world) answer(o *op, try uint32, a answer) {
 	if o.client < 0 {
+		w.live.answered(o, &a)
 		return
 	}
 	a.op, a.try = o, try

@@ -172,11 +172,14 @@ func (c *control) arrives(kind uint64, q *question) {
 }
 
 // cutOff reports whether a node reaches too few others to reach the control group,
-// whose seats are on the first nodes.
+// whose seats are on the first nodes of those that are not away for good.
 func (c *control) cutOff(n *node) bool {
-	seats := min(len(c.w.nodes), 3)
-	reached := 0
-	for i := range seats {
+	seats, reached := 0, 0
+	for i := 0; i < len(c.w.nodes) && seats < 3; i++ {
+		if l := c.w.live; l != nil && l.away[i] {
+			continue
+		}
+		seats++
 		if c.w.net.ok(n.ord, i) {
 			reached++
 		}

@@ -24,6 +24,7 @@ type reading struct {
 	floor       partition.Index // what was visible when it came
 	index       partition.Index // of the state that it shows
 	value       register
+	leased      bool
 }
 
 // request takes an operation of a client.
@@ -108,6 +109,7 @@ func (n *node) readLease(gi int, r *reading) {
 	}
 	if v := h.view; v != nil && v.Epoch == r.epoch && n.local() < v.LeaseEnd(n) {
 		n.w.count.LeaseReads++
+		r.leased = true
 		h.shown(r)
 		return
 	}
@@ -117,7 +119,7 @@ func (n *node) readLease(gi int, r *reading) {
 // shown answers a read.
 func (h *host) shown(r *reading) {
 	h.n.w.check.shown(h, r)
-	h.n.w.answer(r.op, r.try, answer{index: r.index, read: r.value, hint: -1})
+	h.n.w.answer(r.op, r.try, answer{index: r.index, read: r.value, hint: -1, lease: r.leased})
 }
 
 // readAnywhere answers a session or stale read from the own state, once that is

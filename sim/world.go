@@ -30,6 +30,7 @@ type world struct {
 	clients []*client
 	check   *checker
 	catalog *catalog
+	live    *live // once the faults are over
 	faults  faults
 	points  points
 
@@ -194,6 +195,9 @@ func (n *node) takeIdentity(who int) {
 // create writes every group's first record to its members' disks, and starts
 // everything.
 func (w *world) create() {
+	if err := w.catalog.check(); err != nil {
+		w.violate("ranges", "%v", err)
+	}
 	for _, n := range w.nodes {
 		if err := n.disk.open(); err != nil {
 			w.violate("log", "%s cannot make its log: %v", n, err)
