@@ -157,6 +157,16 @@ func (w *world) could(gi int, away []bool) bool {
 	return full && newest.Durable(here) && newest.CanFailover(here)
 }
 
+// able reports whether the group has to answer: it has what it takes, and nobody
+// needs a copy.
+func (l *live) able(gi int) bool {
+	if l.w.groups[gi].behind {
+		l.w.mark("sim.copy_needed")
+		return false
+	}
+	return l.w.could(gi, l.away)
+}
+
 // failover is how long a failover takes at most when all goes well.
 func (w *world) failover() partition.Time {
 	k := w.k
@@ -228,7 +238,7 @@ func (l *live) answered(o *op, a *answer) {
 // silent names a group that could answer and has not.
 func (l *live) silent() string {
 	for gi, g := range l.w.groups {
-		if a := &l.asks[gi]; (!a.wrote || !a.leased) && l.w.could(gi, l.away) {
+		if a := &l.asks[gi]; (!a.wrote || !a.leased) && l.able(gi) {
 			return fmt.Sprintf("%s, a write %v, a read under a lease %v: %s", g.id, a.wrote, a.leased, l.w.show(gi))
 		}
 	}
@@ -272,7 +282,7 @@ func (l *live) differs() string {
 	for gi, g := range w.groups {
 		m := l.master(gi)
 		if m == nil {
-			if w.could(gi, l.away) {
+			if l.able(gi) {
 				return fmt.Sprintf("%s has no master: %s", g.id, w.show(gi))
 			}
 			continue
