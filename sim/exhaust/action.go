@@ -24,6 +24,7 @@ const (
 	applied                   // the state reflects what was asked for
 	locked                    // the lock service grants; which question
 	refused                   // it refuses
+	outdated                  // it grants under the number that the candidate names
 	alarm                     // the time of the alarm has come
 	down                      // a hint: that node cannot be reached
 	up                        // a hint: it can
@@ -67,6 +68,8 @@ func (w *walk) tell(a action) string {
 		return fmt.Sprintf("lock to %d, question %d", n, arg)
 	case refused:
 		return fmt.Sprintf("no lock to %d, question %d", n, arg)
+	case outdated:
+		return fmt.Sprintf("old lock to %d, question %d", n, arg)
 	case alarm:
 		return fmt.Sprintf("alarm %d", n)
 	case down:

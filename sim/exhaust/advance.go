@@ -108,6 +108,8 @@ func costs(k kind) (budget, bool) {
 		return alarms, true
 	case refused:
 		return refusals, true
+	case outdated:
+		return oldLocks, true
 	case down:
 		return downs, true
 	case crash:

@@ -40,6 +40,7 @@ type Config struct {
 	Losses    int // of messages; one that is never delivered costs nothing
 	Repeats   int // messages that arrive and stay on their way
 	Refusals  int // of the lock
+	OldLocks  int // grants under a number that the candidate already knew
 	Reads     int // quorum reads, at most 4
 	Retries   int // of commands whose outcome is unknown; gives the client a session
 	Transfers int // of the mastership, by an operator

@@ -25,6 +25,9 @@ func (w *walk) judge(x *world, a action, was *local, e *effect) string {
 	case crash:
 		j.change().lost(n)
 	}
+	if j.now.up && j.now.applied > j.now.synced.last() {
+		j.fail("the log leads: replica %d has applied %d, its disk has %d", n+1, j.now.applied, j.now.synced.last())
+	}
 	j.masters()
 	j.matching()
 	j.snips(e.lost)

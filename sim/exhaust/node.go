@@ -132,13 +132,16 @@ func (d *doing) happen(a action) {
 		d.sync()
 	case applied:
 		d.apply(l.applying)
-	case locked, refused:
+	case locked, refused, outdated:
 		above := l.asks[arg]
 		l.asks = append(l.asks[:arg:arg], l.asks[arg+1:]...)
-		if a.kind() == locked {
+		switch a.kind() {
+		case locked:
 			d.step(replica.Locked{Number: above + 1})
-		} else {
+		case refused:
 			d.step(replica.LockRefused{})
+		case outdated:
+			d.step(replica.Locked{Number: above})
 		}
 	case alarm:
 		l.now, l.alarm = max(l.now, l.alarm), 0

@@ -14,7 +14,7 @@ import (
 // themselves. If a fingerprint lacked something that matters, the two would part.
 func TestMerging(t *testing.T) {
 	all := Config{
-		Records: 3, Crashes: 2, Downs: 3, Alarms: 12, Losses: 3, Repeats: 3, Refusals: 1, Reads: 2, Retries: 2,
+		Records: 3, Crashes: 2, Downs: 3, Alarms: 12, Losses: 3, Repeats: 3, Refusals: 1, OldLocks: 1, Reads: 2, Retries: 2,
 		Transfers: 2, Resigns: 1, Changes: 2, SlowApply: true, Flush: true, OneRecord: true,
 	}
 	cold := all

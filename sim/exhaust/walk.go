@@ -124,7 +124,7 @@ func (c *Config) validate() error {
 
 func (c *Config) budget() [budgets]int {
 	return [budgets]int{
-		crashes: c.Crashes, downs: c.Downs, alarms: c.Alarms, losses: c.Losses, repeats: c.Repeats, refusals: c.Refusals,
+		crashes: c.Crashes, downs: c.Downs, alarms: c.Alarms, losses: c.Losses, repeats: c.Repeats, refusals: c.Refusals, oldLocks: c.OldLocks,
 		retries: c.Retries, transfers: c.Transfers, resigns: c.Resigns, configures: c.Changes, grants: c.Grants,
 	}
 }

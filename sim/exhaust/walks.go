@@ -38,6 +38,8 @@ func Walks() []Named {
 		{"change-crash", "the group changes, and somebody crashes", disk(Config{Records: -1, Changes: 1, Crashes: 1})},
 		{"change-twice", "the group changes twice, and one replica thinks that its master is gone", disk(Config{Records: -1, Changes: 2, Downs: 1})},
 		{"leases", "a lease runs out while there is a second master", disk(Config{Start: Deserted, Records: 1, Leases: true, Alarms: 2, Grants: 1})},
+		{"leases-read", "a quorum read while an old lease runs", disk(Config{Start: Deserted, Records: 1, Reads: 1, Leases: true, Alarms: 1, AlarmOf: 0b010})},
+		{"old-lock", "the lock service repeats itself, and does not answer at once", Config{Start: Cold, Records: -1, Alarms: 3, AlarmOf: 0b011, OldLocks: 1, Refusals: 1, Window: 1, QuickDisk: true, QuickHints: true, HealEvery: 200}},
 		{"retry", "a client asks again", disk(Config{Records: 1, Retries: 1, Crashes: 1})},
 		{"slow-apply", "the state lags behind the log", disk(Config{Start: Deserted, Records: 1, Reads: 1, SlowApply: true})},
 		{"resign", "a node is to stop", quick(Config{Records: 1, Resigns: 1})},

@@ -17,6 +17,7 @@ const (
 	losses
 	repeats
 	refusals
+	oldLocks
 	retries
 	transfers
 	resigns
@@ -168,6 +169,9 @@ func (w *walk) ownOptions(list []action, x *world, n int, l *local) []action {
 		list = append(list, locked.of(n, i))
 		if x.left[refusals] > 0 {
 			list = append(list, refused.of(n, i))
+		}
+		if x.left[oldLocks] > 0 {
+			list = append(list, outdated.of(n, i))
 		}
 	}
 	if l.alarm != 0 && x.left[alarms] > 0 && (w.healing || among(w.cfg.AlarmOf, n)) {
