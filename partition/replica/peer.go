@@ -26,6 +26,7 @@ type peer struct {
 	next     partition.Index // the next record to send
 	sure     bool            // its log is known to agree up to next
 	waiting  bool            // unsure, and a message is under way
+	steps    int             // back since the logs were known to agree somewhere
 	ask      bool            // send something, even if there is nothing new
 	down     bool            // its node was reported down: do not send again
 	state    bool            // it keeps the group's state
@@ -62,13 +63,13 @@ func (p *peer) acknowledge(r *Replica, m *AppendAck) {
 	p.sent = append(p.sent[:0], p.sent[n:]...)
 	switch {
 	case m.Want > p.match && m.Want <= r.log.last+1:
-		if !p.sure && p.waiting && m.Want == p.next {
+		if !p.sure && p.waiting && m.Want >= p.next {
 			return // an echo: what it wants is on its way
 		}
-		p.rewind(m.Want)
+		p.stepBack(m.Want, max(m.Commit, p.match, r.log.before.Index)+1)
 		progress = true
 	case m.Want == 0:
-		p.sure, p.waiting = true, false
+		p.sure, p.waiting, p.steps = true, false, 0
 		p.next = max(p.next, p.match+1)
 		if len(p.sent) == 0 {
 			p.next = p.match + 1
@@ -83,6 +84,18 @@ func (p *peer) acknowledge(r *Replica, m *AppendAck) {
 	if !p.outstanding() {
 		p.tries, p.deadline = 0, 0
 	}
+}
+
+// stepBack looks for where the logs agree, which is at least before, from what
+// the peer wants. It names the first record of the epoch in which its log differs,
+// and the logs may differ in as many epochs as there were masters that did not
+// commit anything: one round trip for each can take longer than a mastership lasts
+// that commits nothing meanwhile. So every further step goes twice as far. What is
+// sent without need is at most as much as what was.
+func (p *peer) stepBack(want, before partition.Index) {
+	step := partition.Index(1)<<min(p.steps, 32) - 1
+	p.rewind(max(want-min(step, want-1), min(want, before)))
+	p.steps++
 }
 
 // rewind starts anew at next, one message at a time.
