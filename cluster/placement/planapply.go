@@ -141,7 +141,9 @@ func (j *Judge) gain(op *Operator, v *Use, to int32) string {
 		return "the node no longer leaves"
 	case op.Mode == Filling && !s.lacks(to, DimBytes, DimLoad, DimWritten, DimMasters, DimReplicas):
 		return "the new node has its share"
-	case op.Mode == Leveling && s.change(to, v, 1)+s.change(from, v, -1) >= 0:
+	case op.Mode == Leveling && s.change(to, v, 1)+s.change(from, v, -1) >= 0 && (s.key(from) <= 1 || s.overHigh(to, v)):
+		// Others of the plan may be done before it that were planned after it: a small
+		// loss for the moment does not count yet.
 		return "there is nothing left to gain"
 	}
 	return ""
@@ -150,4 +152,14 @@ func (j *Judge) gain(op *Operator, v *Use, to int32) string {
 // Balance says how even the nodes are now.
 func (l *Layout) Balance(cfg PlanConfig) Balance {
 	return newSearch(l, cfg.withDefaults()).balance()
+}
+
+// overHigh reports whether v would bring a node above High.
+func (s *search) overHigh(n int32, v *Use) bool {
+	for d := range Dims {
+		if s.active[d] && v[d] > 0 && (float64(s.l.use[n][d])+float64(v[d]))*s.inv[n][d] > s.cfg.High {
+			return true
+		}
+	}
+	return false
 }

@@ -179,19 +179,21 @@ func TestExecutionStuckGroup(t *testing.T) {
 	})
 }
 
+// draining is a plan that empties one node of five.
+func draining(t *testing.T) (*Layout, *Plan) {
+	l, _ := NewLayout(planNodes(5, 5))
+	for g := range 20 {
+		if err := l.Add(group(g+1, 1<<20, 1, 1, 1, g%4, (g+1)%4, (g+2)%4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.nodes[0].Leaving = true
+	return l, MakePlan(l, PlanConfig{Skip: [Modes]bool{Leveling: true}})
+}
+
 // An operator dies of another version, of a rule, of a deadline, of the loss of
 // its purpose, and of a word.
 func TestExecutionGivesUp(t *testing.T) {
-	fresh := func() (*Layout, *Plan) {
-		l, _ := NewLayout(planNodes(5, 5))
-		for g := range 20 {
-			if err := l.Add(group(g+1, 1<<20, 1, 1, 1, g%4, (g+1)%4, (g+2)%4)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		l.nodes[0].Leaving = true
-		return l, MakePlan(l, PlanConfig{Skip: [Modes]bool{Leveling: true}})
-	}
 	for name, x := range map[string]struct {
 		change func(*Layout, *Execution)
 		want   string
@@ -210,7 +212,7 @@ func TestExecutionGivesUp(t *testing.T) {
 		"purpose":   {func(l *Layout, _ *Execution) { l.nodes[0].Leaving = false }, "no longer leaves"},
 		"cancelled": {func(_ *Layout, e *Execution) { _ = e.Step(ExecEvent{Kind: ExecCancel}) }, "cancelled"},
 	} {
-		l, p := fresh()
+		l, p := draining(t)
 		e := NewExecution(l, p, ExecutionConfig{})
 		x.change(l, e)
 		if err := e.Step(ExecEvent{Kind: ExecTick, Now: time.Second}); err != nil {
@@ -231,7 +233,11 @@ func TestExecutionGivesUp(t *testing.T) {
 			t.Errorf("%s: %s, %s", name, e.Status(), why)
 		}
 	}
-	l, p := fresh()
+}
+
+// An operator that takes too long is stopped, and its room is free again.
+func TestExecutionDeadline(t *testing.T) {
+	l, p := draining(t)
 	e := NewExecution(l, p, ExecutionConfig{})
 	n := 0
 	for range e.Ready() {

@@ -133,15 +133,17 @@ func (s *search) overfills(to, from int32, v *Use) bool {
 }
 
 // alignment says how well v fits what one node has more of than another,
-// whatever its size.
+// whatever its size. What does not count now counts a little: it may some day.
 func (s *search) alignment(from, to int32, v *Use) float64 {
 	dot, size := 0.0, 0.0
 	for d := range Dims {
-		if s.active[d] {
-			x := float64(v[d]) * s.inv[to][d]
-			dot += (s.part(from, d) - s.part(to, d)) * x
-			size += x * x
+		weight := 1.0
+		if !s.active[d] {
+			weight = 0.25
 		}
+		x := float64(v[d]) * s.inv[to][d]
+		dot += weight * (s.part(from, d) - s.part(to, d)) * x
+		size += weight * x * x
 	}
 	if size == 0 {
 		return 0

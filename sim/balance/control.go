@@ -14,8 +14,8 @@ type control struct {
 	watch  *placement.Watch
 	plan   *placement.Plan
 	exec   *placement.Execution
-	urgent bool
-	hot    int // windows in which leveling was due
+	urgent bool // something has happened since the plan was made
+	cut    bool // the present plan was cancelled
 }
 
 // window is a look at the cluster once a window.
@@ -25,7 +25,7 @@ func (w *world) window() {
 	if c.exec != nil {
 		if c.urgent {
 			w.step(placement.ExecEvent{Kind: placement.ExecCancel, Now: w.now})
-			c.urgent = false
+			c.urgent, c.cut = false, true
 		}
 		return
 	}
@@ -42,7 +42,7 @@ func (w *world) window() {
 	if len(p.Operators) > 0 {
 		e := w.cfg.Exec
 		e.Plan = cfg
-		c.plan, c.exec = p, placement.NewExecution(w.layout, p, e)
+		c.plan, c.exec, c.cut = p, placement.NewExecution(w.layout, p, e), false
 	}
 }
 

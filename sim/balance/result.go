@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"pando.dev/pando/cluster/placement"
-	"pando.dev/pando/partition"
 )
 
 // Result is what a run came to.
@@ -15,6 +14,7 @@ type Result struct {
 	// Operators done, by kind and by mode.
 	Kinds [placement.OpAdd + 1]int
 	Modes [placement.Modes]int
+	moves [placement.Modes]int // those that copy
 	// Copied are the bytes sent, broken copies included; Planned those of all plans.
 	Copied, Planned int64
 	Plans           []Planned
@@ -29,7 +29,6 @@ type Result struct {
 	Violations []string
 
 	variation []swing // of each node
-	left      partition.GroupID
 }
 
 // Sample is the cluster in a window.
@@ -42,14 +41,13 @@ type Sample struct {
 
 // Planned is a plan and what became of it.
 type Planned struct {
-	At, Took      time.Duration // Took: until it was executed
+	At, Took      time.Duration // Took: until it was executed; 0: it was not
 	Operators     int
 	Bytes, Copied int64 // planned, and sent for it
 	Least         int64
 	Worst, Became float64 // greatest imbalance predicted, and found then
 	GivenUp       int
 	Cut           bool // cancelled for something urgent
-	Filled, Even  float64
 }
 
 // swing is how far a node's counts went up and down.
@@ -63,8 +61,6 @@ func (r *Result) violate(format string, args ...any) {
 		r.Violations = append(r.Violations, fmt.Sprintf(format, args...))
 	}
 }
-
-func (r *Result) begin(*world) {}
 
 // sample looks at the nodes once a window.
 func (r *Result) sample(w *world) {
@@ -109,6 +105,7 @@ func (r *Result) executed(w *world, c *control) {
 	x.Took, x.Became = w.now-x.At, b.Worst()
 	x.Copied += r.Copied
 	_, _, _, x.GivenUp = c.exec.Counts()
+	x.Cut = c.cut
 }
 
 // started checks the rules once more, from the group itself.
@@ -150,6 +147,9 @@ func (r *Result) started(w *world, op *placement.Operator) {
 func (r *Result) done(w *world, op *placement.Operator) {
 	r.Kinds[op.Kind]++
 	r.Modes[op.Mode]++
+	if op.Kind != placement.OpTransfer {
+		r.moves[op.Mode]++
+	}
 	r.Settled = w.now
 	if g, _ := w.layout.Find(op.Group); op.Mode == placement.Leveling && op.Kind != placement.OpTransfer && w.moves[g] < 255 {
 		w.moves[g]++
@@ -175,6 +175,9 @@ func (r *Result) finish(w *world) {
 		}
 	}
 }
+
+// moved is how many replicas were copied in a mode.
+func (r *Result) moved(m placement.Mode) int { return r.moves[m] }
 
 // Last is the sample at the end.
 func (r *Result) Last() Sample { return r.Samples[len(r.Samples)-1] }

@@ -69,7 +69,6 @@ func Run(cfg Config) (*Result, error) {
 		return nil, fmt.Errorf("build the cluster: %w", err)
 	}
 	w.control.watch = placement.NewWatch(cfg.Watch)
-	w.res.begin(w)
 	slices.SortStableFunc(w.cfg.Events, func(a, b Event) int { return cmp.Compare(a.At, b.At) })
 	for next := 0; w.now < cfg.Length; w.now += time.Second {
 		for ; next < len(w.cfg.Events) && w.cfg.Events[next].At <= w.now; next++ {
