@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"pando.dev/pando/partition"
 )
 
@@ -138,4 +140,37 @@ func TestPlanAddAndDrain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// PG11 for any cluster of groups of one size: what a new node receives is what it
+// lacks, to the replica, and what moves off a leaving one is what it has.
+func TestPlanMovesTheLeast(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		nodes := planNodes(rapid.IntRange(3, 8).Draw(r, "nodes"), rapid.IntRange(1, 3).Draw(r, "zones"))
+		const size = 1 << 20
+		l := hashed(t, nodes, rapid.IntRange(60, 200).Draw(r, "groups"), rapid.IntRange(1, 3).Draw(r, "replicas"), func(_ int, p *PlanGroup) { p.Bytes = size })
+		l.doAll(t, MakePlan(l, PlanConfig{}))
+		if err := l.AddNode(PlanNode{Node: Node{ID: "new", Zone: fmt.Sprintf("z%d", rapid.IntRange(0, 3).Draw(r, "zone"))}, New: true}); err != nil {
+			t.Fatal(err)
+		}
+		quiet := PlanConfig{Hot: []partition.NodeID{}, Skip: [Modes]bool{Emergency: true}}
+		p := MakePlan(l, quiet)
+		for i := range p.Operators {
+			if p.Operators[i].To != "new" {
+				r.Fatalf("not onto the new node: %s", p.Operators[i])
+			}
+		}
+		if p.Bytes() > p.Least[Filling]+size {
+			r.Fatalf("%d bytes, %d would do", p.Bytes(), p.Least[Filling])
+		}
+		l.doAll(t, p)
+		l.Node("new").New = false
+		leaving := rapid.IntRange(0, len(nodes)).Draw(r, "leaving")
+		l.nodes[leaving].Leaving = true
+		had := l.use[leaving][DimBytes]
+		p = MakePlan(l, quiet)
+		if l.doAll(t, p); len(p.Impossible) > 0 || p.Bytes() != had || p.Ratio(Draining) != 1 || l.use[leaving] != (Use{}) {
+			r.Fatalf("%d of %d bytes: %s", p.Bytes(), had, p.Summary())
+		}
+	})
 }

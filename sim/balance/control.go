@@ -3,27 +3,34 @@ package balance
 import (
 	"container/heap"
 	"slices"
+	"time"
 
 	"pando.dev/pando/cluster/placement"
 )
 
 // control is what decides when to plan, as the control group's leader does: one
-// plan at a time; when something happens that a plan cannot wait for, the
-// present one is cancelled, and planned is what is then.
+// plan at a time. A plan is not clung to: when something happens, or when leveling
+// is due and the present plan is a while old, it is cancelled, what is running
+// ends, and the next plan is made of what is then. What it had not begun cost
+// nothing.
 type control struct {
 	watch  *placement.Watch
 	plan   *placement.Plan
 	exec   *placement.Execution
 	urgent bool // something has happened since the plan was made
 	cut    bool // the present plan was cancelled
+	since  time.Duration
 }
+
+// replanAfter is how old a plan must be for leveling to end it.
+const replanAfter = 2 * time.Minute
 
 // window is a look at the cluster once a window.
 func (w *world) window() {
 	c := &w.control
 	hot, active := c.watch.Window(w.layout)
 	if c.exec != nil {
-		if c.urgent {
+		if c.urgent || len(hot) > 0 && w.now-c.since >= replanAfter {
 			w.step(placement.ExecEvent{Kind: placement.ExecCancel, Now: w.now})
 			c.urgent, c.cut = false, true
 		}
@@ -42,6 +49,7 @@ func (w *world) window() {
 	if len(p.Operators) > 0 {
 		e := w.cfg.Exec
 		e.Plan = cfg
+		c.since = w.now
 		c.plan, c.exec, c.cut = p, placement.NewExecution(w.layout, p, e), false
 	}
 }
@@ -67,17 +75,33 @@ func (w *world) settleNew(p *placement.Plan) {
 	}
 }
 
-// execute goes on with the plan for a second.
+// execute goes on with the plan for a second, in steps of a quantum in which
+// something ends.
 func (w *world) execute() {
 	c := &w.control
 	if c.exec == nil {
 		return
 	}
-	for len(w.ends) > 0 && w.ends[0].at <= w.now {
-		w.end(heap.Pop(&w.ends).(end))
-	}
+	second := w.now
 	w.step(placement.ExecEvent{Kind: placement.ExecTick, Now: w.now})
-	for work := range c.exec.Ready() {
+	w.start()
+	for len(w.ends) > 0 && w.ends[0].at < second+time.Second {
+		w.now = w.ends[0].at
+		for len(w.ends) > 0 && w.ends[0].at == w.now {
+			w.end(heap.Pop(&w.ends).(end))
+		}
+		w.start()
+	}
+	w.now = second
+	if c.exec.Finished() && len(w.ends) == 0 {
+		w.res.executed(w, c)
+		c.plan, c.exec = nil, nil
+	}
+}
+
+// start begins what may begin.
+func (w *world) start() {
+	for work := range w.control.exec.Ready() {
 		if work.Stop {
 			w.ends = slices.DeleteFunc(w.ends, func(x end) bool { return x.operator == work.Operator })
 			heap.Init(&w.ends)
@@ -85,10 +109,6 @@ func (w *world) execute() {
 		}
 		w.res.started(w, &work.Op)
 		w.begins(&work)
-	}
-	if c.exec.Finished() && len(w.ends) == 0 {
-		w.res.executed(w, c)
-		c.plan, c.exec = nil, nil
 	}
 }
 

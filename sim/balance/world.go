@@ -291,13 +291,17 @@ func (w *world) warm(id partition.NodeID, count int, factor float64) {
 	}
 }
 
+// quantum is the finest time at which something ends.
+const quantum = 100 * time.Millisecond
+
 // begins lets an operator run: a copy takes its bytes at half its nodes' rate,
-// as two run at a time, and a second; a transfer a tenth of one.
+// as two run at a time, and 200 ms for the changes of membership; a transfer a
+// quantum.
 func (w *world) begins(work *placement.ExecWork) {
-	took := 100 * time.Millisecond
+	took := quantum
 	fails := false
 	if work.Op.Kind != placement.OpTransfer {
-		took = time.Second + time.Duration(float64(work.Op.Bytes)/float64(w.cfg.Rate/2)*1e9)
+		took = 200*time.Millisecond + time.Duration(float64(work.Op.Bytes)/float64(w.cfg.Rate/2)*1e9)
 		w.tick++
 		if fails = int(w.hash(7, uint64(work.Op.Group), w.tick)%1000) < w.cfg.Failing; fails {
 			took /= 2
@@ -307,5 +311,6 @@ func (w *world) begins(work *placement.ExecWork) {
 			w.res.Copied -= work.Op.Bytes / 2
 		}
 	}
+	took = (took + quantum - 1) / quantum * quantum
 	heap.Push(&w.ends, end{at: w.now + took, operator: work.Operator, fails: fails})
 }
