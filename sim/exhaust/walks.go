@@ -23,6 +23,10 @@ func Walks() []Named {
 	}
 	return []Named{
 		{"crash", "one command, a crash, slow disks", quick(Config{Records: 1, Crashes: 1})},
+		{"crash-two", "two commands and a crash", disk(Config{Records: 2, Crashes: 1})},
+		{"crash-in-order", "one command, a crash, slow disks, two messages per link in their order", quick(Config{Records: 1, Crashes: 1, InOrder: true, Window: 2})},
+		{"crash-disks", "two commands, a crash, slow disks", quick(Config{Records: 2, Crashes: 1})},
+		{"crashes", "one command and two crashes", disk(Config{Records: 1, Crashes: 2})},
 		{"deserted", "a second master beside the first, reads of both", quick(Config{Start: Deserted, Records: 1, Reads: 1})},
 		{"deserted-disk", "two commands, a read and an alarm", disk(Config{Start: Deserted, Records: 2, Reads: 1, Alarms: 1})},
 		{"deserted-crash", "a second master, and a crash", quick(Config{Start: Deserted, Records: 1, Crashes: 1})},
