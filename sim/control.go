@@ -165,7 +165,7 @@ func (c *control) arrives(kind uint64, q *question) {
 	case askEnroll:
 		x := c.w.eng.after(c.w.k.DelayMin, evAdmission, q.n.ord)
 		x.life = q.life
-		if q.boot != c.boots[q.who] || q.start != c.starts[q.who] {
+		if q.n.disk.rolled || q.boot != c.boots[q.who] || q.start != c.starts[q.who] {
 			x.a = 1 // it runs on an old copy of its disk
 		}
 	}
@@ -192,6 +192,12 @@ func (c *control) cutOff(n *node) bool {
 // boot, or the same one by another start, means an older copy of the disk.
 func (c *control) enrolled(q *question) bool {
 	if boot := c.boots[q.who]; q.boot < boot || q.boot == boot && q.start != c.starts[q.who] {
+		return false
+	}
+	if q.n.disk.rolled {
+		// It has started so often since that its number is new again: in the product
+		// this passes.
+		c.w.mark("sim.rolled_back_number_caught_up")
 		return false
 	}
 	c.boots[q.who], c.starts[q.who], c.expired[q.who] = q.boot, q.start, false

@@ -61,6 +61,7 @@ type disk struct {
 	states        []*state
 	// suspects are the replicas that must stay silent, per group.
 	suspects []partition.ReplicaID
+	hit      bool // files of its log were damaged, which not every group may have noticed
 	rolled   bool // it is an old copy, and that is not known yet
 
 	full    bool           // no space
@@ -283,6 +284,11 @@ func (d *disk) read(g partition.GroupID, from, to partition.Index) ([]partition.
 
 // forget deletes what there is of a replica.
 func (d *disk) forget(gi int) {
+	if d.real != nil && d.real.log != nil {
+		if err := d.real.log.Drop(partition.GroupID(gi+1), nil); err != nil {
+			d.w.violate("log", "disk %d does not drop g%d: %v", d.id, gi+1, err)
+		}
+	}
 	d.platter[gi], d.seen[gi], d.states[gi] = image{}, image{}, nil
 	rest := d.pending[:0]
 	for i := range d.pending {

@@ -28,6 +28,8 @@ type realDisk struct {
 	err  error // that the log has failed with
 	note func(error)
 	lose bool // the power goes in the next sync
+
+	again int // damaged records met since it was opened
 }
 
 var _ nodeLog = (*realDisk)(nil)
@@ -62,7 +64,7 @@ var _ io.Reader = (*secret)(nil)
 // open opens the log, and takes from it what a process sees.
 func (r *realDisk) open() error {
 	d := r.d
-	r.done, r.err, r.lose = 0, nil, false
+	r.done, r.err, r.lose, r.again = 0, nil, false, 0
 	r.fs.OnOp(r.hook)
 	seed := secret(d.w.rnd.two(onDamage, uint64(d.id), 1))
 	size := int64(d.w.k.SegmentBytes)
@@ -111,7 +113,7 @@ func (r *realDisk) look(gi int) error {
 		for i := sum.First; i <= sum.Last; {
 			recs, err := r.log.Read(partition.GroupID(gi+1), i, sum.Last, 1<<20)
 			if err != nil {
-				return err
+				return r.damaged(gi, sum.First, err)
 			}
 			m.recs = append(m.recs, recs...)
 			i += partition.Index(len(recs))
@@ -136,6 +138,24 @@ func (r *realDisk) point(p wal.Point) {
 			r.d.w.points.reached(n, r.d.w.points.wal+int(p))
 		}
 	}
+}
+
+// damaged looks again after a record was found damaged: by now the log has drawn
+// its conclusions, that it begins later or that the replica is quarantined.
+func (r *realDisk) damaged(gi int, first partition.Index, err error) error {
+	sum, ok := r.log.Summary(partition.GroupID(gi + 1))
+	if r.again++; ok && r.again < 1000 && (sum.Damage != nil || sum.First > first) {
+		return r.look(gi)
+	}
+	if !r.d.hit {
+		return err
+	}
+	// The log says that it has the record and does not read it. Nothing tells the
+	// host, so here the replica is taken out.
+	r.d.w.mark("sim.damage_unnoticed")
+	r.d.suspects[gi] = sum.Replica
+	r.d.seen[gi] = r.d.platter[gi].clone()
+	return nil
 }
 
 func (r *realDisk) hook(o memfs.Op) error {

@@ -7,6 +7,7 @@ import (
 	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 	"pando.dev/pando/wal"
+	"pando.dev/pando/wal/memfs"
 )
 
 // disk is faults of the disk.
@@ -69,6 +70,17 @@ func (t *faults) damage(n *node, f *Fault) bool {
 	if gi < 0 || !n.up {
 		return false
 	}
+	if d.real != nil && f.Class != fault.FlipState && f.Class != fault.FlipIdentity {
+		// It may hit any group of the node. A file that was cut short looks like one
+		// whose last write was torn.
+		if f.Class == fault.CutFile || !t.spares(n, -1) {
+			return false
+		}
+		d.hit = true
+	}
+	// What was synced last, and not proved by a later batch, is taken for torn: that
+	// is the window that the guarantees name.
+	d.prove(n)
 	n.end(true, f.Class.String())
 	if f.Class != fault.FlipState && f.Class != fault.FlipIdentity {
 		t.loseAll(n)
@@ -97,9 +109,20 @@ func (t *faults) loseAll(n *node) {
 	}
 }
 
+// prove makes the log of a node write what waits, and the batch that proves it.
+func (d *disk) prove(n *node) {
+	if n.up && d.real != nil && d.log != nil {
+		if k, err := d.log.turn(0); err == nil {
+			d.settled(k)
+			_ = d.log.settle() // if it fails the process ends anyway
+		}
+	}
+}
+
 // damage damages the synced log.
 func (d *disk) damage(gi int, f *Fault) {
 	if d.real != nil {
+		clear(d.sure) // what is lost is found out when the log is opened
 		d.real.damage(f)
 		return
 	}
@@ -175,7 +198,7 @@ func (n *node) intact(gi int, r partition.ReplicaID) bool {
 	if n.up && n.hosts != nil {
 		h = n.hosts[gi]
 	}
-	return m.replica == r && m.damage == nil && n.disk.truth == nil && n.disk.suspects[gi] != r && !n.disk.rolled &&
+	return m.replica == r && m.damage == nil && n.disk.truth == nil && !n.disk.hit && n.disk.suspects[gi] != r && !n.disk.rolled &&
 		(s == nil || !s.bad) && (h == nil || !h.broken)
 }
 
@@ -262,6 +285,7 @@ type backup struct {
 	who     int
 	platter []image
 	states  []*state
+	files   *memfs.FS // of the real log
 }
 
 // backup copies every disk, for a fault that puts one of them back.
@@ -279,6 +303,9 @@ func (t *faults) backup(i int) {
 				b.states[gi] = s.flushedClone()
 			}
 		}
+		if d.real != nil {
+			b.files = d.real.fs.Crash(0, 0)
+		}
 		all[ord] = b
 	}
 	t.backups[i] = all
@@ -288,7 +315,7 @@ func (t *faults) backup(i int) {
 // it by its boot number; a copy of the same boot is not told from the disk.
 func (t *faults) rollBack(i int, f *Fault) {
 	n := t.resolve(f.Node, f)
-	if n == nil || !n.up || t.backups[i] == nil || n.disk.real != nil {
+	if n == nil || !n.up || t.backups[i] == nil {
 		return
 	}
 	b := t.backups[i][n.ord]
@@ -305,6 +332,9 @@ func (t *faults) rollBack(i int, f *Fault) {
 		}
 		d.platter[gi], d.states[gi] = b.platter[gi], b.states[gi]
 		d.sure[gi] = b.platter[gi].last()
+	}
+	if d.real != nil {
+		d.real.fs = b.files
 	}
 	d.boot, d.rolled = b.boot, true
 	t.backups[i] = nil

@@ -250,8 +250,13 @@ func (l *live) silent() string {
 func (l *live) equality() {
 	w := l.w
 	w.k.Ops = 0 // no new operations; those under way end
-	end := w.eng.now + l.limit()
+	end, last := w.eng.now+l.limit(), w.eng.now+20*l.limit()
+	applied := w.allApplied()
 	for why := "?"; why != ""; {
+		// Whoever has much to catch up with, one record at a time, gets the time.
+		if n := w.allApplied(); n > applied {
+			applied, end = n, min(w.eng.now+l.limit(), last)
+		}
 		if w.eng.now >= end {
 			w.violate("liveness", "the replicas are not equal within %s after the last operation: %s", l.limit(), why)
 		}
@@ -274,6 +279,18 @@ func (l *live) equality() {
 	if w.count.Elections != was {
 		w.violate("liveness", "%d masterships begin though nothing happens any more: %s", w.count.Elections-was, w.showAll())
 	}
+}
+
+// allApplied grows as long as any replica gets on.
+func (w *world) allApplied() (n partition.Index) {
+	for _, x := range w.nodes {
+		for _, h := range x.hosts {
+			if h != nil {
+				n += h.applied
+			}
+		}
+	}
+	return n
 }
 
 // differs names replicas that are not equal.

@@ -31,6 +31,7 @@ func rough(seed uint64) *Plan {
 	}
 	k.MaxAppendBytes = []int{1, 200, 1 << 20}[pick(h(7), 3)]
 	k.TailBytes = []int{1, 300, 1 << 20}[pick(h(8), 3)]
+	k.RealLog = h(9)%4 == 0
 	at := partition.Time(0)
 	for i := uint64(100); at < k.Length; i += 10 {
 		at += between(h(i), 0, 800*time.Millisecond)
