@@ -273,6 +273,11 @@ func (l *live) equality() {
 	if w.rnd.two(onCore, 4, 0)%4 != 0 {
 		return
 	}
+	for gi := range w.groups {
+		if !l.able(gi) {
+			return // it tries again for ever
+		}
+	}
 	w.play(2 * w.failover())
 	was := w.count.Elections
 	w.play(3 * w.failover())
