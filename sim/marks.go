@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"pando.dev/pando/partition/lease"
 	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/wal"
 )
@@ -20,6 +21,9 @@ func Goals() []Goal {
 	add := func(name string) { goals = append(goals, Goal{name, pointSeeds}) }
 	for _, p := range replica.Points() {
 		add("replica." + p.String())
+	}
+	for _, p := range lease.Points() {
+		add("lease." + p.String())
 	}
 	for _, p := range wal.Points() {
 		add("wal." + p.String())

@@ -46,37 +46,36 @@ func TestDrawIsStable(t *testing.T) {
 }
 
 // TestSwarmDrawsEverything: every class that the simulator knows is drawn by some
-// shape, each in some plans only.
+// shape, and none by nearly all plans of all shapes. Every shape with a weight gets
+// seeds.
 func TestSwarmDrawsEverything(t *testing.T) {
 	t.Parallel()
-	const seeds = 400
+	const seeds = 100
 	var plans [fault.Classes]int
 	shapes := map[string]int{}
-	for seed := range uint64(seeds) {
-		p := Draw(seed, Pick(seed, DefaultShapes()))
-		shapes[p.Shape]++
-		var has [fault.Classes]bool
-		for i := range p.Faults {
-			has[p.Faults[i].Class] = true
+	for seed := range uint64(10 * seeds) {
+		shapes[Pick(seed, DefaultShapes()).Name]++
+	}
+	for _, s := range DefaultShapes() {
+		if (shapes[s.Name] > 0) != (s.Weight > 0) {
+			t.Errorf("%d of %d seeds are of shape %s", shapes[s.Name], 10*seeds, s.Name)
 		}
-		for c, ok := range has {
-			if ok {
-				plans[c]++
+		for seed := range uint64(seeds) {
+			p := Draw(seed, s)
+			var has [fault.Classes]bool
+			for i := range p.Faults {
+				has[p.Faults[i].Class] = true
+			}
+			for c, ok := range has {
+				if ok {
+					plans[c]++
+				}
 			}
 		}
 	}
 	for c := range fault.All() {
-		drawn := plans[c] > 0
-		if want := c.Levels()&fault.Simulator != 0 && !notDrawn(c); drawn != want {
-			t.Errorf("%s is drawn by %d plans of %d", c, plans[c], seeds)
-		}
-		if plans[c] > seeds*9/10 {
-			t.Errorf("%s is in nearly all plans: %d of %d", c, plans[c], seeds)
-		}
-	}
-	for _, s := range DefaultShapes() {
-		if shapes[s.Name] == 0 {
-			t.Errorf("no seed is of shape %s", s.Name)
+		if drawn := plans[c] > 0; drawn != (c.Levels()&fault.Simulator != 0) || plans[c] > seeds*len(DefaultShapes())*8/10 {
+			t.Errorf("%s is in %d plans of %d", c, plans[c], seeds*len(DefaultShapes()))
 		}
 	}
 }
@@ -168,16 +167,4 @@ func FuzzParsePlan(f *testing.F) {
 			t.Fatalf("another plan:\n%s\n%s", again, back)
 		}
 	})
-}
-
-// notDrawn are the classes that no shape draws yet.
-func notDrawn(c fault.Class) bool {
-	switch c {
-	case fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.Drain:
-		return true // an operator's acts come with the churn
-	case fault.FlipLog, fault.FlipState, fault.FlipIdentity, fault.Misdirect, fault.LostWrite, fault.LyingSync,
-		fault.CutFile, fault.RollBack, fault.Wipe, fault.SwapDisks, fault.ReadFail, fault.DiskReadOnly:
-		return true // disks that spoil what they have come with the repairs
-	}
-	return false
 }

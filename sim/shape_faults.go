@@ -55,6 +55,11 @@ func acts() []fault.Class {
 	return []fault.Class{fault.Transfer, fault.Resign, fault.TruncateLog}
 }
 
+// changes are what an operator does to the members.
+func changes() []fault.Class {
+	return []fault.Class{fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.Drain}
+}
+
 // general are the classes that any plan may have.
 func general() []fault.Class {
 	return slices.Concat(processFaults(), networkFaults(), slowDisks(), clockFaults(), serviceFaults(), acts())
@@ -187,6 +192,8 @@ func (d *drawer) lasts(c fault.Class) partition.Time {
 		return d.long(d.k.Lease, 10*time.Second)
 	case fault.DiskStall, fault.DiskFull, fault.ReadFail:
 		return d.long(10*time.Millisecond, 8*time.Second)
+	case fault.Drain:
+		return d.time(100*time.Millisecond, 10*time.Second)
 	case fault.Reset, fault.Replay, fault.ClockStep, fault.ClockJump, fault.Transfer, fault.Resign, fault.TruncateLog,
 		fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.LockForgets:
 		return 0

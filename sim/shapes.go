@@ -10,16 +10,18 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 30, nil},
+		{"general", "anything may happen", 28, nil},
 		{"crashes", "nodes end and come back right after they did what they must not forget", 14, crashes},
-		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 10, smallBatches},
-		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 8, amnesia},
+		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 9, smallBatches},
+		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 7, amnesia},
 		{"network", "little but the network is bad, and it is very bad", 12, networkHeavy},
-		{"disks", "the real log, and disks that are full, slow, torn and failing", 8, diskHeavy},
-		{"clocks", "clocks that jump and drift, pauses, short leases", 8, clockHeavy},
+		{"disks", "the real log, and disks that are full, slow, torn and failing", 7, diskHeavy},
+		{"clocks", "clocks that jump and drift, pauses, short leases", 7, clockHeavy},
 		{"groups", "many groups on many nodes", 2, manyGroups},
 		{"quiet", "a long time in which little happens", 4, quiet},
 		{"pairs", "two replicas, both in sync, of which one may go on alone", 4, pairs},
+		{"churn", "an operator adds, removes, replaces and changes members all the time", 6, churn},
+		{"damage", "disks that lose and spoil what they have, on few nodes at a time", 0, damage},
 	}
 }
 
@@ -129,4 +131,28 @@ func pairs(d *drawer) {
 	k.SoloAfter = d.time(200*time.Millisecond, 2*time.Second)
 	k.Length = d.time(5*time.Second, 40*time.Second)
 	d.least, d.most = 50*time.Millisecond, 3*time.Second
+}
+
+func churn(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 4, 5, 5, 6, 7)
+	k.Replicas = min(k.Nodes, d.pick(1, 2, 3, 3, 3, 4))
+	k.Tender = d.half()
+	k.LogAfter, k.ReplaceAfter = d.time(200*time.Millisecond, 10*time.Second), d.time(time.Second, 30*time.Second)
+	k.Length = d.time(5*time.Second, 60*time.Second)
+	few := []fault.Class{fault.Kill, fault.KillFast, fault.PowerCut, fault.Pause, fault.Cut, fault.CutOneWay, fault.Isolate, fault.Blink, fault.LockDoubles, fault.ControlDown, fault.GossipLies}
+	d.classes = slices.Concat(changes(), changes(), acts(), few)
+	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 2*time.Second
+}
+
+func damage(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 3, 4, 5)
+	k.Replicas = min(k.Nodes, 3)
+	k.RealLog = d.half()
+	k.Tender = true
+	k.LogAfter, k.ReplaceAfter = d.time(200*time.Millisecond, 5*time.Second), d.time(time.Second, 20*time.Second)
+	k.Length = d.time(10*time.Second, 60*time.Second)
+	d.classes = slices.Concat(badDisks(), badDisks(), slowDisks(), []fault.Class{fault.Kill, fault.PowerCut, fault.PowerCutMany, fault.Isolate, fault.TruncateLog})
+	d.share, d.least, d.most = 0.4, 300*time.Millisecond, 5*time.Second
 }
