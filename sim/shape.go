@@ -141,7 +141,7 @@ func (d *drawer) world() {
 	k.LogShare = float64(d.pick(0, 0, 1)) * d.upTo(0.4)
 	k.WeightShare = float64(d.pick(0, 0, 1)) * d.upTo(0.4)
 	k.PolicyMix = PolicyMix(d.pick(int(MajorityOnly), int(MajorityOnly), int(MixedPolicies)))
-	k.Length = d.time(5*time.Second, 120*time.Second)
+	k.Length = d.time(20*time.Second, 150*time.Second)
 	k.SoloAfter = 0
 }
 

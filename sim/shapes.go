@@ -37,7 +37,7 @@ func ShapeNamed(name string) (Shape, bool) {
 
 func crashes(d *drawer) {
 	d.k.PointRate = d.rate(0.003, 0.3)
-	d.k.Length = d.time(5*time.Second, 60*time.Second)
+	d.k.Length = d.time(5*time.Second, 80*time.Second)
 	d.k.Ops = float64(d.pick(20, 50, 100))
 	d.classes = slices.Concat(processFaults(), []fault.Class{fault.Cut, fault.Isolate, fault.TornWrite}, serviceFaults(), acts())
 	d.least, d.most = 30*time.Millisecond, 2*time.Second
@@ -81,7 +81,7 @@ func amnesia(d *drawer) {
 func networkHeavy(d *drawer) {
 	d.classes = slices.Concat(networkFaults(), acts(), []fault.Class{fault.Pause, fault.Freeze, fault.Starve, fault.GossipLies, fault.GossipStorm})
 	d.least, d.most = 30*time.Millisecond, 2*time.Second
-	d.k.Length = d.time(5*time.Second, 60*time.Second)
+	d.k.Length = d.time(10*time.Second, 2*time.Minute)
 	d.k.Nodes = d.pick(3, 4, 5, 5, 7)
 	d.k.Replicas = min(d.k.Nodes, d.pick(3, 3, 5, 5))
 }
@@ -89,7 +89,7 @@ func networkHeavy(d *drawer) {
 func diskHeavy(d *drawer) {
 	k := d.k
 	k.RealLog = !d.oneIn(4)
-	k.Length = d.time(5*time.Second, 40*time.Second)
+	k.Length = d.time(5*time.Second, 60*time.Second)
 	k.Ops = float64(d.pick(20, 50, 100))
 	k.PointRate = d.rate(0.003, 0.3)
 	k.PointClasses = "power-cut,kill,torn-write,disk-stall"
@@ -102,7 +102,7 @@ func clockHeavy(d *drawer) {
 	k.Drift, k.Offset = maxDrift, d.time(time.Second, time.Hour)
 	k.Lease = d.time(30*time.Millisecond, 400*time.Millisecond)
 	k.ReadShare = 0.7
-	k.Length = d.time(5*time.Second, 60*time.Second)
+	k.Length = d.time(10*time.Second, 2*time.Minute)
 	d.classes = slices.Concat(clockFaults(), []fault.Class{fault.Pause, fault.Freeze, fault.Starve, fault.Isolate, fault.IsolateIn, fault.CutOneWay, fault.Blink, fault.Transfer, fault.Delay})
 	d.share, d.least, d.most = 0.6, 30*time.Millisecond, 2*time.Second
 }
@@ -118,7 +118,7 @@ func manyGroups(d *drawer) {
 }
 
 func quiet(d *drawer) {
-	d.k.Length = d.time(2*time.Minute, 5*time.Minute)
+	d.k.Length = d.time(3*time.Minute, 7*time.Minute)
 	d.k.Ops = float64(d.pick(2, 5, 10))
 	d.k.PointRate = 0
 	d.share, d.least, d.most = 0.3, time.Second, 20*time.Second
@@ -129,7 +129,7 @@ func pairs(d *drawer) {
 	k.Nodes, k.Replicas, k.Groups = d.between(2, 3), 2, d.pick(1, 1, 2)
 	k.LogShare, k.WeightShare, k.PolicyMix = 0, 0, AllInSyncOnly
 	k.SoloAfter = d.time(200*time.Millisecond, 2*time.Second)
-	k.Length = d.time(5*time.Second, 40*time.Second)
+	k.Length = d.time(10*time.Second, 100*time.Second)
 	d.least, d.most = 50*time.Millisecond, 3*time.Second
 }
 
@@ -139,7 +139,7 @@ func churn(d *drawer) {
 	k.Replicas = min(k.Nodes, d.pick(1, 2, 3, 3, 3, 4))
 	k.Tender = d.half()
 	k.LogAfter, k.ReplaceAfter = d.time(200*time.Millisecond, 10*time.Second), d.time(time.Second, 30*time.Second)
-	k.Length = d.time(5*time.Second, 60*time.Second)
+	k.Length = d.time(10*time.Second, 90*time.Second)
 	few := []fault.Class{fault.Kill, fault.KillFast, fault.PowerCut, fault.Pause, fault.Cut, fault.CutOneWay, fault.Isolate, fault.Blink, fault.LockDoubles, fault.ControlDown, fault.GossipLies}
 	d.classes = slices.Concat(changes(), changes(), acts(), few)
 	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 2*time.Second
