@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
@@ -65,6 +67,7 @@ type fakeLocks struct {
 	mu       sync.Mutex
 	batches  []int
 	released []control.LockRelease
+	away     int // so many releases fail
 	entered  chan struct{}
 	gate     chan struct{}
 }
@@ -89,8 +92,37 @@ func (f *fakeLocks) AcquireLocks(_ context.Context, rs []control.LockRequest) ([
 func (f *fakeLocks) ReleaseLocks(_ context.Context, rs []control.LockRelease) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.away > 0 {
+		f.away--
+		return partition.ErrUnavailable
+	}
 	f.released = append(f.released, rs...)
 	return nil
+}
+
+// TestLockGivenBackAgain: a lock whose release failed is not held for ever.
+func TestLockGivenBackAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeLocks{away: 2}
+		var wg sync.WaitGroup
+		ctx, stop := context.WithCancel(t.Context())
+		l := &locker{service: f, ctx: ctx, spawn: wg.Go}
+		l.release(7, 1, 3)
+		l.release(8, 1, 4)
+		time.Sleep(5 * releaseAgain)
+		if !slices.Equal(f.released, []control.LockRelease{{Group: 7, Replica: 1, Number: 3}, {Group: 8, Replica: 1, Number: 4}}) {
+			t.Errorf("released %v", f.released)
+		}
+		f.away = 1 << 30
+		l.release(9, 1, 5)
+		time.Sleep(releaseAgain / 2)
+		stop()
+		time.Sleep(5 * releaseAgain)
+		if left := 1<<30 - f.away; left != 1 {
+			t.Errorf("tried %d times, also after the node's end", left)
+		}
+		wg.Wait()
+	})
 }
 
 // TestLocker: everybody gets exactly one answer, and who asks while a request is

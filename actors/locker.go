@@ -14,6 +14,15 @@ import (
 // back-off of its own.
 const lockWait = time.Second
 
+const (
+	// releaseAgain is the pause before locks that could not be given back are given
+	// back again. Until then others get them only by showing that the holder's node
+	// is gone, which it is not.
+	releaseAgain = time.Second
+	// maxReleases bounds what waits for that; the oldest go first.
+	maxReleases = 4096
+)
+
 // lockRequest is a replica's wish for its group's lock.
 type lockRequest struct {
 	group   partition.GroupID
@@ -40,6 +49,7 @@ type locker struct {
 	mu       sync.Mutex
 	wanted   []lockRequest
 	released []control.LockRelease
+	failed   []control.LockRelease // to be given back again
 	running  bool
 }
 
@@ -76,16 +86,41 @@ func (l *locker) run() {
 			return
 		}
 		l.mu.Unlock()
-		// Who waits goes first. A release that gets lost costs little: the lock is
-		// granted anew to whoever shows that the members do not know its holder.
+		// Who waits goes first.
 		if len(wanted) > 0 {
 			l.ask(wanted)
 		}
 		if len(released) > 0 {
-			ctx, cancel := context.WithTimeout(l.ctx, lockWait)
-			_ = l.service.ReleaseLocks(ctx, released)
-			cancel()
+			l.giveBack(released)
 		}
+	}
+}
+
+// giveBack returns locks. What fails is tried again later, for as long as the node
+// lives: a candidate that cannot show a failover set, because the members that it
+// knows have left, is refused a lock that somebody holds. A lock is named by its
+// number, so one that was granted again meanwhile is not touched.
+func (l *locker) giveBack(released []control.LockRelease) {
+	ctx, cancel := context.WithTimeout(l.ctx, lockWait)
+	defer cancel()
+	if l.service.ReleaseLocks(ctx, released) == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.failed) == 0 {
+		time.AfterFunc(releaseAgain, l.again)
+	}
+	l.failed = append(l.failed, released...)
+	l.failed = l.failed[max(0, len(l.failed)-maxReleases):]
+}
+
+func (l *locker) again() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released, l.failed = append(l.released, l.failed...), nil
+	if l.ctx.Err() == nil {
+		l.start()
 	}
 }
 
