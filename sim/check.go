@@ -10,6 +10,9 @@ type checker struct {
 	w      *world
 	groups []groupCheck
 	fates  [][]fate // of operations, by client and number
+	// left are the writes that were under way when the last process on a disk with
+	// the real log ended.
+	left map[*disk][]pendingWrite
 }
 
 // groupCheck is what the checker knows of a group.
@@ -23,8 +26,7 @@ type groupCheck struct {
 	// hashes[i] is the hash of the state that reflects i, as the first replica that
 	// got there had it; 0: none.
 	hashes  []uint64
-	masters map[partition.Epoch]mastership
-	newest  partition.Epoch // of the masters
+	masters map[partition.Epoch]*masterOf
 	// visible is the index that every linearizable answer must show.
 	visible partition.Index
 	model   model
@@ -43,12 +45,18 @@ type mastership struct {
 	incarnation uint64
 }
 
-func newChecker(w *world) *checker { return &checker{w: w} }
+// masterOf is a mastership, and whether it has served.
+type masterOf struct {
+	mastership
+	served bool
+}
+
+func newChecker(w *world) *checker { return &checker{w: w, left: map[*disk][]pendingWrite{}} }
 
 // created is told of a new group, with its first record on its members' disks.
 func (c *checker) created(g *group) {
 	c.groups = append(c.groups, groupCheck{
-		g: g, masters: map[partition.Epoch]mastership{}, model: newModel(c.w.k),
+		g: g, masters: map[partition.Epoch]*masterOf{}, model: newModel(c.w.k),
 		committed: []partition.Record{g.record}, configs: []configAt{{replica.ConfigurationAt{Index: 1, Membership: g.genesis}, g.record}},
 		visible: 1,
 	})
@@ -83,6 +91,9 @@ func (c *checker) started(n *node) {
 		case s.replica != p.replica || s.promise < p.promise || s.last() < n.disk.sure[gi]:
 			c.w.violate("log", "%s: the log of g%d comes back with promise %s to %d, on the disk was promise %s to %d", n, gi+1, s.promise, s.last(), p.promise, p.last())
 		}
+		if p.replica != 0 && p.damage == nil && s.damage == nil {
+			c.returned(n, gi)
+		}
 	}
 }
 
@@ -100,9 +111,6 @@ func (c *checker) opened(h *host) {
 		c.holds(h, h.state)
 	}
 }
-
-// crashed is told of a process that has ended.
-func (c *checker) crashed(*node) {}
 
 // ignored is told of an input that a machine ignored.
 func (c *checker) ignored(h *host, in replica.Input, err error) {
@@ -142,9 +150,9 @@ func (c *checker) persists(h *host, p *replica.Persist) {
 func (c *checker) snips(h *host, q *groupCheck, p *replica.Persist) {
 	c.w.count.Snips++
 	m := &h.n.disk.seen[h.gi]
-	for i := p.After + 1; i <= m.last() && int(i) <= len(q.committed); i++ {
+	for i := max(p.After+1, m.first); i <= m.last() && int(i) <= len(q.committed); i++ {
 		if was := m.at(i); was.Checksum() == q.committed[i-1].Checksum() {
-			last := q.configs[len(q.configs)-1].Membership
+			last := q.newest()
 			if i <= m.commit || !last.Durable(c.on(q, was.Position(), h.n)) {
 				c.w.violate("snip", "%s removes %s, which is committed", h, was)
 			}
@@ -216,9 +224,10 @@ func (c *checker) first(h *host, q *groupCheck, rec partition.Record, m *image) 
 	if h.view == nil || h.view.Master != h.replica {
 		c.w.violate("commit", "%s, no master, is the first to take %s for committed", h, rec)
 	}
+	c.quorum(h, q, rec, m)
 	i := rec.Index()
 	for _, x := range m.active(i - 1) {
-		if x.Version <= q.configs[len(q.configs)-1].Membership.Version+1 && !x.Durable(c.on(q, rec.Position(), nil)) {
+		if x.Version <= q.newest().Version+1 && !x.Durable(c.on(q, rec.Position(), nil)) {
 			c.w.violate("durable", "%s commits %s, which no durable set of configuration %d has on disk", h, rec, x.Version)
 		}
 	}
@@ -235,29 +244,12 @@ func (c *checker) configures(h *host, q *groupCheck, rec partition.Record) {
 	if m.note(rec); len(m.configs) == 0 {
 		c.w.violate("configuration", "%s commits %s, which cannot be read", h, rec)
 	}
-	was, is := q.configs[len(q.configs)-1].Membership, m.configs[0].Membership
+	was, is := q.newest(), m.configs[0].Membership
 	if is.Version != was.Version+1 || is.Next < was.Next {
 		c.w.violate("configuration", "%s commits version %d after %d", h, is.Version, was.Version)
 	}
 	q.configs = append(q.configs, m.configs[0])
 	c.w.count.Changes++
-}
-
-// excludes checks that nobody of an older epoch can still answer under a lease when
-// a newer master commits, or says so.
-func (c *checker) excludes(h *host, q *groupCheck, does string) {
-	for _, n := range c.w.nodes {
-		if !n.alive() {
-			continue
-		}
-		o := n.hosts[q.g.ord]
-		if o == nil || o == h || !o.serving || o.view.Epoch >= h.view.Epoch || !h.serving {
-			continue
-		}
-		if end := o.view.LeaseEnd(n); n.local() < end {
-			c.w.violate("lease", "%s %s in epoch %s while %s has a lease in %s for another %s", h, does, h.view.Epoch, o, o.view.Epoch, end-n.local())
-		}
-	}
 }
 
 // published is told of a new view: an epoch has one master.
@@ -270,12 +262,18 @@ func (c *checker) published(h *host, v *replica.View) {
 	if v.Epoch.Replica() != v.Self {
 		c.w.violate("epoch", "%s is master of epoch %s", h, v.Epoch)
 	}
-	if was, ok := q.masters[v.Epoch]; !ok {
-		q.masters[v.Epoch] = me
-		q.newest = max(q.newest, v.Epoch)
+	was := q.masters[v.Epoch]
+	if was == nil {
+		was = &masterOf{mastership: me}
+		q.masters[v.Epoch] = was
 		c.w.count.Elections++
-	} else if was != me {
-		c.w.violate("epoch", "%s is master of epoch %s, and so was the process %v", h, v.Epoch, was)
+	}
+	if was.mastership != me {
+		c.w.violate("epoch", "%s is master of epoch %s, and so was the process %v", h, v.Epoch, was.mastership)
+	}
+	if v.Serving && !was.served {
+		was.served = true
+		c.serves(h, v)
 	}
 }
 
@@ -317,9 +315,6 @@ func (c *checker) acted(h *host, a *act, x *replica.Reply) {
 	}
 	c.w.violate("transfer", "%s says that %d follows epoch %s, and nobody leads", h, a.to, a.epoch)
 }
-
-// stepped is told that a replica has done all its work.
-func (c *checker) stepped(*host) {}
 
 // retired is told of a removed replica that is to be deleted: a durable set of a
 // configuration without it has on disk that this one is committed.

@@ -279,8 +279,9 @@ func (l *live) equality() {
 		}
 	}
 	w.play(2 * w.failover())
-	was := w.count.Elections
+	was, sent := w.count.Elections, w.count.Sent
 	w.play(3 * w.failover())
+	w.check.resting(w.count.Sent-sent, 3*w.failover())
 	if w.count.Elections != was {
 		w.violate("liveness", "%d masterships begin though nothing happens any more: %s", w.count.Elections-was, w.showAll())
 	}

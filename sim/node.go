@@ -187,6 +187,7 @@ func (n *node) end(power bool, why string) {
 			h.drop()
 		}
 	}
+	n.w.check.ends(n)
 	n.disk.crash(power)
 	n.held = nil
 	n.w.check.crashed(n)

@@ -1,0 +1,155 @@
+package sim
+
+import (
+	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
+)
+
+// Limits of what a replica may have waiting for it, beside what its own limits
+// allow. They are far above what runs come to; what has no limit gets there.
+const (
+	maxUnwritten = 4096
+	maxCalls     = 256
+)
+
+// serves is told that a mastership begins to serve. Whoever could have elected
+// somebody else has promised not to, on disk. And if it has a lease already, what was
+// ever shown is in the state, or the first read under that would miss it. (Who was
+// stopped for long may find that it serves, long after it was replaced.)
+func (c *checker) serves(h *host, v *replica.View) {
+	q := &c.groups[h.gi]
+	if h.applied < q.visible && h.n.local() < v.LeaseEnd(h.n) {
+		c.w.violate("serving", "%s serves in epoch %s with a state at %d, %d was visible", h, v.Epoch, h.applied, q.visible)
+	}
+	promised := func(r partition.ReplicaID) bool {
+		for _, n := range c.w.nodes {
+			if m := &n.disk.platter[h.gi]; m.replica == r && m.promise >= v.Epoch {
+				return true
+			}
+		}
+		for i := range q.lost {
+			if q.lost[i].replica == r && q.lost[i].promise >= v.Epoch {
+				return true
+			}
+		}
+		return false
+	}
+	if m := q.newest(); !m.CanFailover(promised) {
+		c.w.violate("promise", "%s serves in epoch %s, which too few members of configuration %d have promised on disk", h, v.Epoch, m.Version)
+	}
+}
+
+// newest is the last committed configuration.
+func (q *groupCheck) newest() *partition.Membership {
+	return q.configs[len(q.configs)-1].Membership
+}
+
+// quorum checks the first commit of a record against the last configuration that
+// was committed before it, whatever the master takes to be in force: otherwise two
+// masters could each have a majority of their own. A configuration that takes
+// effect alone is what the control group's permit is for.
+func (c *checker) quorum(h *host, q *groupCheck, rec partition.Record, m *image) {
+	if n := len(m.configs); n > 0 && m.configs[n-1].Membership.Alone != 0 {
+		return
+	}
+	if was := q.newest(); !was.Durable(c.on(q, rec.Position(), nil)) {
+		c.w.violate("quorum", "%s commits %s, which no durable set of the committed configuration %d has on disk", h, rec, was.Version)
+	}
+	if k := len(q.committed); k > 0 && q.committed[k-1].Epoch() > rec.Epoch() {
+		c.w.violate("epoch", "%s commits %s after %s", h, rec, q.committed[k-1])
+	}
+}
+
+// excludes checks that nobody of an older epoch can still answer under a lease when
+// a newer master commits, or says so. It goes by the lease tables as they are, and
+// by each node's own clock at this moment of true time.
+func (c *checker) excludes(h *host, q *groupCheck, does string) {
+	for _, n := range c.w.nodes {
+		if !n.alive() {
+			continue
+		}
+		o := n.hosts[q.g.ord]
+		if o == nil || o == h || !o.serving || !h.serving || o.view.Epoch >= h.view.Epoch {
+			continue
+		}
+		if end := o.view.LeaseEnd(n); n.local() < end {
+			c.w.violate("lease", "%s %s in epoch %s while %s has a lease in %s for another %s", h, does, h.view.Epoch, o, o.view.Epoch, end-n.local())
+		}
+	}
+}
+
+// ends is told of a process about to end: what its log had under way may or may
+// not be in the log of the next.
+func (c *checker) ends(n *node) {
+	if n.disk.real != nil {
+		c.left[n.disk] = n.disk.pending
+	}
+}
+
+// crashed is told of a process that has ended: what clients have seen is still on
+// the disks of a durable set.
+func (c *checker) crashed(n *node) {
+	for gi := range c.groups {
+		q := &c.groups[gi]
+		if n.disk.platter[gi].replica == 0 {
+			continue
+		}
+		if m := q.newest(); !m.Durable(c.on(q, q.committed[q.visible-1].Position(), nil)) {
+			c.w.violate("durable", "with %s down, no durable set of configuration %d has record %d of %s on disk, which was visible", n, m.Version, q.visible, q.g.id)
+		}
+	}
+}
+
+// returned checks the records of a log that a new process has opened: each was on
+// the disk, or on its way there. What was removed does not come back.
+func (c *checker) returned(n *node, gi int) {
+	p, s := &n.disk.platter[gi], &n.disk.seen[gi]
+	left, real := c.left[n.disk]
+	if !real {
+		return
+	}
+	for i := max(p.first, s.first); i <= s.last(); i++ {
+		rec := s.at(i)
+		if i <= p.last() && p.at(i).Checksum() == rec.Checksum() {
+			continue
+		}
+		if !underWay(left, gi, rec) {
+			c.w.violate("resurrection", "%s: %s is in the log of g%d again; it was removed, or never written", n, rec, gi+1)
+		}
+	}
+}
+
+func underWay(left []pendingWrite, gi int, rec partition.Record) bool {
+	for i := range left {
+		if int(left[i].w.Group-1) != gi {
+			continue
+		}
+		for _, r := range left[i].w.Records {
+			if r.Index() == rec.Index() && r.Checksum() == rec.Checksum() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// stepped is told that a replica has done all its work: what waits is bounded.
+func (c *checker) stepped(h *host) {
+	if most := 3*h.n.w.k.MaxPending + maxCalls; len(h.calls) > most || len(h.unwritten) > most+maxUnwritten {
+		c.w.violate("bounds", "%d requests and %d writes wait at %s", len(h.calls), len(h.unwritten), h)
+	}
+}
+
+// resting checks how much is said while nothing happens: some heartbeats apart,
+// only those talk who look for a master, and each once in a while.
+func (c *checker) resting(sent uint64, d partition.Time) {
+	k := c.w.k
+	members := 0
+	for gi := range c.groups {
+		n := len(c.groups[gi].newest().Members)
+		members += n * n
+	}
+	if most := uint64(members) * (64 + 8*uint64(d/max(k.RetryMax/2, k.AnswerWait/2, 1))); sent > most {
+		c.w.violate("bounds", "%d messages within %s, though nothing happens; %d would be many", sent, d, most)
+	}
+}
