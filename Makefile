@@ -90,6 +90,7 @@ cover: ## the core's goldens and tables; fails below CORE_LEAST percent
 		      exit share < least }'
 
 errpaths: export PANDO_CONTROL_FAULTS = 1
+errpaths: export PANDO_LINK_HOSTILE = table
 errpaths: export PANDO_FAULTS ?= 5
 errpaths: ## the error paths no test runs; fails below ERRORS_LEAST percent
 	$(GO) test -count=1 -timeout $(TIMEOUT) -coverpkg=./... -coverprofile=cover.all.out \
