@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"pando.dev/pando/actors"
 	"pando.dev/pando/internal/chaos"
+	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 )
 
@@ -118,10 +121,78 @@ func (n *nemesis) cutApart(a, b []*patient) func(context.Context) error {
 	return n.set(w, chaos.Way{Cut: true})
 }
 
-func bridge(_ context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
-	others := n.others(p)
-	n.note("only %s reaches both %s, %s and %s, %s", p.name, others[0].name, others[1].name, others[2].name, others[3].name)
-	return n.cutApart(others[:2], others[2:]), nil
+// bridge leaves one node that reaches two halves, which do not reach each other.
+// By turns the halves are those that most groups can not be served in without the
+// leader of the control group on the other side.
+func bridge(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
+	sides := n.others(p)
+	if n.one(2) {
+		if worst := n.worstSides(ctx); worst != nil {
+			p, sides = worst[0], worst[1:]
+		}
+	}
+	n.note("only %s reaches both %s, %s and %s, %s", p.name, sides[0].name, sides[1].name, sides[2].name, sides[3].name)
+	return n.cutApart(sides[:2], sides[2:]), nil
+}
+
+// worstSides tries every bridge: first the node, then one half, then the other.
+// It counts the groups whose master is in the leader's half and most of whose
+// members are in the other one.
+func (n *nemesis) worstSides(ctx context.Context) (worst []*patient) {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	s, err := n.c.status(ctx)
+	if err != nil {
+		return nil
+	}
+	ps, err := n.c.partitions(ctx, "")
+	if err != nil {
+		return nil
+	}
+	most := 0
+	for _, middle := range n.l.nodes {
+		for _, a := range n.l.nodes {
+			for _, b := range n.l.nodes {
+				if a == middle || b == middle || a == b || a.id != s.Control.Leader {
+					continue
+				}
+				here, there := n.sides(middle, a, b)
+				count := 0
+				for _, p := range ps {
+					if among(here, p.Master) && 2*membersAmong(there, p) > len(p.Replicas) {
+						count++
+					}
+				}
+				if count > most {
+					most, worst = count, slices.Concat([]*patient{middle}, here, there)
+				}
+			}
+		}
+	}
+	return worst
+}
+
+// sides are the two nodes, and the two others.
+func (n *nemesis) sides(middle, a, b *patient) (here, there []*patient) {
+	for _, q := range n.l.nodes {
+		if q != middle && q != a && q != b {
+			there = append(there, q)
+		}
+	}
+	return []*patient{a, b}, there
+}
+
+func among(nodes []*patient, id partition.NodeID) bool {
+	return slices.ContainsFunc(nodes, func(p *patient) bool { return p.id == id })
+}
+
+func membersAmong(nodes []*patient, p actors.PartitionInfo) (count int) {
+	for _, r := range p.Replicas {
+		if among(nodes, r.Node) {
+			count++
+		}
+	}
+	return count
 }
 
 func halves(_ context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {

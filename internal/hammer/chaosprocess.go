@@ -20,7 +20,7 @@ func processInjuries() []injury {
 	ms := time.Millisecond
 	return []injury{
 		{class: fault.Kill, group: "kill", weight: 12, takes: 1, hold: [2]time.Duration{0, 700 * ms}, do: kill},
-		{class: fault.KillFast, group: "kill", weight: 10, do: killFast},
+		{class: fault.KillFast, group: "kill", weight: 14, do: killFast},
 		{class: fault.KillMany, group: "kill", weight: 6, takes: 2, hold: [2]time.Duration{0, 500 * ms}, do: killMany(2, 2)},
 		{class: fault.KillMany, group: "kill", weight: 10, takes: labNodes, hold: [2]time.Duration{0, 300 * ms}, do: killMany(3, labNodes)},
 		{class: fault.PowerCut, group: "power-cut", weight: 12, disk: true, takes: 1, hold: [2]time.Duration{0, 500 * ms}, do: powerCut(1, 1, false)},
@@ -75,7 +75,7 @@ func kill(_ context.Context, n *nemesis, p *patient) (func(context.Context) erro
 // killFast kills a node and starts it at once, and does the same once more while
 // it replays, or soon after.
 func killFast(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
-	for range 1 + n.rng.IntN(5) {
+	for range 1 + n.rng.IntN(8) {
 		n.end(p)
 		if err := p.start(); err != nil {
 			return nil, err
