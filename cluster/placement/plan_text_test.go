@@ -67,16 +67,17 @@ func TestPlanText(t *testing.T) {
 	nodes[0].Leaving = true
 	l, _ := NewLayout(nodes)
 	addAll(t, l, []PlanGroup{group(1, 3<<20, 10, 1, 1, 0, 1), group(2, 5<<20, 10, 1, 1, 1, 0), group(3, 1<<20, 10, 1, 1, 2, 3, 0, 1)})
-	const want = `4 operators: 3 moves, 1 of them with the mastership, 0 added replicas, 1 transfers
+	const want = `5 operators: 3 moves, 0 of them with the mastership, 0 added replicas, 2 transfers
 drain     copies 8.0 MiB, the least possible is 9.0 MiB
-level     copies 3.0 MiB, the least possible is 3.8 MiB
-fullest node over its share, now: bytes 1.440, load 1.095, written 1.200, (masters 1.067), (replicas 1.200)
-fullest node over its share, after: bytes 1.200, load 1.011, written 1.000, (masters 1.067), (replicas 1.000)
+level     copies 3.0 MiB, the least possible is 5.1 MiB
+fullest node over its share, now: bytes 1.800, load 1.368, written 1.500, (masters 1.333), (replicas 1.500)
+fullest node over its share, after: bytes 1.200, load 1.614, written 1.000, (masters 1.778), (replicas 1.000)
 impossible: n-0: g3: none of 3 nodes can take it; 3: a node has one replica of a group at most
    1 drain     transfer g1 replica 2 n-0 -> n-1  (range 1, membership 1)  n-0 is leaving
    2 drain     move     g2 replica 2 n-0 -> n-2  5.0 MiB  (range 1, membership 1)  n-0 is leaving
    3 drain     move     g1 replica 1 n-0 -> n-2  3.0 MiB  (range 1, membership 1)  n-0 is leaving
-   4 level     swap     g1 replica 2 n-1 -> n-3  3.0 MiB  (range 1, membership 1)  n-1 has 1.94 times its share of load
+   4 level     transfer g1 n-1 -> n-2  (range 1, membership 1)  n-1 has 2.42 times its share of load
+   5 level     move     g1 replica 2 n-1 -> n-3  3.0 MiB  (range 1, membership 1)  n-1 has 2.42 times its share of load
 `
 	if text := MakePlan(l, PlanConfig{}).Text(); text != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)

@@ -65,19 +65,18 @@ type truth struct {
 	nodes  map[partition.NodeID]PlanNode
 	groups map[partition.GroupID]*PlanGroup
 	disk   map[partition.NodeID]int64
-	zones  int // of the nodes that stay
+	zones  map[string]int // nodes that stay
 }
 
 func truthOf(l *Layout) *truth {
 	w := &truth{nodes: map[partition.NodeID]PlanNode{}, groups: map[partition.GroupID]*PlanGroup{}, disk: map[partition.NodeID]int64{}}
-	zones := map[string]bool{}
+	w.zones = map[string]int{}
 	for _, n := range l.Nodes() {
 		w.nodes[n.ID] = n
 		if !n.Leaving && !n.Lost {
-			zones[n.Zone] = true
+			w.zones[n.Zone]++
 		}
 	}
-	w.zones = len(zones)
 	for g := range l.Groups() {
 		p := l.Group(g)
 		w.groups[p.Group] = &p
@@ -88,14 +87,30 @@ func truthOf(l *Layout) *truth {
 	return w
 }
 
-func (w *truth) zonesOf(g *PlanGroup) int {
-	zones := map[string]bool{}
+// spread is in how many zones a group is, and how many of it are in one at most.
+func (w *truth) spread(g *PlanGroup) (count, most int) {
+	zones := map[string]int{}
 	for _, m := range g.Members {
 		if n := w.nodes[m.Node]; !n.Lost {
-			zones[n.Zone] = true
+			zones[n.Zone]++
+			most = max(most, zones[n.Zone])
 		}
 	}
-	return len(zones)
+	return len(zones), most
+}
+
+// evenly is how many of so many replicas one zone has at most, if they are dealt
+// out to the zones in turn as long as they have nodes.
+func (w *truth) evenly(replicas int) int {
+	for most := 1; ; most++ {
+		room := 0
+		for _, nodes := range w.zones {
+			room += min(nodes, most)
+		}
+		if room >= replicas || most >= replicas {
+			return most
+		}
+	}
 }
 
 // do executes an operator and returns what is wrong with it.
@@ -135,7 +150,8 @@ func (w *truth) do(op *Operator, diskHigh float64) error {
 	if at(op.To) != none {
 		return fmt.Errorf("%s has a replica already", op.To)
 	}
-	before, wanted := w.zonesOf(g), max(g.Replicas, len(g.Members))
+	wanted := max(g.Replicas, len(g.Members))
+	before, mostBefore := w.spread(g)
 	fresh := PlanMember{Node: op.To, Replica: 100 + partition.ReplicaID(len(g.Members))}
 	for _, m := range g.Members {
 		fresh.Replica = max(fresh.Replica, m.Replica+1)
@@ -157,8 +173,8 @@ func (w *truth) do(op *Operator, diskHigh float64) error {
 		w.disk[op.From] -= g.Bytes
 	}
 	w.disk[op.To] += g.Bytes
-	if after := w.zonesOf(g); after < min(before, min(wanted, w.zones)) {
-		return fmt.Errorf("%d zones instead of %d", after, before)
+	if after, most := w.spread(g); after < min(before, wanted, len(w.zones)) || most > max(mostBefore, w.evenly(wanted)) {
+		return fmt.Errorf("%d zones instead of %d, %d in one instead of %d", after, before, most, mostBefore)
 	}
 	if c := to.Capacity[DimBytes]; c > 0 && float64(w.disk[op.To]) > diskHigh*float64(c) {
 		return fmt.Errorf("%d bytes of %d on %s", w.disk[op.To], c, op.To)

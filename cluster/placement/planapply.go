@@ -163,3 +163,16 @@ func (s *search) overHigh(n int32, v *Use) bool {
 	}
 	return false
 }
+
+// Request is what the tender of the operator's group is asked for, with Tend. A
+// transfer is none of Tend's requests: the group's master is told directly, and
+// for OpSwap a second time, towards To, when the replacement is done.
+func (o *Operator) Request() Request {
+	switch o.Kind {
+	case OpMove, OpSwap:
+		return Request{Kind: ReplaceReplica, Node: o.To, Replica: o.Replica}
+	case OpAdd:
+		return Request{Kind: AddReplica, Node: o.To}
+	}
+	return Request{}
+}

@@ -89,7 +89,8 @@ func (s *search) bestReceiver(slot uint32, zones bool) int32 {
 		}
 		have := 0
 		if zones {
-			have = min(need, s.l.zoneCount(g, slot, n))
+			count, _ := s.l.zoneCount(g, slot, n)
+			have = min(need, count)
 		}
 		if cost := s.change(n, &v, 1); best == none || have > bestZones || have == bestZones && cost < bestCost {
 			best, bestCost, bestZones = n, cost, have
@@ -107,7 +108,7 @@ func (s *search) restoreZones() {
 	why := s.reason("the group is in too few zones")
 	for g := range s.l.id {
 		need := min(s.l.wanted(g), s.zones)
-		have := s.l.zoneCount(g, none32, none)
+		have, _ := s.l.zoneCount(g, none32, none)
 		for have < need && !s.l.busy[g] && s.room() {
 			slot, to := s.zoneStep(g, have)
 			if to == none {
@@ -130,7 +131,7 @@ func (s *search) zoneStep(g, have int) (uint32, int32) {
 				continue
 			}
 			for _, n := range s.orders[byKey].nodes {
-				if s.l.zoneCount(g, slot, n) > have && s.fits(slot, n) == allowed {
+				if count, _ := s.l.zoneCount(g, slot, n); count > have && s.fits(slot, n) == allowed {
 					return slot, n
 				}
 			}

@@ -62,16 +62,22 @@ func (s *search) fits(slot uint32, to int32) refusal {
 	return allowed
 }
 
-// zonesFit reports whether the group keeps enough zones: as many as are needed, or
-// at least as many as it has.
+// zonesFit reports whether the group keeps its spread over zones: as many zones
+// as are needed, and none with more than its share of the replicas, so that
+// losing a zone costs as few as it can; or a spread no worse than it has.
 func (s *search) zonesFit(g int, slot uint32, to int32) bool {
 	l := s.l
 	from := l.node[slot]
 	if from != none && l.zone[from] == l.zone[to] && !l.nodes[from].Lost {
 		return true
 	}
-	after := l.zoneCount(g, slot, to)
-	return after >= min(l.wanted(g), s.zones) || after >= l.zoneCount(g, none32, none)
+	wanted := l.wanted(g)
+	count, most := l.zoneCount(g, slot, to)
+	if count >= min(wanted, s.zones) && most <= s.mostInZone[wanted] {
+		return true
+	}
+	countNow, mostNow := l.zoneCount(g, none32, none)
+	return (count >= min(wanted, s.zones) || count >= countNow) && (most <= s.mostInZone[wanted] || most <= mostNow)
 }
 
 // none32 stands for no slot.
@@ -89,10 +95,10 @@ func (l *Layout) wanted(g int) int {
 }
 
 // zoneCount counts the zones that the group's full replicas are in, lost ones
-// left out, if one slot were on another node.
-func (l *Layout) zoneCount(g int, slot uint32, to int32) int {
+// left out, if one slot were on another node, and the most in one zone.
+func (l *Layout) zoneCount(g int, slot uint32, to int32) (count, most int) {
 	var seen [partition.MaxMembers]int32
-	count := 0
+	var many [partition.MaxMembers]int
 	for o := l.first[g]; o < l.first[g+1]; o++ {
 		n := l.node[o]
 		if o == slot {
@@ -101,16 +107,18 @@ func (l *Layout) zoneCount(g int, slot uint32, to int32) int {
 		if n == none || l.flags[o]&slotLogOnly != 0 || l.nodes[n].Lost {
 			continue
 		}
-		known := false
-		for _, z := range seen[:count] {
-			known = known || z == l.zone[n]
+		z := 0
+		for z < count && seen[z] != l.zone[n] {
+			z++
 		}
-		if !known {
-			seen[count] = l.zone[n]
+		if z == count {
+			seen[z] = l.zone[n]
 			count++
 		}
+		many[z]++
+		most = max(most, many[z])
 	}
-	return count
+	return count, most
 }
 
 // leads says whether a slot may hold the mastership.
@@ -124,29 +132,32 @@ func (s *search) leads(slot uint32) bool {
 // than it must have, and no node more than one replica of each group.
 func (s *search) shares() {
 	l := s.l
-	wanted, most, least, groups := 0.0, 0.0, 0.0, float64(len(l.id))
-	for rf, n := range l.factors() {
-		wanted += float64(n * rf)
-		most += float64(n * max(1, rf-s.zones+1))
-		if rf >= s.zones {
-			least += float64(n)
-		}
-	}
-	if wanted == 0 {
-		wanted, most, least, groups = 1, 1, 0, 1
-	}
-	weight, size := make([]float64, len(l.zones)), make([]float64, len(l.zones))
+	weight, low, high := make([]float64, len(l.zones)), make([]float64, len(l.zones)), make([]float64, len(l.zones))
+	size := make([]int, len(l.zones))
 	for i := range l.nodes {
 		if l.nodes[i].open() {
 			weight[l.zone[i]] += float64(max(1, l.nodes[i].Weight))
 			size[l.zone[i]]++
 		}
 	}
-	low, high := make([]float64, len(weight)), make([]float64, len(weight))
-	for z := range weight {
-		if weight[z] > 0 {
-			low[z], high[z] = least/wanted, min(most, size[z]*groups)/wanted
+	wanted, groups := 0.0, float64(len(l.id))
+	for rf, n := range l.factors() {
+		wanted += float64(n * rf)
+		room := 0
+		for _, nodes := range size {
+			room += min(nodes, s.mostInZone[rf])
 		}
+		for z, nodes := range size {
+			mine := min(nodes, s.mostInZone[rf])
+			high[z] += float64(n * mine)
+			low[z] += float64(n * min(mine, max(0, rf-(room-mine))))
+		}
+	}
+	if wanted == 0 {
+		wanted, groups = 1, 1
+	}
+	for z := range weight {
+		low[z], high[z] = low[z]/wanted, high[z]/wanted
 	}
 	zoneShare := spread(weight, low, high, 1)
 	for z := range zoneShare {

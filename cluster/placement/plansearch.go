@@ -37,9 +37,12 @@ type search struct {
 	parts  [][byKey + 1]float64 // of each node: the part it has in each dimension, and the greatest of those that count
 	orders [byKey + 1]ranking   // the open nodes by rising part
 	zones  int                  // how many zones may receive or keep
-	pairs  []uint16             // with Scatter: how many groups two nodes share
-	width  []int32              // with Scatter: with how many nodes each shares groups
-	dice   uint64
+	// mostInZone is, for each number of replicas, how many one zone has at most
+	// where they are spread most evenly.
+	mostInZone [partition.MaxMembers + 1]int
+	pairs      []uint16 // with Scatter: how many groups two nodes share
+	width      []int32  // with Scatter: with how many nodes each shares groups
+	dice       uint64
 }
 
 // step is something done to the layout: a slot put elsewhere or a mastership
@@ -80,15 +83,29 @@ func newSearch(l *Layout, cfg PlanConfig) *search {
 	return s
 }
 
-// keptZones counts the zones of the nodes that stay.
+// keptZones counts the zones of the nodes that stay, and computes how evenly
+// groups can be spread over them.
 func (s *search) keptZones() int {
-	seen := make([]bool, len(s.l.zones))
+	size := make([]int, len(s.l.zones))
 	count := 0
 	for i := range s.l.nodes {
 		n := &s.l.nodes[i]
-		if z := s.l.zone[i]; !n.Leaving && !n.Lost && !seen[z] {
-			seen[z] = true
-			count++
+		if z := s.l.zone[i]; !n.Leaving && !n.Lost {
+			if size[z]++; size[z] == 1 {
+				count++
+			}
+		}
+	}
+	for rf := range s.mostInZone {
+		for most := 1; most <= rf; most++ {
+			s.mostInZone[rf] = most
+			room := 0
+			for _, nodes := range size {
+				room += min(nodes, most)
+			}
+			if room >= rf {
+				break
+			}
 		}
 	}
 	return count
