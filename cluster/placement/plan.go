@@ -219,14 +219,18 @@ func (c PlanConfig) withDefaults() PlanConfig {
 func MakePlan(l *Layout, cfg PlanConfig) *Plan {
 	s := newSearch(l, cfg.withDefaults())
 	s.pretend()
+	if s.refreshed < len(s.steps) {
+		s.refresh()
+	}
 	p := &Plan{Before: s.balance()}
 	for m, run := range [Modes]func(){s.emergency, s.drain, s.fill, s.level} {
 		if s.mode = Mode(m); !s.cfg.Skip[m] {
-			s.refresh()
 			run()
 		}
+		if s.refreshed < len(s.steps) {
+			s.refresh()
+		}
 	}
-	s.refresh()
 	p.After, p.Moved, p.Least = s.balance(), s.moved, s.least
 	p.Impossible, p.Full = s.impossible, s.full
 	p.Operators = s.operators()

@@ -102,7 +102,6 @@ func (l *Layout) doAll(t testing.TB, p *Plan) {
 func BenchmarkPlanLarge(b *testing.B) {
 	before := heap()
 	l := large(b, 1000, 1_000_000, 2)
-	b.Logf("layout %.0f MB", heap()-before)
 	run := func(name string, l *Layout, cfg PlanConfig) (p *Plan) {
 		b.Run(name, func(b *testing.B) {
 			start := cpu()
@@ -111,6 +110,7 @@ func BenchmarkPlanLarge(b *testing.B) {
 			}
 			b.ReportMetric((cpu()-start)/float64(b.N), "cpu-ms/op")
 			b.ReportMetric(float64(len(p.Operators)), "operators")
+			b.ReportMetric(heap()-before, "heap-MB")
 			b.Logf("%s%s", p.Summary(), "")
 		})
 		return p
@@ -129,5 +129,4 @@ func BenchmarkPlanLarge(b *testing.B) {
 	run("add10", l, PlanConfig{})
 	grow(b, l, 90)
 	run("add100", l, PlanConfig{})
-	b.Logf("in the end %.0f MB", heap()-before)
 }

@@ -123,6 +123,7 @@ type Layout struct {
 	written    []uint32
 	changed    []uint32 // when it was last changed for balance, in s; 0: never
 	topReplica []partition.ReplicaID
+	slotCounts [partition.MaxMembers + 1]int // groups by how many slots they have
 
 	// Of each slot.
 	node    []int32 // or none
@@ -225,6 +226,7 @@ func (l *Layout) Add(g PlanGroup) error {
 		slots++
 	}
 	l.first = append(l.first, uint32(len(l.node)))
+	l.slotCounts[slots]++
 	for o, m := range g.Members {
 		if m.Replica == g.Master && g.Master != 0 {
 			l.setMaster(i, int8(o))
@@ -240,8 +242,14 @@ func (l *Layout) checkGroup(g *PlanGroup) error {
 	if n := len(l.id); n > 0 && g.Group <= l.id[n-1] {
 		return bad("groups come in rising order, the last was %s", l.id[n-1])
 	}
-	if len(g.Members) == 0 || max(len(g.Members), g.Replicas) > partition.MaxMembers {
-		return bad("%d members, %d asked for; allowed are 1 to %d", len(g.Members), g.Replicas, partition.MaxMembers)
+	logs := 0
+	for _, m := range g.Members {
+		if m.LogOnly {
+			logs++
+		}
+	}
+	if len(g.Members) == 0 || max(len(g.Members), g.Replicas+logs) > partition.MaxMembers {
+		return bad("%d members, %d full ones asked for; allowed are 1 to %d", len(g.Members), g.Replicas, partition.MaxMembers)
 	}
 	if g.Bytes < 0 {
 		return bad("%d bytes", g.Bytes)

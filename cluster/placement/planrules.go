@@ -141,7 +141,7 @@ func (s *search) shares() {
 		}
 	}
 	wanted, groups := 0.0, float64(len(l.id))
-	for rf, n := range l.factors() {
+	for rf, n := range l.slotCounts {
 		wanted += float64(n * rf)
 		room := 0
 		for _, nodes := range size {
@@ -178,16 +178,6 @@ func (s *search) shareInZone(z int32, total, most float64) {
 	for j, x := range spread(weight, low, high, total) {
 		s.share[nodes[j]] = x
 	}
-}
-
-// factors counts the groups by how many full replicas they shall have.
-func (l *Layout) factors() [partition.MaxMembers + 1]int {
-	var count [partition.MaxMembers + 1]int
-	for g := range l.id {
-		n := int(l.first[g+1] - l.first[g])
-		count[n]++
-	}
-	return count
 }
 
 // spread divides a total by weight, each part within its bounds. If the bounds

@@ -29,6 +29,7 @@ type search struct {
 	impossible []Impossible
 	full       bool
 	reasons    []string
+	refreshed  int // steps there were at the last refresh
 
 	open   []bool    // of each node: may receive
 	share  []float64 // of each node: its part of the whole, in every dimension; 0: none
@@ -114,6 +115,7 @@ func (s *search) keptZones() int {
 // refresh computes anew what follows from the sums: which dimensions count, what
 // every node should carry, and the order of the receivers.
 func (s *search) refresh() {
+	s.refreshed = len(s.steps)
 	var total, peak Use
 	capped, uncapped := [Dims]float64{}, [Dims]bool{}
 	for i := range s.l.nodes {
@@ -152,6 +154,9 @@ func (s *search) refresh() {
 	}
 	for k := range s.orders {
 		o := &s.orders[k]
+		if k != int(byKey) && !s.active[k] {
+			continue // nobody looks at it
+		}
 		slices.SortFunc(o.nodes, func(a, b int32) int { return cmp.Or(cmp.Compare(s.parts[a][k], s.parts[b][k]), cmp.Compare(a, b)) })
 		for r, n := range o.nodes {
 			o.place[n] = int32(r)
@@ -307,7 +312,6 @@ func (s *search) pretend() {
 			s.pretended++
 		}
 	}
-	s.refresh()
 }
 
 // takeBack undoes every step, the last first.
