@@ -35,6 +35,7 @@ func Draw(seed uint64, s Shape) *Plan {
 	d.services()
 	d.classes = general()
 	d.share, d.least, d.most = 0.5, 30*time.Millisecond, 3*time.Second
+	d.shortest = 0.1
 	if s.tune != nil {
 		s.tune(d)
 	}
@@ -78,9 +79,10 @@ type drawer struct {
 	classes     []fault.Class
 	share       float64
 	least, most partition.Time
-	// span is about how long faults last: from a tenth of the time between two to
-	// five times that.
-	span partition.Time
+	// span is about how long faults last: between shortest times the time between
+	// two of them, and five times that.
+	span     partition.Time
+	shortest float64
 }
 
 func (d *drawer) half() bool             { return d.rng.IntN(2) == 0 }

@@ -69,7 +69,7 @@ func general() []fault.Class {
 // seldom, and all together every so often.
 func (d *drawer) faults() {
 	every := d.time(d.least, d.most)
-	d.span = partition.Time(float64(every) * d.rate(0.1, 5))
+	d.span = partition.Time(float64(every) * d.rate(d.shortest, 5))
 	weights, sum := make([]float64, len(d.classes)), 0.0
 	for i := range d.classes {
 		on := d.rng.Float64() < d.share

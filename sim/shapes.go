@@ -126,11 +126,13 @@ func quiet(d *drawer) {
 
 func pairs(d *drawer) {
 	k := d.k
-	k.Nodes, k.Replicas, k.Groups = d.between(2, 3), 2, d.pick(1, 1, 2)
+	k.Nodes, k.Replicas, k.Groups = d.between(2, 4), 2, d.pick(1, 1, 2)
 	k.LogShare, k.WeightShare, k.PolicyMix = 0, 0, AllInSyncOnly
-	k.SoloAfter = d.time(200*time.Millisecond, 2*time.Second)
+	k.SoloAfter = d.time(50*time.Millisecond, time.Second)
 	k.Length = d.time(10*time.Second, 100*time.Second)
-	d.least, d.most = 50*time.Millisecond, 3*time.Second
+	k.LockForgets, k.LockDoubles = 0, 0
+	d.classes = slices.Concat(processFaults(), acts(), []fault.Class{fault.Cut, fault.CutOneWay, fault.Isolate, fault.Flap, fault.ControlDown, fault.LockRefuses, fault.LockSlow, fault.GossipLies, fault.DiskStall})
+	d.shortest, d.least, d.most = 1, 200*time.Millisecond, 8*time.Second
 }
 
 func churn(d *drawer) {
