@@ -330,6 +330,14 @@ func (s *state) validate(tail *tailBody) error {
 		return corrupt("%d locks, %d tables, %d groups, its tail says %d, %d, %d",
 			len(s.locks), len(c.tables), len(c.groups), tail.Locks, tail.Tables, tail.Groups)
 	}
+	if c.floor > c.Version {
+		return corrupt("it forgot drops up to version %d, its catalog is of version %d", c.floor, c.Version)
+	}
+	for _, d := range c.drops {
+		if d.version > c.Version {
+			return corrupt("table %d was dropped in version %d, its catalog is of version %d", d.table, d.version, c.Version)
+		}
+	}
 	for _, e := range c.tables {
 		if e.table.ID >= s.nextTable {
 			return corrupt("table %q has id %d, the next is %d", e.table.Name, e.table.ID, s.nextTable)
