@@ -21,7 +21,7 @@ func TestMerging(t *testing.T) {
 	cold.Start, cold.Retries, cold.Alarms, cold.SlowApply = Cold, 0, 40, false
 	parted := cold
 	parted.Start, parted.Window = Parted, 3
-	ways, length := 150, 150
+	ways, length := 60, 150
 	if testing.Short() {
 		ways = 10
 	}

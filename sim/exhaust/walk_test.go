@@ -29,7 +29,7 @@ func TestWalk(t *testing.T) {
 // TestWalks goes the first part of every walk, or with EXHAUST=1 all of those that
 // come to an end and 20 million states of the others.
 func TestWalks(t *testing.T) {
-	limit := 40_000
+	limit := 20_000
 	switch {
 	case os.Getenv("EXHAUST") != "":
 		limit = 20_000_000
