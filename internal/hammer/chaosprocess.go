@@ -152,7 +152,7 @@ func (n *nemesis) powerOff(nodes []*patient, torn bool) error {
 		n.powerCut++
 	}
 	for i, q := range nodes {
-		n.end(q)
+		q.kill()
 		if err := q.disk.Revive(); err != nil {
 			return err
 		}
