@@ -194,6 +194,9 @@ func restore(sum wal.Summary, applied partition.Index) (replica.Restored, error)
 		Promised: sum.Promise, Commit: max(sum.Commit, applied), Applied: applied,
 		First: sum.First, Last: sum.Last, BeforeFirst: sum.Before, LastSum: sum.LastSum,
 	}
+	if sum.Generation == 0 {
+		r.Spared = sum.Flushed
+	}
 	if applied > sum.Last {
 		return r, &partition.Error{
 			Code: partition.CodeCorrupt,

@@ -35,6 +35,7 @@ const (
 	onPartial
 	onCorrupt
 	onDamage
+	onOperator
 )
 
 // chances decides. A decision is a hash of the seed and of what it is about, so

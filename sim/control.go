@@ -142,7 +142,7 @@ func (c *control) giveBack(h *host, x *replica.ReleasePermit) {
 // arrives handles a question.
 func (c *control) arrives(kind uint64, q *question) {
 	if c.down > 0 || c.cutOff(q.n) {
-		if (kind == askGiveBack || kind == askEnroll) && q.n.up && q.n.life == q.life {
+		if (kind == askGiveBack || kind == askEnroll || kind == askRelease) && q.n.up && q.n.life == q.life {
 			x := c.w.eng.after(releaseRetry, evControl, -1)
 			x.a, x.p = kind, q
 		}

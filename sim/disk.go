@@ -59,6 +59,8 @@ type disk struct {
 	syncing       bool
 	syncs         uint64
 	states        []*state
+	staged        []*staged             // copies that count when the log says so
+	dropped       []partition.ReplicaID // the last that was deleted, per group
 	// suspects are the replicas that must stay silent, per group.
 	suspects []partition.ReplicaID
 	hit      bool // files of its log were damaged, which not every group may have noticed
@@ -75,7 +77,7 @@ type disk struct {
 
 func newDisk(w *world, id int) *disk {
 	n := len(w.groups)
-	d := &disk{w: w, id: id, platter: make([]image, n), seen: make([]image, n), states: make([]*state, n), sure: make([]partition.Index, n), suspects: make([]partition.ReplicaID, n)}
+	d := &disk{w: w, id: id, platter: make([]image, n), seen: make([]image, n), states: make([]*state, n), staged: make([]*staged, n), dropped: make([]partition.ReplicaID, n), sure: make([]partition.Index, n), suspects: make([]partition.ReplicaID, n)}
 	if w.k.RealLog {
 		d.real = newRealDisk(d)
 	}
@@ -243,7 +245,10 @@ func (d *disk) crash(power bool) {
 		}
 	}
 	for gi := range d.platter {
-		d.sure[gi] = d.platter[gi].last()
+		d.sure[gi] = 0
+		if d.platter[gi].replica != 0 {
+			d.sure[gi] = d.platter[gi].last()
+		}
 	}
 	for i := range d.pending {
 		if w := &d.pending[i].w; w.Snip {
@@ -284,12 +289,11 @@ func (d *disk) read(g partition.GroupID, from, to partition.Index) ([]partition.
 
 // forget deletes what there is of a replica.
 func (d *disk) forget(gi int) {
-	if d.real != nil && d.real.log != nil {
-		if err := d.real.log.Drop(partition.GroupID(gi+1), nil); err != nil {
-			d.w.violate("log", "disk %d does not drop g%d: %v", d.id, gi+1, err)
-		}
+	if d.real != nil && d.log != nil {
+		d.real.drop(partition.GroupID(gi + 1))
 	}
-	d.platter[gi], d.seen[gi], d.states[gi] = image{}, image{}, nil
+	d.dropped[gi], d.sure[gi] = d.platter[gi].replica, 0
+	d.platter[gi], d.seen[gi], d.states[gi], d.staged[gi] = image{}, image{}, nil, nil
 	rest := d.pending[:0]
 	for i := range d.pending {
 		if p := &d.pending[i]; int(p.w.Group-1) == gi {

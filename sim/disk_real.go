@@ -191,6 +191,15 @@ func (r *realDisk) turn(int) (durable int, err error) {
 	return n, r.err
 }
 
+// drop forgets a replica for good, at once.
+func (r *realDisk) drop(g partition.GroupID) {
+	if err := r.log.Drop(g, nil); err != nil {
+		r.d.w.violate("log", "disk %d does not drop %s: %v", r.d.id, g, err)
+	}
+	for r.log.Turn() && r.err == nil {
+	}
+}
+
 func (r *realDisk) settle() error {
 	r.log.Settle()
 	return r.err

@@ -35,6 +35,7 @@ type host struct {
 	broken  bool // it must stay silent
 	gone    bool // it was deleted
 	loading bool
+	made    bool // it was made for a new member, which is not durable yet
 
 	incarnation uint64
 	rep         *replica.Replica
@@ -195,7 +196,9 @@ func (h *host) written(t token) {
 	switch {
 	case t.incarnation != h.incarnation:
 	case t.seq == 0:
-		h.open()
+		if h.made = false; h.rep == nil {
+			h.open()
+		}
 	default:
 		h.event(replica.Persisted{Seq: t.seq})
 	}
@@ -217,7 +220,7 @@ func (h *host) loadAfter(d partition.Time) {
 // load opens the replica. What an earlier incarnation in this process has written
 // must be on the disk first: a machine takes for durable what it starts from.
 func (h *host) load() {
-	if h.rep != nil || h.gone || h.broken {
+	if h.rep != nil || h.gone || h.broken || h.made {
 		return
 	}
 	if !h.fresh && !h.ran && !h.n.admitted() {
@@ -247,6 +250,9 @@ func (h *host) open() {
 	}
 	h.replica, h.logOnly = sum.Replica, sum.Generation == 0
 	applied := min(max(sum.Commit, sum.First-1), sum.Last)
+	if s := d.staged[h.gi]; s != nil && s.generation == sum.Generation {
+		d.states[h.gi], d.staged[h.gi] = s.state, nil
+	}
 	if !h.logOnly {
 		h.state = d.states[h.gi]
 		if h.state == nil || h.state.bad || h.state.applied > sum.Last || h.state.applied+1 < sum.First {

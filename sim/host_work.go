@@ -232,7 +232,12 @@ func (h *host) keepLog() {
 	flushed := min(st.Everywhere, st.Applied)
 	generation := uint32(0)
 	if !h.logOnly {
-		flushed, generation = h.state.flushed, 1
+		flushed, generation = h.state.flushed, h.n.disk.seen[h.gi].generation
+		if v := h.view; v != nil {
+			if x, _ := v.Configurations.Member(h.replica); x.Kind == partition.LogReplica {
+				flushed = min(flushed, max(st.Everywhere, h.n.disk.seen[h.gi].before.Index)) // it counts as one until it is full
+			}
+		}
 	}
 	h.flushes++
 	cut := share(h.n.w.rnd.of(onTruncate, uint64(h.n.ord), uint64(h.gi), uint64(h.n.life), h.flushes), h.n.w.k.Truncate)
@@ -249,6 +254,9 @@ func restore(sum wal.Summary, applied partition.Index) (replica.Restored, error)
 	r := replica.Restored{
 		Promised: sum.Promise, Commit: max(sum.Commit, applied), Applied: applied,
 		First: sum.First, Last: sum.Last, BeforeFirst: sum.Before, LastSum: sum.LastSum,
+	}
+	if sum.Generation == 0 {
+		r.Spared = sum.Flushed
 	}
 	for _, run := range sum.Runs {
 		r.Runs = append(r.Runs, replica.EpochRun(run))

@@ -184,8 +184,13 @@ func (w *world) newestConfigs(gi int) (newest partition.Configurations) {
 	var version partition.MembershipVersion
 	for _, n := range w.nodes {
 		m := &n.disk.platter[gi]
-		if k := len(m.configs); k > 0 && m.configs[k-1].Membership.Version > version {
+		k := len(m.configs)
+		switch {
+		case k == 0 || m.configs[k-1].Membership.Version < version:
+		case m.configs[k-1].Membership.Version > version:
 			version, newest = m.configs[k-1].Membership.Version, m.active(m.commit)
+		default: // perhaps another one, that another master made: any of them may win
+			newest = append(newest, m.active(m.commit)...)
 		}
 	}
 	return newest

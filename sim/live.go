@@ -189,6 +189,7 @@ func (l *live) progress() {
 		for gi := range w.groups {
 			l.ask(gi)
 		}
+		w.tendAll()
 		w.play(200 * time.Millisecond)
 		if why = l.silent(); why == "" {
 			return
@@ -260,6 +261,7 @@ func (l *live) equality() {
 		if w.eng.now >= end {
 			w.violate("liveness", "the replicas are not equal within %s after the last operation: %s", l.limit(), why)
 		}
+		w.tendAll()
 		w.play(200 * time.Millisecond)
 		why = l.differs()
 	}

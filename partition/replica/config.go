@@ -77,6 +77,9 @@ type Restored struct {
 	// as Last: the commit index is stored without a sync of its own.
 	Commit  partition.Index
 	Applied partition.Index // the state reflects this; at most Last
+	// Spared matters for a log replica: an earlier incarnation was told that every
+	// full voter has the records up to here, so the log may be let go of up to there.
+	Spared partition.Index
 	// First and Last bound the records in the log; Last is First-1 if there are
 	// none. BeforeFirst is the position of the record before First.
 	First, Last partition.Index

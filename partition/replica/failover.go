@@ -466,8 +466,9 @@ func (r *Replica) gatherMore() {
 	}) {
 		r.abandon("who has the newest log does not supply it") // nobody else is to come
 		// Its log may begin behind this one's end: then only it can be master, and it
-		// needs more time than a member that has promised waits for a candidate.
-		r.deadline = r.now + 4*max(r.cfg.RetryMax, r.cfg.AnswerWait)
+		// needs more time than a member that has promised waits for a candidate, which
+		// may have been as patient in vain.
+		r.deadline = r.now + 4*max(r.cfg.RetryMax, r.cfg.AnswerWait) + 2*r.patience()
 	}
 }
 

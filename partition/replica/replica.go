@@ -118,6 +118,7 @@ func New(cfg Config, r Restored) (*Replica, error) {
 	}
 	if cfg.LogOnly {
 		p.applied = max(p.applied, r.BeforeFirst.Index) // it has no state that could lack it
+		p.everywhere = max(r.BeforeFirst.Index, min(r.Spared, p.commit))
 	} else if p.applied < r.BeforeFirst.Index {
 		return nil, partition.Errorf(partition.CodeCorrupt, "the state reflects %d, the log begins at %d", p.applied, r.First)
 	}

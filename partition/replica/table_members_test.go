@@ -276,6 +276,19 @@ func TestLogOnly(t *testing.T) {
 	}
 }
 
+// After a restart its log may still be let go of as far as it was told before.
+func TestLogOnlyRestarts(t *testing.T) {
+	l := newLone(t, func(c *Config, r *Restored) {
+		c.LogOnly = true
+		r.Restarted, r.Commit, r.Spared = true, r.Last, r.Last
+	})
+	l.apply()
+	l.ok(Truncated{First: l.r.log.last + 1})
+	if l.r.log.first != l.r.log.last+1 {
+		t.Errorf("the log begins at %d", l.r.log.first)
+	}
+}
+
 // What begins with a copy has no records at first; a state that ends before the
 // log begins is damage, but not for a replica that keeps none.
 func TestBeginsAtBase(t *testing.T) {
