@@ -161,4 +161,3 @@ func damage(d *drawer) {
 	d.classes = slices.Concat(badDisks(), badDisks(), slowDisks(), []fault.Class{fault.Kill, fault.PowerCut, fault.PowerCutMany, fault.Isolate, fault.TruncateLog})
 	d.share, d.least, d.most = 0.4, 300*time.Millisecond, 5*time.Second
 }
-
