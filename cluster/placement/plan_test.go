@@ -194,3 +194,41 @@ func planNodes(n, zones int) []PlanNode {
 	}
 	return nodes
 }
+
+// A layout that is told of a change is the same as one built after it.
+func TestLayoutSetMembers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := drawLayout(t)
+		if l.Groups() == 0 {
+			return
+		}
+		g := rapid.IntRange(0, l.Groups()-1).Draw(t, "group")
+		p := l.Group(g)
+		free := []partition.NodeID{}
+		for _, n := range l.Nodes() {
+			free = append(free, n.ID)
+		}
+		nodes := rapid.Permutation(free).Draw(t, "nodes")[:rapid.IntRange(1, len(p.Members)).Draw(t, "members")]
+		p.Members = nil
+		for o, n := range nodes {
+			p.Members = append(p.Members, PlanMember{Replica: partition.ReplicaID(o + 7), Node: n})
+		}
+		p.Master = 7
+		if !l.SetMembers(g, p.Members, p.Master) {
+			t.Fatal("no room")
+		}
+		fresh, _ := NewLayout(l.Nodes())
+		for i := range l.Groups() {
+			if err := fresh.Add(l.Group(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !reflect.DeepEqual(l.use, fresh.use) || !reflect.DeepEqual(l.Group(g), p) {
+			t.Fatalf("%v\n%v\n%v\n%v", l.use, fresh.use, l.Group(g), p)
+		}
+		too := append(p.Members, make([]PlanMember, partition.MaxMembers)...)
+		if l.SetMembers(g, too, 0) || l.SetMembers(g, []PlanMember{{Replica: 1, Node: "nobody"}}, 0) {
+			t.Fatal("accepted")
+		}
+	})
+}

@@ -176,3 +176,38 @@ func (o *Operator) Request() Request {
 	}
 	return Request{}
 }
+
+// SetMembers says which members a group has now and who is master (0: nobody),
+// after a change that no operator made or under ids that the group chose. It
+// reports whether the layout had room: if not nothing is changed, and the layout
+// has to be built anew.
+func (l *Layout) SetMembers(g int, members []PlanMember, master partition.ReplicaID) bool {
+	first := l.first[g]
+	if len(members) == 0 || len(members) > int(l.first[g+1]-first) {
+		return false
+	}
+	for i, m := range members {
+		if _, ok := l.ordinal[m.Node]; !ok || slices.ContainsFunc(members[:i], func(o PlanMember) bool { return o.Node == m.Node || o.Replica == m.Replica }) {
+			return false
+		}
+	}
+	l.setMaster(g, none)
+	for s := first; s < l.first[g+1]; s++ {
+		if l.node[s] != none {
+			l.take(s)
+		}
+		l.replica[s], l.flags[s] = 0, 0
+	}
+	for o, m := range members {
+		s := first + uint32(o)
+		if l.replica[s] = m.Replica; m.LogOnly {
+			l.flags[s] = slotLogOnly
+		}
+		l.topReplica[g] = max(l.topReplica[g], m.Replica)
+		l.put(s, l.ordinal[m.Node])
+		if master != 0 && m.Replica == master {
+			l.setMaster(g, int8(o))
+		}
+	}
+	return true
+}

@@ -16,7 +16,6 @@ import (
 type site struct {
 	t       *rapid.T
 	e       *Execution
-	cfg     ExecutionConfig
 	l       *Layout
 	r       *rand.Rand
 	now     partition.Time
