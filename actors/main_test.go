@@ -7,11 +7,15 @@ import (
 )
 
 // TestMain fails if anything of a node outlives it. When Serf cannot start, for
-// want of a port, it leaves what it has started before.
+// want of a port, it leaves what it has started before. And the raft library does
+// not answer a command that it has committed when it is shut down before it could
+// apply it: who asked has long been told that the outcome is unknown, but the
+// goroutine that waits for the library remains.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/hashicorp/serf/serf.(*Snapshotter).stream"),
 		goleak.IgnoreTopFunction("github.com/hashicorp/serf/serf.(*Snapshotter).teeStream"),
 		goleak.IgnoreTopFunction("github.com/hashicorp/serf/serf.(*serfQueries).stream"),
+		goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"),
 	)
 }
