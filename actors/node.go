@@ -148,6 +148,11 @@ func (n *Node) checkDisk(found *wal.Report) error {
 	for _, l := range found.Lost {
 		n.logger.Error("records lost on disk", "group", l.Group, "from", l.From, "to", l.To, "why", l.Why)
 	}
+	if found.Nameless {
+		if err := n.suspects.add(nil, true); err != nil {
+			return fmt.Errorf("write down that replicas may be lost: %w", err)
+		}
+	}
 	if found.TornBytes > 0 {
 		n.logger.Info("torn end of the log cut", "bytes", found.TornBytes)
 	}

@@ -108,9 +108,10 @@ func (a *replicaActor) keepLog(st *replica.Status) {
 		a.wanted = wanted
 		a.node.log.Retain(a.cell.group, wanted)
 	}
-	if a.state == nil && st.Everywhere > a.letGo {
-		a.letGo = st.Everywhere
-		a.node.log.SetFlushed(a.cell.group, min(st.Everywhere, st.Commit), noState)
+	// Not beyond what the machine takes for applied: it may have to hand that out.
+	if through := min(st.Everywhere, st.Applied); a.state == nil && through > a.letGo {
+		a.letGo = through
+		a.node.log.SetFlushed(a.cell.group, through, noState)
 	}
 }
 

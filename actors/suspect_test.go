@@ -3,6 +3,7 @@ package actors
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -106,4 +107,40 @@ func TestSuspectListDamaged(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLogCutShort: with the end of the log gone nobody knows which replicas were
+// on the node, so none is made again from its group's first record, under an id
+// that has promised and acknowledged; each is replaced.
+func TestLogCutShort(t *testing.T) {
+	c := newCluster(t, 3)
+	g := c.group(TableSpec{Name: "t", Replicas: 3})
+	if err := put(t.Context(), c.any(), "a", "v"); err != nil {
+		t.Fatal(err)
+	}
+	c.stop(2)
+	segments, err := filepath.Glob(filepath.Join(c.cfgs[2].Dir, "wal", "*.wal"))
+	if err != nil || len(segments) == 0 {
+		t.Fatal(segments, err)
+	}
+	if err := os.Truncate(segments[len(segments)-1], 8192); err != nil {
+		t.Fatal(err)
+	}
+	n := c.start(2)
+	eventually(t, "a new replica", func() error {
+		infos, err := c.any().Partitions(t.Context(), "t")
+		if err != nil {
+			return err
+		}
+		for _, r := range infos[0].Replicas {
+			if r.Node == n.ID() && r.Replica <= 3 {
+				return fmt.Errorf("replica %d is %s", r.Replica, r.Role)
+			}
+		}
+		if infos[0].CanLose != 1 {
+			return fmt.Errorf("can lose %d", infos[0].CanLose)
+		}
+		return nil
+	})
+	g.level(n)
 }

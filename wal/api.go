@@ -189,6 +189,9 @@ type Report struct {
 	Rot         bool
 	LostBatches []uint64
 	Lost        []Lost
+	// Nameless: replicas may be lost of which not even the name is known, because
+	// the end of the log is missing; one that is made anew may have been there.
+	Nameless bool
 	// Notes are damages that cost nothing (a footer, a header copy).
 	Notes []string
 }

@@ -50,7 +50,7 @@ func (l *Log) Read(g partition.GroupID, from, to partition.Index, maxBytes int) 
 		r.to = min(r.to, last)
 		full, err := r.walk(e)
 		if err != nil {
-			return nil, l.unreadable(g, r.want, err)
+			return nil, l.unreadable(r, e, err)
 		}
 		if full {
 			break
@@ -212,17 +212,24 @@ func (l *Log) readDone(s *segment) {
 	}
 }
 
-// unreadable handles a failed read of the record i. Rot is kept apart from an
-// I/O error and from a segment that was recycled meanwhile.
-func (l *Log) unreadable(g partition.GroupID, i partition.Index, err error) error {
+// unreadable handles a walk through an entry that failed at the record r.want. Rot
+// is kept apart from an I/O error and from a segment that was recycled meanwhile.
+func (l *Log) unreadable(r *reader, e entry, err error) error {
 	if partition.CodeOf(err) != partition.CodeCorrupt {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	g := r.g
 	x := l.groups[g]
 	if x == nil || l.err != nil {
 		return err
+	}
+	i, last := r.want, r.want
+	if i < x.first() && r.from >= x.first() {
+		// The damage was met before, and the log began behind it; but nothing that
+		// comes after it in the entry can be found.
+		i, last = r.from, e.last()
 	}
 	epoch, ok := x.epochAt(i)
 	if !ok || i < x.first() {
@@ -230,12 +237,12 @@ func (l *Log) unreadable(g partition.GroupID, i partition.Index, err error) erro
 	}
 	l.o.point(AtDamagedRead)
 	l.o.Logger.Error("damaged record in the log", "group", g, "index", uint64(i), "flushed", uint64(x.hard.Flushed), "err", err)
-	if i <= x.hard.Flushed {
-		x.forget(partition.Position{Epoch: epoch, Index: i})
+	if last <= x.hard.Flushed {
+		x.forget(partition.Position{Epoch: epoch, Index: last})
 		return err
 	}
 	if x.damage == nil {
-		x.damage = &Damage{From: i, To: i, Why: err.Error()}
+		x.damage = &Damage{From: i, To: last, Why: err.Error()}
 		l.writeQuarantine(x)
 	}
 	return err

@@ -331,7 +331,7 @@ func (r *recovery) table(f *found, scanned bool) {
 		g := r.l.groups[id]
 		if g == nil {
 			g = &group{id: id, before: w.end}
-			if !r.blind && w.end.Index > w.before.Index {
+			if w.end.Index > w.before.Index && (!r.blind || w.hard.Flushed < w.end.Index) {
 				r.lostRecords(id, w.before.Index+1, w.end.Index, "a segment is damaged")
 			}
 			r.l.groups[id] = g
@@ -354,7 +354,7 @@ func (r *recovery) row(g *group, w *row, scanned bool) {
 		delete(r.loss, g.id) // what a replica lost that was dropped since
 	}
 	if scanned && (g.end != w.end || g.endSum != w.endSum) {
-		if !r.blind || len(g.entries) > 0 {
+		if !r.blind || len(g.entries) > 0 || w.hard.Flushed < w.end.Index {
 			r.lostRecords(g.id, min(g.end.Index, w.end.Index)+1, w.end.Index, "the log differs from its state table")
 		}
 		g.entries = nil
@@ -400,6 +400,7 @@ func (r *recovery) finish() error {
 			Next: "take the node out and bring it back empty, under a new id",
 		}
 	}
+	r.report.Nameless = r.hopeless
 	if r.hopeless || len(r.lost) > 0 {
 		for id, g := range r.l.groups {
 			r.lostRecords(id, g.end.Index+1, 0, "a batch is lost that may have held records of it")

@@ -18,6 +18,13 @@ const (
 // tail, and makes what it found durable: a process that was killed leaves
 // batches that were written but never synced, and look valid.
 func (r *recovery) scanSegment(f *found, last bool) error {
+	// A segment has all its bytes before it gets its name. One that is shorter was
+	// cut by somebody, and what it held looks like a torn tail; who lost something
+	// is told by the state table of the next, if there is one.
+	if cut := f.headed && f.seg.size < f.header.size || f.seg.size < 2*pageBytes; cut && last {
+		r.note("segment %d was cut short to %d bytes", f.seg.number, f.seg.size)
+		r.hopeless, r.report.Rot = true, true
+	}
 	if f.seg.size < 2*pageBytes {
 		f.seg.end = pageBytes
 		return nil
