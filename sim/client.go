@@ -146,6 +146,9 @@ func (c *client) next() {
 		o := c.draw()
 		c.under = append(c.under, o)
 		c.w.check.begin(o)
+		if c.w.heard != nil {
+			c.w.heard(o, nil)
+		}
 		c.send(o)
 	}
 	if c.open {

@@ -226,6 +226,9 @@ func (w *world) poke(gi int, v verb) *op {
 	w.pokes++
 	o := &op{group: gi, client: -1, command: command{verb: v, id: opID(-1, w.pokes)}}
 	w.check.begin(o)
+	if w.heard != nil {
+		w.heard(o, nil)
+	}
 	return o
 }
 
