@@ -117,9 +117,9 @@ func (c *checker) opened(h *host) {
 // ignored is told of an input that a machine ignored.
 func (c *checker) ignored(h *host, in replica.Input, err error) {
 	if x, ok := in.(replica.Received); ok {
-		c.w.violate("refused", "%s refuses %s of %d: %v", h, describe(x.Message), x.From, err)
+		c.w.violate("input", "%s refuses %s of %d: %v", h, describe(x.Message), x.From, err)
 	}
-	c.w.violate("refused", "%s refuses %T: %v", h, in, err)
+	c.w.violate("input", "%s refuses %T: %v", h, in, err)
 }
 
 // logRefused is told of a write that the log did not take, though it has room.

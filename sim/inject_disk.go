@@ -60,7 +60,7 @@ func (t *faults) damage(n *node, f *Fault) bool {
 	case fault.LyingSync:
 		return t.lyingSync(n, f)
 	case fault.Wipe:
-		if !t.spares(n, -1) {
+		if !w.k.OverBudget && !t.spares(n, -1) {
 			return false
 		}
 		t.wipe(n, f)
@@ -136,7 +136,7 @@ func (t *faults) victim(n *node, f *Fault) int {
 	count := len(t.w.groups)
 	for i := range count {
 		gi := int((f.Arg + uint64(i)) % uint64(count))
-		if n.hosts != nil && n.hosts[gi] != nil && t.spares(n, gi) {
+		if n.hosts != nil && n.hosts[gi] != nil && (t.w.k.OverBudget || t.spares(n, gi)) {
 			return gi
 		}
 	}

@@ -79,6 +79,9 @@ type Knobs struct {
 	// PointClasses are the faults that follow, with commas between; empty: kills,
 	// power cuts, pauses and cut links.
 	PointClasses string
+	// OverBudget: disks are wiped and damaged without regard to what a group can
+	// stand. Then it may fall silent, but never give a wrong answer.
+	OverBudget bool
 	// FastRestart is the share of crashed nodes that are back within 20 ms.
 	FastRestart float64
 
