@@ -32,7 +32,9 @@ func (s *search) fillNode(to int32, why int32) {
 	}
 	s.pull(to, why, DimBytes, DimWritten, DimReplicas)
 	s.leadMore(to, why)
-	s.pull(to, why, DimBytes, DimLoad, DimWritten, DimMasters, DimReplicas)
+	if !s.active[DimBytes] && !s.active[DimWritten] && !s.active[DimReplicas] {
+		s.pull(to, why, DimLoad, DimMasters) // only work counts, so copies are made for it
+	}
 }
 
 // pull moves replicas onto a node until it lacks nothing in some dimensions.
