@@ -48,15 +48,14 @@ func drain(ctx context.Context, n *nemesis, p *patient) (func(context.Context) e
 		_, err := p.api().BeginDrain(ctx, actors.DrainOptions{Node: p.id, Reason: "chaos"})
 		return err
 	})
-	n.owed = append(n.owed, func(ctx context.Context) error {
+	return func(ctx context.Context) error { // before it is waited for: a drained node is not ready
 		return await(ctx, drainWait, "undrain "+p.name, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
 			_, err := p.api().BeginUndrain(ctx, p.id)
 			return err
 		})
-	})
-	return func(context.Context) error { return nil }, ctx.Err()
+	}, ctx.Err()
 }
 
 // altered changes a table until the end of the episode. Without a control group

@@ -39,7 +39,7 @@ func processInjuries() []injury {
 		{class: fault.SetPolicy, group: "operator", weight: 1, hold: [2]time.Duration{500 * ms, 4 * time.Second}, do: setPolicy},
 		{class: fault.Resign, group: "operator", weight: 1, do: resign},
 		{class: fault.ReplaceMember, group: "operator", weight: 1, hold: [2]time.Duration{0, 2 * time.Second}, do: replaceMember},
-		{class: fault.Drain, group: "operator", weight: 1, takes: 1, hold: [2]time.Duration{500 * ms, 2 * time.Second}, do: drain},
+		{class: fault.Drain, group: "operator", weight: 1, takes: 1, alone: true, hold: [2]time.Duration{500 * ms, 2 * time.Second}, do: drain},
 	}
 }
 
