@@ -54,6 +54,7 @@ const (
 	kindAskAlter     kind = 41
 	kindAskRenew     kind = 42
 	kindAskLocks     kind = 43
+	kindAskRelay     kind = 44
 	kindSeatAnswer   kind = 48
 	kindRenewAnswer  kind = 49
 	kindLockAnswer   kind = 54
@@ -331,6 +332,13 @@ type requestBody struct {
 	Group     uint64 // the control group that the sender means; 0: any
 	TimeoutMs uint32
 	Body      []byte
+}
+
+// relayBody asks a seat to bring a request to the leader, which does not answer
+// the sender. Between seats From names who asks.
+type relayBody struct {
+	From partition.NodeID
+	Body []byte
 }
 
 type answerBody struct {

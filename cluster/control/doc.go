@@ -129,5 +129,5 @@
 // api.go has the limits and types, catalog.go what readers see, state.go the
 // rules of locks and tables, seats.go the founding. fsm.go, snapshot.go and
 // store.go put the state under the log; control.go, serve.go, search.go,
-// client.go, locks.go and follow.go are the node around it.
+// client.go, relay.go, locks.go and follow.go are the node around it.
 package control

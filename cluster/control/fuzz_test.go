@@ -125,7 +125,7 @@ func FuzzBodies(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, err := range []error{
-			again[requestBody](kindRequest, b), again[answerBody](kindAnswer, b), again[askSeat](kindAskSeat, b),
+			again[requestBody](kindRequest, b), again[answerBody](kindAnswer, b), again[askSeat](kindAskSeat, b), again[relayBody](kindAskRelay, b),
 			again[seatAnswer](kindSeatAnswer, b), again[lockAnswer](kindLockAnswer, b), again[askCreate](kindAskCreate, b),
 			again[askCatalog](kindAskCatalog, b), again[renewAnswer](kindRenewAnswer, b), again[seatState](kindSeatState, b),
 			again[lockPage](kindLockPage, b), again[headBody](kindHead, b), again[tailBody](kindTail, b),

@@ -26,6 +26,23 @@ type testNet struct {
 	nodes map[partition.NodeID]*testNode
 	boots map[partition.NodeID]uint64
 	dir   string
+	cuts  map[[2]partition.NodeID]bool // who does not reach whom
+}
+
+// sever lets two nodes reach each other no more.
+func (n *testNet) sever(a, b partition.NodeID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cuts == nil {
+		n.cuts = map[[2]partition.NodeID]bool{}
+	}
+	n.cuts[[2]partition.NodeID{a, b}], n.cuts[[2]partition.NodeID{b, a}] = true, true
+}
+
+func (n *testNet) severed(a, b partition.NodeID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cuts[[2]partition.NodeID{a, b}]
 }
 
 func newTestNet(t testing.TB) *testNet {
@@ -286,6 +303,9 @@ func (l *testLink) cut() {
 }
 
 func (l *testLink) dial(to partition.NodeID, timeout time.Duration, first byte) (net.Conn, error) {
+	if l.net.severed(l.self, to) {
+		return nil, partition.Errorf(partition.CodeUnavailable, "%s does not reach %s", l.self, to)
+	}
 	addr, err := l.net.address(to)
 	if err != nil {
 		return nil, err
@@ -324,6 +344,9 @@ func (l *testLink) Call(ctx context.Context, to partition.NodeID, request []byte
 		if k, err := kindOf(r.Body); err == nil && k == kindAskCatalog {
 			return nil, partition.Errorf(partition.CodeUnavailable, "deaf")
 		}
+	}
+	if l.net.severed(l.self, to) {
+		return nil, partition.Errorf(partition.CodeUnavailable, "%s does not reach %s", l.self, to)
 	}
 	l.mu.Lock()
 	var c net.Conn

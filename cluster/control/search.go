@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -26,6 +27,7 @@ type search struct {
 	at      partition.NodeID // whom to ask next, if somebody was named
 	last    partition.NodeID // whom was asked last
 	silent  partition.NodeID // who did not answer when asked last
+	relay   bool             // that one leads, others say: they are to bring the request there
 	named   partition.NodeID // the last leader that was followed without a pause
 	wait    time.Duration    // for the next answer
 	pause   time.Duration    // before the next attempt
@@ -54,7 +56,7 @@ func (c *Control) ask(ctx context.Context, k kind, body any) (*answerBody, error
 		if target := s.next(c.knownSeats()); target == "" {
 			s.err = partition.Errorf(partition.CodeUnavailable, "no seat of the control group is known")
 		} else {
-			a := c.attempt(ctx, target, s.wait, k, body)
+			a := c.attempt(ctx, s, target, k, body)
 			if a.err == nil || a.final {
 				return a.answer, a.err
 			}
@@ -88,6 +90,7 @@ func (s *search) learn(a attempt) (hot bool) {
 	if a.silent {
 		s.silent = s.last
 	}
+	s.relay = s.silent != "" && a.leader == s.silent
 	if partition.CodeOf(a.err) == partition.CodeUnknown {
 		// Perhaps it is only slow: the next one gets more time, so that a slow
 		// disk cannot keep every answer from arriving in time.
@@ -109,9 +112,16 @@ func (s *search) backOff() time.Duration {
 }
 
 // attempt asks one node once.
-func (c *Control) attempt(ctx context.Context, to partition.NodeID, wait time.Duration, k kind, body any) attempt {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+func (c *Control) attempt(ctx context.Context, s *search, to partition.NodeID, k kind, body any) attempt {
+	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
+	if s.relay && to != s.silent {
+		b, err := encode(k, body)
+		if err != nil {
+			return attempt{err: err, final: true}
+		}
+		k, body = kindAskRelay, &relayBody{Body: b}
+	}
 	a, err := c.callOnce(ctx, to, k, body)
 	if err != nil {
 		c.forget(to)
@@ -126,7 +136,7 @@ func (c *Control) attempt(ctx context.Context, to partition.NodeID, wait time.Du
 	failed := fromItem(a.Error)
 	switch partition.CodeOf(asNil(failed)) {
 	case 0:
-		c.note(to, a)
+		c.note(cmp.Or(a.Leader, to), a)
 		return attempt{answer: a}
 	case partition.CodeNotMaster:
 		c.follow(to, a.Leader)
@@ -134,7 +144,7 @@ func (c *Control) attempt(ctx context.Context, to partition.NodeID, wait time.Du
 	case partition.CodeUnavailable, partition.CodeBusy, partition.CodeClosed, partition.CodeUnknown, partition.CodeTimeout:
 		return attempt{err: failed, leader: a.Leader}
 	}
-	c.note(to, a)
+	c.note(cmp.Or(a.Leader, to), a)
 	return attempt{err: failed, final: true}
 }
 

@@ -96,6 +96,9 @@ func (c *Control) dispatch(ctx context.Context, from partition.NodeID, b []byte)
 	if k == kindAskCatalog {
 		return c.serveCatalog(ctx, s, b)
 	}
+	if k == kindAskRelay {
+		return c.serveRelay(ctx, s, from, b)
+	}
 	if k == kindAskRenew && !s.leads() {
 		// The seats are for a node that has just met this one.
 		out, failed := c.seatList()
