@@ -179,3 +179,32 @@ func happened(name string, m Marks, c *Counts) bool {
 	}
 	return m[name] > 0
 }
+
+// TestOverBudget (G13, D4, D6, D13): damage in any number of replicas, also in all
+// of them. A group may fall silent then; what it still answers is right.
+func TestOverBudget(t *testing.T) {
+	t.Parallel()
+	d := directed{
+		id: "D4", knobs: "nodes 4\nover-budget true\n",
+		acts: []string{
+			"1s flip-log anyone@0 for 50ms arg *", "1300ms flip-state anyone@0 for 50ms arg *", "2500ms wipe anyone@0 for 50ms",
+			"400ms kill-fast anyone@0", "900ms isolate master@0 for 300ms",
+		},
+	}
+	silent := 0
+	var counts Counts
+	for seed := range uint64(20) {
+		p := d.plan(t, seed)
+		w := newWorld(p, nil)
+		if what := objection(func() { w.create(); w.play(p.Knobs.Length); w.recover() }); what != "" {
+			t.Errorf("seed %d: %s objects\n%s", seed, what, p)
+		}
+		if !w.could(0, nil) {
+			silent++
+		}
+		counts.Add(&w.count.Counts)
+	}
+	if silent < 5 || counts.Faults[fault.FlipLog] < 20 || counts.Acked < 200 {
+		t.Errorf("%d groups fell silent, %d logs were damaged, %d writes acknowledged", silent, counts.Faults[fault.FlipLog], counts.Acked)
+	}
+}
