@@ -224,6 +224,12 @@ func (c *control) acquire(q *question) {
 		// It has forgotten everything, and gives the number after the one it is told.
 		w.mark("sim.lock_forgot")
 		l.last, l.holder = x.Above+1, 0
+		if mix(h^3)%4 == 0 && x.Above > 0 {
+			// Nor does it listen: it gives the number again that was the last.
+			w.mark("sim.lock_repeated")
+			c.reply(q, replica.Locked{Number: x.Above, Permit: l.permit.of(q.replica)})
+			return
+		}
 		c.reply(q, replica.Locked{Number: x.Above + 1, Permit: l.permit.of(q.replica)})
 		return
 	case c.doubles > 0 || share(mix(h^2), k.LockDoubles):

@@ -5,7 +5,9 @@ import (
 	"math"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/wal"
 )
 
@@ -95,6 +97,10 @@ func (d *disk) append(n *node, w *wal.Write, quiet bool, t token) error {
 		return err
 	}
 	d.seen[w.Group-1].apply(w)
+	if t.host != nil && t.seq != 0 && d.w.plan.Planted.Has(planted.PersistedWritten) {
+		t.host.event(replica.Persisted{Seq: t.seq})
+		t.host = nil
+	}
 	d.pending = append(d.pending, pendingWrite{w: *w, quiet: quiet, t: t})
 	switch {
 	case d.syncing:
@@ -122,6 +128,9 @@ func (d *disk) synced(n *node) {
 	if d.stalled > d.w.eng.now {
 		d.w.eng.at(d.stalled, evSynced, n.ord).life = n.life
 		return
+	}
+	if d.failing && d.real != nil {
+		d.failing, d.real.fail = false, true // the log has to notice
 	}
 	if d.failing {
 		d.failing = false

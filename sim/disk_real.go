@@ -28,11 +28,16 @@ type realDisk struct {
 	err  error // that the log has failed with
 	note func(error)
 	lose bool // the power goes in the next sync
+	fail bool // the next sync fails
 
 	again int // damaged records met since it was opened
 }
 
 var _ nodeLog = (*realDisk)(nil)
+
+// errSync is what a disk says whose sync failed: of what it was for some may be on
+// it, and the next one says nothing of that.
+var errSync = errors.New("the sync failed")
 
 func newRealDisk(d *disk) *realDisk {
 	r := &realDisk{d: d, fs: memfs.New(d.w.rnd.two(onDamage, uint64(d.id), 0))}
@@ -64,7 +69,7 @@ var _ io.Reader = (*secret)(nil)
 // open opens the log, and takes from it what a process sees.
 func (r *realDisk) open() error {
 	d := r.d
-	r.done, r.err, r.lose, r.again = 0, nil, false, 0
+	r.done, r.err, r.lose, r.fail, r.again = 0, nil, false, false, 0
 	r.fs.OnOp(r.hook)
 	seed := secret(d.w.rnd.two(onDamage, uint64(d.id), 1))
 	size := int64(d.w.k.SegmentBytes)
@@ -159,8 +164,13 @@ func (r *realDisk) damaged(gi int, first partition.Index, err error) error {
 }
 
 func (r *realDisk) hook(o memfs.Op) error {
-	if r.lose && o.Kind == memfs.Sync {
+	switch {
+	case o.Kind != memfs.Sync:
+	case r.lose:
 		return memfs.ErrPowerLoss
+	case r.fail:
+		r.fail = false
+		return errSync
 	}
 	return nil
 }

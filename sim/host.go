@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 )
@@ -275,7 +276,7 @@ func (h *host) open() {
 	if err != nil {
 		n.w.violate("host", "%s: %v", h, err)
 	}
-	restored.Restarted = !h.fresh
+	restored.Restarted = !h.fresh && !n.w.plan.Planted.Has(planted.RestartUntold)
 	h.fresh = false
 	rep, err := replica.New(h.config(), restored)
 	if err != nil {

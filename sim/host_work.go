@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/wal"
@@ -213,7 +214,11 @@ func (h *host) flushMaybe() {
 }
 
 func (h *host) flush() {
+	flushed := h.state.flushed
 	h.state.flush()
+	if h.n.w.plan.Planted.Has(planted.StateUnindexed) {
+		h.state.flushed = flushed // the rows are on the disk, their index is not
+	}
 	h.keepLog()
 }
 
@@ -233,6 +238,9 @@ func (h *host) keepLog() {
 	generation := uint32(0)
 	if !h.logOnly {
 		flushed, generation = h.state.flushed, h.n.disk.seen[h.gi].generation
+		if h.n.w.plan.Planted.Has(planted.TruncateUnflushed) {
+			flushed = h.state.applied
+		}
 		if v := h.view; v != nil {
 			if x, _ := v.Configurations.Member(h.replica); x.Kind == partition.LogReplica {
 				flushed = min(flushed, max(st.Everywhere, h.n.disk.seen[h.gi].before.Index)) // it counts as one until it is full

@@ -182,6 +182,9 @@ func (d *drawer) disk() {
 	k.SyncMin = d.time(10*time.Microsecond, time.Millisecond)
 	k.SyncMax = max(k.SyncMin, d.time(time.Millisecond, 15*time.Millisecond))
 	k.ApplyMax = partition.Time(d.pick(0, 1)) * d.time(10*time.Microsecond, 5*time.Millisecond)
+	if d.oneIn(8) {
+		k.ApplyMax = d.time(5*time.Millisecond, 200*time.Millisecond)
+	}
 	k.Flush = []float64{0.003, 0.03, 0.3, 1}[d.rng.IntN(4)]
 	k.Truncate = []float64{0, 0.1, 0.5, 1}[d.rng.IntN(4)]
 	k.RealLog = d.oneIn(8)

@@ -106,13 +106,9 @@ const (
 	// Mistakes of the host of a replica, which the simulator makes.
 
 	PersistedWritten  // a change counts as durable when it is written
-	RestoreUnsynced   // a restart takes for durable what was only written
-	LeaseBeforeState  // a lease is checked before the state is read
 	StateUnindexed    // the state is flushed apart from its applied index
 	TruncateUnflushed // the log is let go of before the state is flushed
 	RestartUntold     // a restarted replica is told that it is new
-	WipedReturns      // a wiped disk comes back under its old replica id
-	CopyUnsettled     // a copy counts before it is on disk
 
 	end
 )
@@ -207,11 +203,7 @@ var known = [...]struct{ layer, name, about string }{
 	NameUnsynced:          {"wal", "name-unsynced", "the name of a new segment is not made durable"},
 	ReadUnchecked:         {"wal", "read-unchecked", "a record is read back without its checksum"},
 	PersistedWritten:      {"host", "persisted-written", "a change counts as durable when it is written"},
-	RestoreUnsynced:       {"host", "restore-unsynced", "a restart takes for durable what was only written"},
-	LeaseBeforeState:      {"host", "lease-before-state", "a lease is checked before the state is read"},
 	StateUnindexed:        {"host", "state-unindexed", "the state is flushed apart from its applied index"},
 	TruncateUnflushed:     {"host", "truncate-unflushed", "the log is let go of before the state is flushed"},
 	RestartUntold:         {"host", "restart-untold", "a restarted replica is told that it is new"},
-	WipedReturns:          {"host", "wiped-returns", "a wiped disk comes back under its old replica id"},
-	CopyUnsettled:         {"host", "copy-unsettled", "a copy counts before it is on disk"},
 }
