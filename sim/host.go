@@ -51,6 +51,7 @@ type host struct {
 	results     map[uint64]replica.Result // by call
 	reads       []waitingRead
 	heldReads   []*reading
+	resigned    *replica.View // under which an earlier incarnation was master when it failed
 	applied     partition.Index
 	alarm       uint64
 	unwritten   []*replica.Persist
@@ -331,8 +332,32 @@ func (h *host) rebuild(why string) {
 	}
 	h.n.w.tracef("%s is rebuilt: %s", h, why)
 	h.n.w.mark("sim.rebuilt")
+	v := h.view
 	h.drop()
+	if v != nil && v.Master == v.Self {
+		h.resigned = v
+		h.resign()
+	}
 	h.loadAfter(between(h.n.w.rnd.of(onRestart, uint64(h.gi), uint64(h.n.life), h.incarnation), 0, reopenAfter))
+}
+
+// resign tells the members that this replica is not their master any more: its node
+// goes on answering, so they would not ask. It tells again whoever comes back while
+// the replica does not run.
+func (h *host) resign() {
+	v := h.resigned
+	if v == nil || h.rep != nil {
+		return
+	}
+	told := map[partition.ReplicaID]bool{v.Self: true}
+	for _, c := range v.Configurations {
+		for _, m := range c.Members {
+			if !told[m.Replica] {
+				told[m.Replica] = true
+				h.n.w.net.send(h, m.Replica, m.Node, &replica.ProbeAnswer{Promised: v.Epoch})
+			}
+		}
+	}
 }
 
 // drop ends the incarnation: whoever waits gets no answer, or one that the

@@ -252,6 +252,13 @@ func (n *node) tick() {
 		}
 	}
 	n.look()
+	if n.ticks%64 == 0 {
+		for _, h := range n.hosts {
+			if h != nil {
+				h.resign() // it may have got lost
+			}
+		}
+	}
 	if n.disk.real != nil && n.ticks%8 == 0 {
 		n.truncated()
 	}
@@ -288,6 +295,9 @@ func (n *node) tell(who int, up bool) {
 	id := n.w.ids[who]
 	n.w.tracef("%s: %s is reachable: %v", n, id, n.told[who] != 0)
 	for _, h := range n.hosts {
+		if h != nil && h.rep == nil && n.told[who] != 0 {
+			h.resign()
+		}
 		if h == nil || h.rep == nil || h.view == nil {
 			continue
 		}
