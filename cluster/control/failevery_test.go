@@ -48,6 +48,12 @@ func (f *diskFault) MaybeError(op errorfs.Op) error {
 	return f.err
 }
 
+func (f *diskFault) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at = 0
+}
+
 // seatRun is the life of one seat's store on a disk that fails.
 type seatRun struct {
 	fs    *vfs.MemFS
@@ -196,6 +202,10 @@ func (r *seatRun) after() error {
 func runSeat(f *diskFault) (ops int, err error) {
 	r := &seatRun{fs: vfs.NewCrashableMem(), f: f, ended: make(chan struct{})}
 	done := make(chan error, 1)
+	if f.sticky && errors.Is(f.err, syscall.ENOSPC) {
+		// Tables wait for space, and with them an append when the memory is full.
+		defer time.AfterFunc(300*time.Millisecond, f.heal).Stop()
+	}
 	go func() { done <- r.live() }()
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()

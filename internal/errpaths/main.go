@@ -16,7 +16,7 @@ var allowed string
 func main() {
 	file := flag.String("profile", "cover.out", "the coverage `file` of all tests")
 	least := flag.Float64("least", 0, "fail below this `share` in percent of handled errors")
-	skip := flag.String("skip", "internal/hammer,internal/chaos,internal/history,internal/tidy,internal/errpaths,internal/planted,wal/memfs,bench,sim", "`directories` that are no product")
+	skip := flag.String("skip", "internal/hammer,internal/chaos,internal/history,internal/tidy,internal/errpaths,internal/planted,internal/mutate,wal/memfs,bench,sim", "`directories` that are no product")
 	only := flag.String("only", "", "list the paths below this `directory` only")
 	flag.Parse()
 	if err := run(os.Stdout, *file, *least, strings.Split(*skip, ","), *only); err != nil {
