@@ -92,7 +92,7 @@ func allInjuries() []injury {
 
 func newNemesis(t *trial, c *cluster, l *lab) (*nemesis, error) {
 	t.opts.slots = or(t.opts.slots, chaosSlots)
-	n := &nemesis{t: t, c: c, l: l, rng: t.rng, injected: map[fault.Class]int{}, during: map[fault.Class]times{}, unserved: map[fault.Class]int{}, ledgers: map[string][]*ledger{}}
+	n := &nemesis{t: t, c: c, l: l, rng: t.rng, injected: map[fault.Class]int{}, during: map[fault.Class]times{}, ledgers: map[string][]*ledger{}}
 	all := allInjuries()
 	groups := strings.FieldsFunc(t.opts.only, func(r rune) bool { return r == ',' })
 	for _, i := range all {

@@ -44,10 +44,6 @@ type injury struct {
 	takes int
 	// live: alone, it must not keep any partition from taking writes.
 	live bool
-	// watched: it should not, either, but may: it is counted and not a violation.
-	// A group is not served by members that do not reach the leader of the control
-	// group, though others would carry their word to it.
-	watched bool
 	// damage: what was acknowledged may be gone from the node, so no other node
 	// may be damaged until it has been repaired.
 	damage bool
@@ -95,7 +91,6 @@ type nemesis struct {
 	over     int                   // episodes beyond the budget
 	back     times                 // from the end of the last heal until every partition took a write
 	during   map[fault.Class]times // from the fault until every partition took a write, while it went on
-	unserved map[fault.Class]int   // how often some partition took none, though it should
 	told     []string              // what was done, for the artefacts
 
 	// owed is what an operator takes back when all is healed: it wants the control
@@ -274,7 +269,7 @@ func (n *nemesis) hurt(ctx context.Context, room int, alone bool) (*wound, error
 			return nil, fmt.Errorf("before %s: %w", i.class, err)
 		}
 	}
-	stood := (i.live || i.watched) && alone && n.canLose(ctx)
+	stood := i.live && alone && n.canLose(ctx)
 	p.busy = true
 	n.note("%s at %s", i.class, p.name)
 	heal, err := i.do(ctx, n, p)
@@ -302,17 +297,9 @@ func (n *nemesis) hold(ctx context.Context, wounds []*wound) error {
 		longest = max(longest, n.between(w.hold[0], w.hold[1]))
 	}
 	if len(wounds) == 1 && wounds[0].stood {
-		w, within := wounds[0], liveWait
-		if w.watched {
-			within = max(longest, time.Second)
-		}
-		took, err := n.acknowledged(ctx, within)
-		switch {
-		case err != nil && w.watched:
-			n.unserved[w.class]++
-			n.note("during %s at %s: %v", w.class, w.on.name, err)
-			return ctx.Err()
-		case err != nil:
+		w := wounds[0]
+		took, err := n.acknowledged(ctx, liveWait)
+		if err != nil {
 			n.t.violate("during %s at %s: %v\n%s", w.class, w.on.name, err, n.picture(ctx))
 			return ctx.Err()
 		}
@@ -529,9 +516,6 @@ func (n *nemesis) report() {
 	n.t.row("back", "%s (from the last heal until every partition had acknowledged a write)", n.back)
 	for _, c := range slices.Sorted(maps.Keys(n.during)) {
 		n.t.row("during "+c.String(), "%s (until every partition had acknowledged a write, while it went on)", n.during[c])
-	}
-	for _, c := range slices.Sorted(maps.Keys(n.unserved)) {
-		n.t.row("during "+c.String(), "%d times some partition took no write to the end of it", n.unserved[c])
 	}
 	if n.l.hub != nil {
 		n.t.row("packets", "%+v", n.l.hub.Counts())
