@@ -113,11 +113,11 @@ const (
 	OnLink               // Node and Other; Other may be None: all links of Node
 )
 
-func (c Class) entry() *entry {
+func (c Class) entry() entry {
 	if !c.Valid() {
-		return &table[0]
+		return table[0]
 	}
-	return &table[c]
+	return table[c]
 }
 
 // Valid reports whether c is a class.
