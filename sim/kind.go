@@ -37,7 +37,7 @@ func (c *command) append(b []byte) []byte {
 }
 
 func parseCommand(b []byte) (c command, ok bool) {
-	if len(b) != commandBytes {
+	if len(b) < commandBytes { // behind it is what the operation carries besides
 		return c, false
 	}
 	le := binary.LittleEndian

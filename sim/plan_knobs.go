@@ -29,6 +29,8 @@ type Knobs struct {
 	ReadShare float64
 	Clients   int `limits:"0..1000"`
 	Keys      int `limits:"1..100000"` // per group
+	// Pad is how many bytes a write carries besides, at most.
+	Pad int `limits:"0..65536"`
 	// Sessions is the share of clients that write exactly once, in a session;
 	// SessionLimit how many sessions a group keeps (0: the executor's default).
 	Sessions     float64

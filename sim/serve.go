@@ -57,10 +57,24 @@ func (h *host) propose(o *op, try uint32) {
 	if o.opens {
 		p.Kind, p.Payload = partition.KindSession, replica.AppendOpenSession(nil)
 	} else {
-		var body [commandBytes]byte
-		p.Payload = replica.AppendCommand(make([]byte, 0, commandBytes+32), o.session, o.seq, o.append(body[:0]))
+		body := make([]byte, 0, commandBytes+64)
+		p.Payload = replica.AppendCommand(make([]byte, 0, commandBytes+32), o.session, o.seq, h.n.w.padded(o, o.append(body)))
 	}
 	h.take(replica.Propose{Proposals: []replica.Proposal{p}})
+}
+
+// padded is the command of an operation with what it carries besides, which is the
+// same each time it is tried.
+func (w *world) padded(o *op, command []byte) []byte {
+	if w.k.Pad == 0 {
+		return command
+	}
+	h := w.rnd.of(onOp, uint64(o.client), o.id, 0)
+	for range pick(h, w.k.Pad+1) {
+		h = mix(h)
+		command = append(command, byte(h))
+	}
+	return command
 }
 
 // query reads under the lease, or asks the members. The state is taken first and

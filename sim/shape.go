@@ -156,6 +156,7 @@ func (d *drawer) load() {
 	k.Keys = d.pick(1, 2, 8, 32)
 	k.Sessions = []float64{0, 0, 0.5, 1}[d.rng.IntN(4)]
 	k.SessionLimit = d.pick(0, 0, 2, 4)
+	k.Pad = d.pick(0, 0, 0, 0, 100, 2000)
 }
 
 // network draws what messages go through all the time.
@@ -233,8 +234,11 @@ func (d *drawer) settle() {
 	k.Replicas = min(k.Replicas, k.Nodes)
 	k.Zones = min(k.Zones, k.Nodes)
 	k.DelayMin, k.SyncMin, k.RetryMin = min(k.DelayMin, k.DelayMax), min(k.SyncMin, k.SyncMax), min(k.RetryMin, k.RetryMax)
-	if !k.RealLog {
+	switch {
+	case !k.RealLog:
 		k.SegmentBytes = 0
+	case k.Pad > 0:
+		k.MaxAppendBytes = min(k.MaxAppendBytes, 16_000) // what is written at once fits into a segment
 	}
 }
 

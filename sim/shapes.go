@@ -10,18 +10,18 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 20, nil},
+		{"general", "anything may happen", 18, nil},
 		{"crashes", "nodes end and come back right after they did what they must not forget", 12, crashes},
 		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 9, smallBatches},
 		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 6, amnesia},
-		{"network", "little but the network is bad, and it is very bad", 10, networkHeavy},
+		{"network", "little but the network is bad, and it is very bad", 9, networkHeavy},
 		{"disks", "the real log, and disks that are full, slow, torn and failing", 8, diskHeavy},
 		{"clocks", "clocks that jump and drift, pauses, short leases", 6, clockHeavy},
 		{"groups", "many groups on many nodes", 2, manyGroups},
 		{"quiet", "a long time in which little happens", 2, quiet},
 		{"pairs", "two replicas, both in sync, of which one may go on alone", 5, pairs},
 		{"churn", "an operator adds, removes, replaces and changes members all the time", 4, churn},
-		{"damage", "disks that lose and spoil what they have, on few nodes at a time", 0, damage},
+		{"damage", "disks that lose and spoil what they have, on few nodes at a time", 3, damage},
 		{"membership", "short changes of a group one after the other, and faults where each begins and ends", 10, membership},
 		{"hand-overs", "masterships that are handed over, and links that break in the middle of it", 3, handOvers},
 		{"reads", "many reads, long leases, old messages, and masters that come while leases run", 3, reads},
@@ -94,6 +94,7 @@ func diskHeavy(d *drawer) {
 	k.RealLog = !d.oneIn(4)
 	k.Length = d.time(5*time.Second, 60*time.Second)
 	k.Ops = float64(d.pick(20, 50, 100))
+	k.Pad = d.pick(0, 600, 2000)
 	k.PointRate = d.rate(0.003, 0.3)
 	k.PointClasses = "power-cut,kill,torn-write,disk-stall"
 	d.classes = slices.Concat(slowDisks(), []fault.Class{fault.Kill, fault.KillFast, fault.PowerCut, fault.PowerCutMany, fault.TruncateLog, fault.Isolate})
