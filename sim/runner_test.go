@@ -116,7 +116,7 @@ func touchy(need func(*Plan) bool, at partition.Time) func(*Plan) *Result {
 func TestMinimize(t *testing.T) {
 	t.Parallel()
 	p := Draw(3, DefaultShapes()[0])
-	p.Knobs.Nodes, p.Knobs.Replicas, p.Knobs.Groups, p.Knobs.PointRate, p.Knobs.Length = 5, 3, 3, 0.1, 30*time.Second
+	p.Knobs.Nodes, p.Knobs.Replicas, p.Knobs.Groups, p.Knobs.PointRate = 5, 3, 3, 0.1
 	k := len(p.Faults)
 	if k < 40 {
 		t.Fatalf("%d faults are too few", k)
@@ -128,6 +128,7 @@ func TestMinimize(t *testing.T) {
 	}
 	p.Knobs.MaxAppendBytes = 150
 	at := b.At + 5*time.Millisecond
+	p.Knobs.Length = at + 30*time.Second
 	var first *Minimized
 	for _, workers := range []int{1, 3} {
 		m, err := Minimizer{Workers: workers, play: touchy(need, at)}.Minimize(t.Context(), p)

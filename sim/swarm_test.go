@@ -118,7 +118,7 @@ func TestMinimizePlanted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the swarm is for the long mode")
 	}
-	s := Swarm{From: 1, Seeds: 2000, Planted: planted.Of(planted.NewerByIndex)}
+	s := Swarm{From: 1, Seeds: 2000, Planted: planted.Of(planted.NoLeaseWait)}
 	sum := s.Run(t.Context())
 	if sum.Violations == 0 {
 		t.Fatalf("not found in %d seeds", sum.Seeds)
