@@ -89,6 +89,8 @@ func (c *checker) started(n *node) {
 		switch {
 		case p.replica == 0 && s.replica != 0 && n.disk.dropped[gi] == s.replica:
 			c.w.violate("log", "%s: replica %d of g%d is back, it was deleted", n, s.replica, gi+1)
+		case s.damage != nil && !n.disk.harmed:
+			c.w.violate("log", "%s: g%d has lost records, and nothing was damaged: %s", n, gi+1, s.damage.Why)
 		case p.replica == 0 || p.damage != nil || s.damage != nil:
 		case s.replica != p.replica || s.promise < p.promise || s.last() < n.disk.sure[gi]:
 			c.w.violate("log", "%s: the log of g%d comes back as replica %d with promise %s to %d, on the disk was %d with promise %s to %d", n, gi+1, s.replica, s.promise, s.last(), p.replica, p.promise, p.last())

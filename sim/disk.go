@@ -65,6 +65,7 @@ type disk struct {
 	dropped       []partition.ReplicaID // the last that was deleted, per group
 	// suspects are the replicas that must stay silent, per group.
 	suspects []partition.ReplicaID
+	harmed   bool // it was ever damaged, wiped, swapped or put back: only then may a replica be lost
 	hit      bool // files of its log were damaged, which not every group may have noticed
 	rolled   bool // it is an old copy, and that is not known yet
 

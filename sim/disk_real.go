@@ -79,7 +79,8 @@ func (r *realDisk) open() error {
 	who := partition.NodeID(fmt.Sprintf("disk%d", d.id))
 	log, report, err := wal.Open(r.fs, logDir, wal.Options{
 		Node: who, Incarnation: d.boot, SegmentBytes: size, Manual: true, Rand: &seed, Fatal: func(err error) { r.err = err },
-		Planted: d.w.plan.Planted, Point: func(p wal.Point) { r.point(p) },
+		BatchBytes: []int{0, 512}[d.w.rnd.two(onDamage, uint64(d.id), 2)%2],
+		Planted:    d.w.plan.Planted, Point: func(p wal.Point) { r.point(p) },
 	})
 	if err != nil {
 		return err

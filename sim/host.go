@@ -258,6 +258,9 @@ func (h *host) open() {
 	if !h.logOnly {
 		h.state = d.states[h.gi]
 		if h.state == nil || h.state.bad || h.state.applied > sum.Last || h.state.applied+1 < sum.First {
+			if !d.harmed {
+				n.w.violate("log", "%s: the log has %d to %d, which its state does not fit", h, sum.First, sum.Last)
+			}
 			h.breaks("its state does not fit its log")
 			return
 		}

@@ -54,6 +54,7 @@ func (t *faults) disk(n *node, f *Fault) bool {
 // happens only as long as each group could lose it: that is what is promised.
 func (t *faults) damage(n *node, f *Fault) bool {
 	w, d := t.w, n.disk
+	d.harmed = true
 	switch f.Class {
 	case fault.SwapDisks:
 		return t.swap(n, f)

@@ -154,7 +154,7 @@ func (d *drawer) extent(f *Fault) {
 	case fault.ClockJump:
 		f.Arg = uint64(d.time(time.Millisecond, 10*time.Second).Milliseconds())
 	case fault.ClockDrift:
-		f.Arg = d.signed(int64(d.between(1, maxDrift*1e6)))
+		f.Arg = d.signed(int64(d.between(1, max(maxDrift*1e6, int(d.k.Drift*1e6)))))
 	case fault.ClockStrobe:
 		f.Arg = uint64(d.between(1, 1000))
 	case fault.LockSlow:

@@ -103,7 +103,7 @@ func diskHeavy(d *drawer) {
 
 func clockHeavy(d *drawer) {
 	k := d.k
-	k.Drift, k.Offset = maxDrift, d.time(time.Second, time.Hour)
+	k.Drift, k.Offset = d.rate(maxDrift, 40*maxDrift), d.time(time.Second, time.Hour)
 	k.Lease = d.time(30*time.Millisecond, 400*time.Millisecond)
 	k.ReadShare = 0.7
 	k.Length = d.time(10*time.Second, 2*time.Minute)

@@ -15,6 +15,7 @@ func membership(d *drawer) {
 	k.Zones, k.PolicyMix = d.between(1, min(3, k.Nodes)), PolicyMix(d.pick(int(MajorityOnly), int(MixedPolicies), int(MixedPolicies)))
 	k.LogShare = []float64{0, 0, 0.3}[d.rng.IntN(3)]
 	k.DurabilityWait = Calm().DurabilityWait
+	k.RealLog, k.SegmentBytes = d.oneIn(3), 64<<10
 	k.Length = d.time(5*time.Second, 40*time.Second)
 	if d.half() {
 		k.PointRate = d.rate(0.01, 0.3)
