@@ -15,10 +15,32 @@ type Goal struct {
 // pointSeeds is how many seeds of the default mix suffice to reach every point.
 const pointSeeds = 10_000
 
-// Goals are the marks that the default mix has to reach: every point of the code.
+// elsewhere are the points that no simulated run comes by, and the test that does.
+// A point that is missing here and is not reached fails a swarm.
+var elsewhere = map[string]string{
+	// A node of the simulator opens its leases before a message can come.
+	"lease.withheld-closed": "partition/lease.TestReplacementGrantsAnew",
+	// Limits far above what 64 groups need.
+	"lease.withheld-more": "partition/lease.TestGrowthIsBounded",
+	"lease.distrust":      "partition/lease.TestGrowthIsBounded",
+	// The simulator's hosts stop at what Stats says of the space, before the log has
+	// to refuse anything.
+	"wal.no-space": "wal.TestNoSpace",
+	"wal.stuck":    "wal.TestNoSpaceForSegment",
+	// No operator of the simulator gives up a group's majority for lost.
+	"replica.recover":   "partition/replica.TestRecover",
+	"replica.recovered": "partition/replica.TestRecover",
+}
+
+// Goals are the marks that the default mix has to reach: every point of the code
+// but those that are reached elsewhere.
 func Goals() []Goal {
 	var goals []Goal
-	add := func(name string) { goals = append(goals, Goal{name, pointSeeds}) }
+	add := func(name string) {
+		if elsewhere[name] == "" {
+			goals = append(goals, Goal{name, pointSeeds})
+		}
+	}
 	for _, p := range replica.Points() {
 		add("replica." + p.String())
 	}

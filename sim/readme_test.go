@@ -9,7 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"pando.dev/pando/partition/lease"
+	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/sim/fault"
+	"pando.dev/pando/wal"
 )
 
 var rewriteReadme = flag.Bool("sim.readme", false, "write the generated tables of README.md")
@@ -130,4 +133,20 @@ func declares(t *testing.T, dir, name string) bool {
 		}
 	}
 	return false
+}
+
+// TestElsewhere: a point that no simulated run comes by is one, and the test that
+// does is there.
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	all := len(replica.Points()) + len(lease.Points()) + len(wal.Points())
+	if n := len(Goals()); n+len(elsewhere) != all {
+		t.Errorf("%d goals and %d points elsewhere, of %d", n, len(elsewhere), all)
+	}
+	for point, test := range elsewhere {
+		dir, name, _ := strings.Cut(test, ".")
+		if !declares(t, filepath.Join("..", dir), name) {
+			t.Errorf("%s: %s has no %s", point, dir, name)
+		}
+	}
 }

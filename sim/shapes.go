@@ -137,6 +137,9 @@ func pairs(d *drawer) {
 	k.LockForgets, k.LockDoubles = 0, 0
 	d.classes = slices.Concat(processFaults(), acts(), []fault.Class{fault.Cut, fault.CutOneWay, fault.Isolate, fault.Flap, fault.ControlDown, fault.LockRefuses, fault.LockSlow, fault.GossipLies, fault.DiskStall})
 	d.shortest, d.least, d.most = 1, 200*time.Millisecond, 8*time.Second
+	if d.oneIn(3) {
+		d.classes, k.Tender = append(d.classes, changes()...), d.half()
+	}
 }
 
 func churn(d *drawer) {
