@@ -19,7 +19,7 @@ const pointSeeds = 10_000
 // A point that is missing here and is not reached fails a swarm.
 var elsewhere = map[string]string{
 	// A node of the simulator opens its leases before a message can come.
-	"lease.withheld-closed": "partition/lease.TestReplacementGrantsAnew",
+	"lease.withheld-closed": "partition/lease.TestRestartVoidsBothDirections",
 	// Limits far above what 64 groups need.
 	"lease.withheld-more": "partition/lease.TestGrowthIsBounded",
 	"lease.distrust":      "partition/lease.TestGrowthIsBounded",
