@@ -188,6 +188,9 @@ func (h *host) reply(x *replica.Reply) {
 		return
 	}
 	if c.op.read() {
+		if x.Index > h.applied {
+			h.n.w.violate("reply", "%s answers a read at %d, its state is at %d", h, x.Index, h.applied)
+		}
 		h.reads = append(h.reads, waitingRead{index: x.Index, call: c})
 		h.serveReads()
 		return
