@@ -55,6 +55,7 @@ type Engine struct {
 	tasks     sync.WaitGroup
 	filters   sync.Pool // of *filter, all clear
 	template  func() ([]templateFile, error)
+	unsynced  sync.Map // directories whose names may not be durable
 
 	unflushed atomic.Int64 // bytes applied and not durable, of all stores
 	lookAt    atomic.Int64 // what unflushed must pass to make another flush due
@@ -162,14 +163,18 @@ func (e *Engine) makeDirs() error {
 }
 
 // makeDir makes a directory that survives a crash. One that is there is taken
-// to do so already, so none is left behind whose name may be lost.
+// to do so already, unless the sync of its name failed in this run; what an
+// earlier run left is synced at the start.
 func (e *Engine) makeDir(dir string) error {
+	parent := e.fs.PathDir(dir)
 	if _, err := e.fs.Stat(dir); err == nil {
-		return nil
+		if _, owed := e.unsynced.Load(dir); !owed {
+			return nil
+		}
+		return e.syncName(dir, parent)
 	} else if !isNotExist(err) {
 		return err
 	}
-	parent := e.fs.PathDir(dir)
 	if parent != dir {
 		if err := e.makeDir(parent); err != nil {
 			return err
@@ -178,10 +183,16 @@ func (e *Engine) makeDir(dir string) error {
 	if err := e.fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	return e.syncName(dir, parent)
+}
+
+// syncName makes the name of a directory durable, or remembers that it is not.
+func (e *Engine) syncName(dir, parent string) error {
+	e.unsynced.Store(dir, true)
 	if err := e.syncDir(parent); err != nil {
-		_ = e.fs.Remove(dir)
 		return err
 	}
+	e.unsynced.Delete(dir)
 	return nil
 }
 
