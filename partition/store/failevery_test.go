@@ -311,12 +311,10 @@ func runFault(tb testing.TB, log []record, f *fault) (ops, hits int64, violation
 	var fatal error
 	select {
 	case err := <-done:
-		select {
-		case fatal = <-w.ended:
-		default:
-			if err != nil {
-				return f.n, f.hits, err.Error()
-			}
+		if err != nil && w.e != nil && w.e.poisoned.Load() != nil {
+			fatal = <-w.ended // it is about to be told
+		} else if err != nil {
+			return f.n, f.hits, err.Error()
 		}
 	case fatal = <-w.ended:
 	case <-ctx.Done():
