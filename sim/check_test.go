@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -58,11 +59,12 @@ func lastCommand(t *testing.T, q *groupCheck) (partition.Record, *command) {
 	return nil, nil
 }
 
-// TestCheckersObject: each checker objects to what it is there for, and to nothing
-// in an honest run. What is broken here by hand is broken by planted bugs in the
-// test of those.
-func TestCheckersObject(t *testing.T) {
-	cases := map[string]func(t *testing.T, w *world, c *checker, q *groupCheck, h *host){
+// breaker breaks one thing by hand and lets the checkers look.
+type breaker func(t *testing.T, w *world, c *checker, q *groupCheck, h *host)
+
+// brokenAnswers are wrong answers to clients, by the checker that objects.
+func brokenAnswers() map[string]breaker {
+	return map[string]breaker{
 		"session": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
 			o := w.poke(0, verbGet)
 			o.level, o.token = levelSession, h.applied+1
@@ -101,12 +103,6 @@ func TestCheckersObject(t *testing.T) {
 		"ack": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
 			c.acked(h, w.poke(0, verbPut), h.applied, &replica.Result{})
 		},
-		"durable": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // L1, D8
-			for _, n := range w.nodes[1:] {
-				n.disk.platter[0] = image{}
-			}
-			c.durable(h, q, q.visible)
-		},
 		"command": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
 			rec, cmd := lastCommand(t, q)
 			c.fate(cmd.id).op = nil
@@ -117,6 +113,80 @@ func TestCheckersObject(t *testing.T) {
 			c.fate(cmd.id).at = 0
 			c.executes(q, h, rec, &replica.Result{Data: register{value: 1}.append(nil)})
 		},
+	}
+}
+
+// brokenLogs are logs and disks that lost something, by the checker that objects.
+func brokenLogs() map[string]breaker {
+	return map[string]breaker{
+		"durable": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // L1, D8
+			for _, n := range w.nodes[1:] {
+				n.disk.platter[0] = image{}
+			}
+			c.durable(h, q, q.visible)
+		},
+		"snip": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // L2
+			c.persists(h, &replica.Persist{Snip: true, After: h.n.disk.seen[0].commit - 1})
+		},
+		"log matching": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
+			i := len(q.committed) - 1
+			q.records[i][0].sum++
+			c.persists(h, &replica.Persist{Records: q.committed[i-1 : i]})
+		},
+		"resurrection": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // L3
+			m := &h.n.disk.platter[0]
+			c.left[h.n.disk] = nil
+			h.n.disk.seen[0] = m.clone()
+			m.snip(m.last() - 1)
+			c.returned(h.n, 0)
+		},
+		"log": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // D5
+			d := h.n.disk
+			d.sure[0] = d.platter[0].last()
+			d.seen[0] = d.platter[0].clone()
+			d.seen[0].snip(d.sure[0] - 1)
+			c.started(h.n)
+		},
+	}
+}
+
+// brokenMasters are masters and leases that must not be, by the checker that objects.
+func brokenMasters() map[string]breaker {
+	return map[string]breaker{
+		"epoch": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M3, M4
+			v := *h.view
+			h.incarnation++
+			c.published(h, &v)
+		},
+		"serving": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // R5
+			h.applied--
+			c.serves(h, h.view)
+		},
+		"promise": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M4
+			v := *h.view
+			v.Epoch++
+			c.serves(h, &v)
+		},
+		"lease": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // R1, M1: two leases at once
+			o := w.nodes[(h.n.ord+1)%3].hosts[0]
+			v := *h.view
+			v.Epoch += 1 << 32
+			o.view, o.serving = &v, true
+			c.excludes(o, q, "commits")
+		},
+		"quorum": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M9
+			next := *q.newest()
+			next.Policy = partition.Policy{Rule: partition.AllInSync}
+			q.configs = append(q.configs, configAt{ConfigurationAt: replica.ConfigurationAt{Index: 2, Membership: &next}})
+			w.nodes[2].disk.platter[0] = image{}
+			c.quorum(h, q, q.committed[len(q.committed)-1], &h.n.disk.seen[0])
+		},
+	}
+}
+
+// brokenStates are states, groups and hosts that went astray, by the checker that objects.
+func brokenStates() map[string]breaker {
+	return map[string]breaker{
 		"ranges": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
 			rec, cmd := lastCommand(t, q)
 			f := c.fate(cmd.id)
@@ -135,63 +205,23 @@ func TestCheckersObject(t *testing.T) {
 			h.fenced = ^partition.Epoch(0)
 			c.applied(h, q.committed[h.applied-1], &replica.Result{})
 		},
-		"snip": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // L2
-			c.persists(h, &replica.Persist{Snip: true, After: h.n.disk.seen[0].commit - 1})
-		},
-		"log matching": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
-			i := len(q.committed) - 1
-			q.records[i][0].sum++
-			c.persists(h, &replica.Persist{Records: q.committed[i-1 : i]})
-		},
-		"epoch": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M3, M4
-			v := *h.view
-			h.incarnation++
-			c.published(h, &v)
-		},
-		"serving": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // R5
-			h.applied--
-			c.serves(h, h.view)
-		},
-		"promise": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M4
-			v := *h.view
-			v.Epoch++
-			c.serves(h, &v)
-		},
-		"quorum": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M9
-			next := *q.newest()
-			next.Policy = partition.Policy{Rule: partition.AllInSync}
-			q.configs = append(q.configs, configAt{ConfigurationAt: replica.ConfigurationAt{Index: 2, Membership: &next}})
-			w.nodes[2].disk.platter[0] = image{}
-			c.quorum(h, q, q.committed[len(q.committed)-1], &h.n.disk.seen[0])
-		},
 		"configuration": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
 			c.configures(h, q, q.g.record)
-		},
-		"resurrection": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // L3
-			m := &h.n.disk.platter[0]
-			c.left[h.n.disk] = nil
-			h.n.disk.seen[0] = m.clone()
-			m.snip(m.last() - 1)
-			c.returned(h.n, 0)
-		},
-		"log": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // D5
-			d := h.n.disk
-			d.sure[0] = d.platter[0].last()
-			d.seen[0] = d.platter[0].clone()
-			d.seen[0].snip(d.sure[0] - 1)
-			c.started(h.n)
-		},
-		"lease": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // R1, M1: two leases at once
-			o := w.nodes[(h.n.ord+1)%3].hosts[0]
-			v := *h.view
-			v.Epoch += 1 << 32
-			o.view, o.serving = &v, true
-			c.excludes(o, q, "commits")
 		},
 		"bounds": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
 			h.unwritten = make([]*replica.Persist, 3*w.k.MaxPending+maxCalls+maxUnwritten+1)
 			c.stepped(h)
 		},
+	}
+}
+
+// TestCheckersObject: each checker objects to what it is there for, and to nothing
+// in an honest run. What is broken here by hand is broken by planted bugs in the
+// test of those.
+func TestCheckersObject(t *testing.T) {
+	cases := map[string]breaker{}
+	for _, some := range []map[string]breaker{brokenAnswers(), brokenLogs(), brokenMasters(), brokenStates()} {
+		maps.Copy(cases, some)
 	}
 	for what, breaks := range cases {
 		t.Run(strings.ReplaceAll(what, " ", "-"), func(t *testing.T) {
