@@ -52,9 +52,7 @@ func TestRemovedReplicaIsNotMadeAgain(t *testing.T) {
 		}
 		return nil
 	}
-	if err := refused(target); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "refused", func() error { return refused(target) }) // busy while it goes
 	i, _ := c.onNode("n4")
 	c.stop(i)
 	target = c.start(i)
