@@ -41,13 +41,12 @@ type control struct {
 
 // grouplock is what the control group keeps of a group.
 type grouplock struct {
-	last    uint64 // the newest number given
-	holder  partition.ReplicaID
-	node    int // identity of the holder's node
-	boot    uint64
-	number  uint64
-	permit  permit
-	doubled uint64
+	last   uint64 // the newest number given
+	holder partition.ReplicaID
+	node   int // identity of the holder's node
+	boot   uint64
+	number uint64
+	permit permit
 }
 
 // permit is the number under which one replica may go on alone.

@@ -36,7 +36,6 @@ type node struct {
 	boot       uint64 // boot number of the process
 	started    uint64 // which of all processes it is
 	clock      clock
-	jumps      uint64
 	table      *lease.Table
 	told       []uint64 // by identity: the boot in which it was told reachable; 0: not
 	hosts      []*host  // by group; nil: no replica
