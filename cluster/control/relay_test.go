@@ -11,6 +11,11 @@ import (
 // seats go on to follow, has its requests brought there by one of them, and keeps
 // its session (N7: a bridge).
 func TestLeaderOutOfReach(t *testing.T) {
+	t.Run("one way", func(t *testing.T) { leaderOutOfReach(t, 1) })
+	t.Run("another seat, too", func(t *testing.T) { leaderOutOfReach(t, 2) })
+}
+
+func leaderOutOfReach(t *testing.T, seats int) {
 	n := newTestNet(t)
 	for _, id := range []partition.NodeID{"a", "b", "c", "d"} {
 		n.start(id, 3)
@@ -28,6 +33,12 @@ func TestLeaderOutOfReach(t *testing.T) {
 	}
 	d.wait(t, "table", func() bool { _, ok := d.Catalog().Table("t"); return ok })
 	n.sever(d.id, leader.id)
+	for _, x := range n.running() {
+		if x != d && x.id != leader.id && seats > 1 {
+			n.sever(d.id, x.id)
+			break
+		}
+	}
 	number := uint64(0)
 	for range 5 {
 		grants, err := d.AcquireLocks(ctx, []LockRequest{{Group: 1, Replica: 1}})

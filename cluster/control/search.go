@@ -23,16 +23,18 @@ const (
 
 // search is the way of one request to the leader.
 type search struct {
-	turn    int              // attempts so far
-	at      partition.NodeID // whom to ask next, if somebody was named
-	last    partition.NodeID // whom was asked last
-	silent  partition.NodeID // who did not answer when asked last
-	relay   bool             // that one leads, others say: they are to bring the request there
-	named   partition.NodeID // the last leader that was followed without a pause
-	wait    time.Duration    // for the next answer
-	pause   time.Duration    // before the next attempt
-	unknown bool             // some attempt may have been executed
-	err     error            // of the last attempt
+	turn    int                // attempts so far
+	at      partition.NodeID   // whom to ask next, if somebody was named
+	last    partition.NodeID   // whom was asked last
+	silent  partition.NodeID   // who did not answer when asked last
+	mute    []partition.NodeID // seats that did not answer when asked last
+	via     partition.NodeID   // a seat that is to bring the request to a leader that is mute here
+	relay   bool               // last was asked for that
+	named   partition.NodeID   // the last leader that was followed without a pause
+	wait    time.Duration      // for the next answer
+	pause   time.Duration      // before the next attempt
+	unknown bool               // some attempt may have been executed
+	err     error              // of the last attempt
 }
 
 // attempt is what came of asking one node.
@@ -68,10 +70,14 @@ func (c *Control) ask(ctx context.Context, k kind, body any) (*answerBody, error
 	}
 }
 
-// next returns whom to ask: who was named as the leader, otherwise one seat
-// after the other.
+// next returns whom to ask: who follows a leader that does not answer here, who was
+// named as the leader, otherwise one seat after the other.
 func (s *search) next(seats []partition.NodeID) partition.NodeID {
 	s.turn++
+	if s.relay = s.via != ""; s.relay {
+		s.last, s.at, s.via = s.via, "", ""
+		return s.last
+	}
 	s.last, s.at = s.at, ""
 	if s.last != "" || len(seats) == 0 {
 		return s.last
@@ -87,14 +93,18 @@ func (s *search) next(seats []partition.NodeID) partition.NodeID {
 // may follow at once.
 func (s *search) learn(a attempt) (hot bool) {
 	s.err = a.err
+	s.mute = slices.DeleteFunc(s.mute, func(n partition.NodeID) bool { return n == s.last })
 	if a.silent {
-		s.silent = s.last
+		s.silent, s.mute = s.last, append(s.mute, s.last)
 	}
-	s.relay = s.silent != "" && a.leader == s.silent
 	if partition.CodeOf(a.err) == partition.CodeUnknown {
 		// Perhaps it is only slow: the next one gets more time, so that a slow
 		// disk cannot keep every answer from arriving in time.
 		s.unknown, s.wait = true, min(2*s.wait, maxServeTime)
+	}
+	if !s.relay && slices.Contains(s.mute, a.leader) {
+		s.via = s.last
+		return true
 	}
 	if a.leader == "" || a.leader == s.last || a.leader == s.silent {
 		return false
@@ -115,7 +125,7 @@ func (s *search) backOff() time.Duration {
 func (c *Control) attempt(ctx context.Context, s *search, to partition.NodeID, k kind, body any) attempt {
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
-	if s.relay && to != s.silent {
+	if s.relay {
 		b, err := encode(k, body)
 		if err != nil {
 			return attempt{err: err, final: true}

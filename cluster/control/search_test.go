@@ -20,18 +20,28 @@ func TestSearchLeavesASilentLeader(t *testing.T) {
 	if s.learn(attempt{err: none, silent: true}) || !s.unknown || s.wait != 400*time.Millisecond {
 		t.Fatalf("after silence: %+v", s)
 	}
-	again := 0
-	for range 12 {
+	again, relays := 0, 0
+	for range 24 {
 		x := s.next(seats)
+		hot := false
 		if x == "b" {
 			again++
-			s.learn(attempt{err: none, silent: true})
-		} else if s.learn(attempt{err: other, leader: "b"}) {
-			t.Fatalf("%s names the silent b, and it is followed at once", x)
+			hot = s.learn(attempt{err: none, silent: true})
+		} else {
+			hot = s.learn(attempt{err: other, leader: "b"})
+		}
+		if hot != (s.via != "") || hot && s.via != x {
+			t.Fatalf("after %s: at once %v, over %q", x, hot, s.via)
+		}
+		if hot {
+			relays++
 		}
 	}
-	if again == 0 || again > 4 {
-		t.Errorf("the silent leader was asked %d times in 12 attempts", again)
+	if again == 0 || again > 5 {
+		t.Errorf("the silent leader was asked %d times in 24 attempts", again)
+	}
+	if relays < 6 {
+		t.Errorf("others were asked %d times in 24 attempts to bring the request to it", relays)
 	}
 	for s.next(seats) != "a" {
 		s.learn(attempt{err: other})
