@@ -327,7 +327,11 @@ func (l *live) differs() string {
 			if _, ok := m.view.Configurations.Member(h.replica); !ok || slices.Contains(st.Behind, h.replica) {
 				continue
 			}
-			if s := h.rep.Status(); s.Applied != st.Applied || s.Commit != st.Commit || s.Last != st.Last {
+			s := h.rep.Status()
+			if s.Epoch > st.Epoch && l.leadsAway(gi, s.Master) {
+				continue // a master of before hears of it when somebody asks it for something
+			}
+			if s.Applied != st.Applied || s.Commit != st.Commit || s.Last != st.Last {
 				return fmt.Sprintf("%s: %s; the master %s", h, s, st)
 			}
 			if !h.logOnly && !m.logOnly && h.state.hash != m.state.hash {
@@ -336,6 +340,16 @@ func (l *live) differs() string {
 		}
 	}
 	return ""
+}
+
+// leadsAway reports whether a replica is master on half a node.
+func (l *live) leadsAway(gi int, id partition.ReplicaID) bool {
+	for i, n := range l.w.nodes {
+		if h := n.hosts[gi]; l.away[i] && n.alive() && h != nil && h.replica == id && h.serving {
+			return true
+		}
+	}
+	return false
 }
 
 // master is the one that serves in the newest epoch, preferably a connected one.
