@@ -80,7 +80,7 @@ func (w *world) bringUp(m *host, n *node, id partition.ReplicaID, c uint64) {
 		b.Generation, state = 1, from.state.clone()
 		x.Install = &b
 	}
-	h := &host{n: n, g: m.g, gi: gi, replica: id, fresh: true, loading: true, made: true}
+	h := &host{n: n, g: m.g, gi: gi, replica: id, fresh: true, loading: true, made: true, incarnation: firstIncarnation(id)}
 	d.staged[gi] = &staged{generation: 1, state: state}
 	if d.append(n, &x, false, token{host: h, incarnation: h.incarnation}) != nil {
 		d.staged[gi] = nil

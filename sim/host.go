@@ -64,6 +64,10 @@ type host struct {
 	fenced      partition.Epoch // of the last record applied
 }
 
+// firstIncarnation is where the count of a replica's incarnations begins: what was
+// asked for by an earlier replica of the group on the node must not reach this one.
+func firstIncarnation(r partition.ReplicaID) uint64 { return uint64(r) << 32 }
+
 // String names the replica.
 func (h *host) String() string { return fmt.Sprintf("%s/%d on %s", h.g.id, h.replica, h.n) }
 

@@ -144,7 +144,7 @@ func (n *node) silent(gi int, r partition.ReplicaID) bool {
 // host makes the host of the replica that is on the disk.
 func (n *node) host(gi int, r partition.ReplicaID, fresh bool) *host {
 	g := n.w.groups[gi]
-	h := &host{n: n, g: g, gi: gi, replica: r, fresh: fresh}
+	h := &host{n: n, g: g, gi: gi, replica: r, fresh: fresh, incarnation: firstIncarnation(r)}
 	n.hosts[gi] = h
 	d := n.w.rnd.of(onBoot, uint64(n.ord), uint64(n.life), uint64(gi))
 	h.loadAfter(between(d, 0, 3*time.Millisecond))
