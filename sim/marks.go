@@ -1,11 +1,5 @@
 package sim
 
-import (
-	"pando.dev/pando/partition/lease"
-	"pando.dev/pando/partition/replica"
-	"pando.dev/pando/wal"
-)
-
 // Goal is a mark that a swarm has to reach within so many seeds.
 type Goal struct {
 	Mark  string
@@ -36,19 +30,10 @@ var elsewhere = map[string]string{
 // but those that are reached elsewhere.
 func Goals() []Goal {
 	var goals []Goal
-	add := func(name string) {
+	for _, name := range pointNames() {
 		if elsewhere[name] == "" {
 			goals = append(goals, Goal{name, pointSeeds})
 		}
-	}
-	for _, p := range replica.Points() {
-		add("replica." + p.String())
-	}
-	for _, p := range lease.Points() {
-		add("lease." + p.String())
-	}
-	for _, p := range wal.Points() {
-		add("wal." + p.String())
 	}
 	return goals
 }

@@ -29,19 +29,24 @@ type points struct {
 // rarer: what is rare deserves more of them.
 const oftenAfter = 32
 
-func newPoints(w *world) points {
-	p := points{w: w}
+// pointNames are the points of the code: of a replica, of its node's leases, and of
+// its log, each in their own order.
+func pointNames() (names []string) {
 	for _, x := range replica.Points() {
-		p.names = append(p.names, "replica."+x.String())
+		names = append(names, "replica."+x.String())
 	}
-	p.lease = len(p.names)
 	for _, x := range lease.Points() {
-		p.names = append(p.names, "lease."+x.String())
+		names = append(names, "lease."+x.String())
 	}
-	p.wal = len(p.names)
 	for _, x := range wal.Points() {
-		p.names = append(p.names, "wal."+x.String())
+		names = append(names, "wal."+x.String())
 	}
+	return names
+}
+
+func newPoints(w *world) points {
+	p := points{w: w, names: pointNames(), lease: len(replica.Points())}
+	p.wal = p.lease + len(lease.Points())
 	n := len(p.names)
 	p.seen, p.wanted, p.hashes, p.listed = make([]uint64, n*len(w.nodes)), make([]bool, n), make([]uint64, n), make([][]PointFault, n)
 	for i, name := range p.names {

@@ -9,10 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"pando.dev/pando/partition/lease"
-	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/sim/fault"
-	"pando.dev/pando/wal"
 )
 
 var rewriteReadme = flag.Bool("sim.readme", false, "write the generated tables of README.md")
@@ -139,7 +136,7 @@ func declares(t *testing.T, dir, name string) bool {
 // does is there.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
-	all := len(replica.Points()) + len(lease.Points()) + len(wal.Points())
+	all := len(pointNames())
 	if n := len(Goals()); n+len(elsewhere) != all {
 		t.Errorf("%d goals and %d points elsewhere, of %d", n, len(elsewhere), all)
 	}

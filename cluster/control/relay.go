@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -28,10 +29,8 @@ func (c *Control) serveRelay(ctx context.Context, s *seat, from partition.NodeID
 		return nil, partition.Errorf(partition.CodeUnauthorized, "node %s, which has no seat, asks in the name of node %s", from, ask.From)
 	}
 	switch leader := c.knownLeader(); {
-	case s.leads() && ask.From != "":
-		return c.serveLeader(ctx, s, ask.From, k, ask.Body)
 	case s.leads():
-		return c.serveLeader(ctx, s, from, k, ask.Body)
+		return c.serveLeader(ctx, s, cmp.Or(ask.From, from), k, ask.Body)
 	case ask.From != "" || leader == "" || leader == from || leader == c.cfg.Node:
 		return nil, partition.Errorf(partition.CodeNotMaster, "node %s does not lead the control group", c.cfg.Node)
 	default:

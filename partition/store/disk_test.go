@@ -77,43 +77,31 @@ func TestCorruption(t *testing.T) {
 	}
 }
 
-// TestMissingTable: a store with a file missing does not open, and says why.
-func TestMissingTable(t *testing.T) {
-	fs := vfs.NewMem()
-	e := newTestEngine(t, Options{FS: fs})
-	fill(t, openStore(t, e, 1), 10)
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	names, _ := fs.List("data/stores/g1/1")
-	for _, n := range names {
-		if strings.HasSuffix(n, ".sst") {
-			_ = fs.Remove("data/stores/g1/1/" + n)
-		}
-	}
-	e = newTestEngine(t, Options{FS: fs})
-	if _, err := openStore(t, e, 1).View(); !errors.Is(err, partition.ErrCorrupt) {
-		t.Fatalf("opened with a table missing: %v", err)
-	}
-}
-
-// TestShortTable: a table that was cut short is damage, too.
-func TestShortTable(t *testing.T) {
-	fs := vfs.NewMem()
-	e := newTestEngine(t, Options{FS: fs})
-	fill(t, openStore(t, e, 1), 10)
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	names, _ := fs.List("data/stores/g1/1")
-	for _, n := range names {
-		if strings.HasSuffix(n, ".sst") {
-			writeFile(t, fs, "data/stores/g1/1/"+n, []byte("short"))
-		}
-	}
-	e = newTestEngine(t, Options{FS: fs})
-	if _, err := openStore(t, e, 1).View(); !errors.Is(err, partition.ErrCorrupt) {
-		t.Fatalf("opened with a table cut short: %v", err)
+// TestBadTable: a store with a file missing, or cut short, does not open, and says
+// why.
+func TestBadTable(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, fs vfs.FS, table string){
+		"missing": func(_ *testing.T, fs vfs.FS, table string) { _ = fs.Remove(table) },
+		"short":   func(t *testing.T, fs vfs.FS, table string) { writeFile(t, fs, table, []byte("short")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			e := newTestEngine(t, Options{FS: fs})
+			fill(t, openStore(t, e, 1), 10)
+			if err := e.Close(); err != nil {
+				t.Fatal(err)
+			}
+			names, _ := fs.List("data/stores/g1/1")
+			for _, n := range names {
+				if strings.HasSuffix(n, ".sst") {
+					spoil(t, fs, "data/stores/g1/1/"+n)
+				}
+			}
+			e = newTestEngine(t, Options{FS: fs})
+			if _, err := openStore(t, e, 1).View(); !errors.Is(err, partition.ErrCorrupt) {
+				t.Fatalf("opened: %v", err)
+			}
+		})
 	}
 }
 
