@@ -114,8 +114,14 @@ func TestLockGivenBackAgain(t *testing.T) {
 			t.Errorf("released %v", f.released)
 		}
 		f.away = 1 << 30
-		l.release(9, 1, 5)
+		for number := range uint64(maxReleases + 1) {
+			l.released = append(l.released, control.LockRelease{Group: 9, Replica: 1, Number: number})
+		}
+		l.release(9, 1, maxReleases+1)
 		time.Sleep(releaseAgain / 2)
+		if n := len(l.failed); n != maxReleases || l.failed[n-1].Number != maxReleases+1 {
+			t.Errorf("%d releases are kept, limit %d; the last is %v", n, maxReleases, l.failed[n-1])
+		}
 		stop()
 		time.Sleep(5 * releaseAgain)
 		if left := 1<<30 - f.away; left != 1 {

@@ -148,7 +148,12 @@ func (n *Node) checkDisk(found *wal.Report) error {
 	for _, l := range found.Lost {
 		n.logger.Error("records lost on disk", "group", l.Group, "from", l.From, "to", l.To, "why", l.Why)
 	}
+	for _, note := range found.Notes {
+		n.logger.Warn("damage in the log", "what", note)
+	}
 	if found.Nameless {
+		n.logger.Error("the end of the log is missing, and may have held replicas that nothing else names",
+			"next", "nothing: what was here is replaced by its groups; look for what has cut or removed files below "+n.cfg.Dir)
 		if err := n.suspects.add(nil, true); err != nil {
 			return fmt.Errorf("write down that replicas may be lost: %w", err)
 		}

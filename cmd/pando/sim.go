@@ -49,7 +49,8 @@ func (c *cli) simCommand() *cobra.Command {
 			"that nothing acknowledged is lost or done twice, that no read is stale, that there is one\n" +
 			"master an epoch, and that every group answers again after the faults.\n\n" +
 			"With --exhaustive nothing is drawn: every state of small configurations of the protocol\n" +
-			"is visited, every order of messages, disks and crashes.\n\n" +
+			"is visited, every order of messages, disks and crashes, until there are no more or two\n" +
+			"million were seen of one.\n\n" +
 			"A violation ends it with the command that shows it again. --minimize shrinks it to a plan\n" +
 			"with few faults in a file, which --plan runs. Exit codes: 0 nothing found, 1 a violation\n" +
 			"(or a state never reached), 2 usage.",
@@ -105,7 +106,11 @@ func togetherNever(cmd *cobra.Command, names ...string) error {
 }
 
 func (c *cli) sim(cmd *cobra.Command, s simFlags) error {
-	for _, names := range [][]string{{"seed", "seeds", "plan"}, {"seed", "hours", "plan"}, {"seed", "from", "plan"}, {"plan", "shape"}, {"exhaustive", "seed", "seeds", "plan", "hours"}} {
+	never := [][]string{{"seed", "seeds", "plan"}, {"seed", "hours", "plan"}, {"seed", "from", "plan"}, {"plan", "shape"}}
+	for _, name := range []string{"seed", "seeds", "from", "hours", "shape", "plan", "minimize", "out", "trace", "keep-going", "workers", "marks"} {
+		never = append(never, []string{"exhaustive", name})
+	}
+	for _, names := range never {
 		if err := togetherNever(cmd, names...); err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"pando.dev/pando/internal/planted"
@@ -29,38 +28,59 @@ type walkReport struct {
 }
 
 // simExhaustive visits every state of small configurations of the protocol, one
-// after the other, and ends at the first violation.
+// after the other, and ends at the first violation. What was seen until then, or
+// until it was interrupted, is printed.
 func (c *cli) simExhaustive(ctx context.Context, bugs planted.Set) error {
 	var all []walkReport
 	var failed error
-	for _, w := range exhaust.Walks() {
-		conf := w.Config
-		conf.Planted = bugs
-		if conf.MaxStates == 0 || conf.MaxStates > exhaustiveStates {
-			conf.MaxStates = exhaustiveStates
+	walks := exhaust.Walks()
+	terminal := isTerminal(c.err)
+	for i, w := range walks {
+		if terminal {
+			fmt.Fprintf(c.err, "\rwalk %d of %d, up to %d states: %s\x1b[K", i+1, len(walks), exhaustiveStates, w.Name)
 		}
-		began := time.Now()
-		r, err := exhaust.Walk(ctx, conf)
-		if err != nil {
-			return fmt.Errorf("walk %s: %w", w.Name, err)
+		var x walkReport
+		if x, failed = walk(ctx, w, bugs); x.States > 0 {
+			all = append(all, x)
 		}
-		x := walkReport{
-			Name: w.Name, About: w.About, States: r.States, Transitions: r.Transitions, Depth: r.Depth,
-			Complete: r.Complete, Seconds: time.Since(began).Seconds(),
-		}
-		if r.Violation != nil {
-			x.Violation = r.Violation.String()
-			failed = &partition.Error{Code: partition.CodeInternal, Why: fmt.Sprintf("walk %s: %s", w.Name, strings.TrimSpace(r.Violation.What+": "+r.Violation.Why))}
-		}
-		all = append(all, x)
 		if failed != nil {
 			break
 		}
+	}
+	if terminal {
+		fmt.Fprint(c.err, "\r\x1b[K")
 	}
 	if err := c.show(all, func(out io.Writer) { printWalks(out, all) }); err != nil {
 		return err
 	}
 	return failed
+}
+
+// walk takes one walk. The error is its violation, or that it was interrupted.
+func walk(ctx context.Context, w exhaust.Named, bugs planted.Set) (walkReport, error) {
+	conf := w.Config
+	conf.Planted = bugs
+	if conf.MaxStates == 0 || conf.MaxStates > exhaustiveStates {
+		conf.MaxStates = exhaustiveStates
+	}
+	began := time.Now()
+	r, err := exhaust.Walk(ctx, conf)
+	x := walkReport{
+		Name: w.Name, About: w.About, States: r.States, Transitions: r.Transitions, Depth: r.Depth,
+		Complete: r.Complete, Seconds: time.Since(began).Seconds(),
+	}
+	if err != nil {
+		return x, fmt.Errorf("walk %s: %w", w.Name, err)
+	}
+	v := r.Violation
+	if v == nil {
+		return x, nil
+	}
+	x.Violation = v.String()
+	return x, &partition.Error{
+		Code: partition.CodeInternal, Why: fmt.Sprintf("walk %s: %s: %s", w.Name, v.What, v.Why),
+		Next: "the same command shows the same path again; sim/exhaust can make a Go test of it",
+	}
 }
 
 func printWalks(out io.Writer, all []walkReport) {
