@@ -34,14 +34,17 @@ func (r *Replica) startProbe() {
 
 func (r *Replica) onProbe(from peerRef, m *Probe) {
 	r.seen = max(r.seen, m.Epoch)
+	if r.master == from.id && m.Epoch >= r.promised {
+		// Who asks for a master in its own epoch, or has promised a newer one, is none
+		// any more. An append of before may have come late and said that it is: were it
+		// told that its own node is the master's, nobody would ever look for one.
+		r.master = 0
+	}
 	r.send(from, r.probeAnswer(from.id))
 	if p := r.peer(from.id); p != nil {
 		p.told = p.leaving // it has its answer, and asks until it has one
 		p.down = false     // it does not know this master: what was sent is lost
 		p.again(r)
-	}
-	if r.master == from.id && m.Epoch == r.promised {
-		r.master = 0 // who asks for a master in its own epoch is none any more
 	}
 	alone := r.master == 0 || r.masterDown
 	if m.Elect && alone && !r.stopped() && r.phase == following && !r.electable() && m.End.Compare(r.log.end()) > 0 {

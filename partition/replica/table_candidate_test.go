@@ -287,3 +287,21 @@ func TestGatherFromPromoted(t *testing.T) {
 	l.synced()
 	l.wantSent("gather epoch 3.1; gather epoch 3.1")
 }
+
+// A replica that asks for a master is none itself, whatever a late append of it has
+// said: it is not answered that its own node is the master's, which would keep it
+// from the lock for ever.
+func TestProbeOfOldMaster(t *testing.T) {
+	for _, at := range []partition.Epoch{e22, e31} {
+		l, _ := followed(t)
+		l.from(2, &Probe{Epoch: at})
+		if a := workOf[*Send](l)[0].Message.(*ProbeAnswer); a.Reachable || l.r.deadline == 0 {
+			t.Errorf("asked in epoch %s: %+v, next look at %s", at, a, l.r.deadline)
+		}
+	}
+	l, _ := followed(t)
+	l.from(2, &Probe{Epoch: 1}) // on its way since before it led
+	if a := workOf[*Send](l)[0].Message.(*ProbeAnswer); !a.Reachable {
+		t.Errorf("an old question: %+v", a)
+	}
+}
