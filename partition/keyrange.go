@@ -32,6 +32,14 @@ func (r KeyRange) Intersect(o KeyRange) KeyRange {
 	return r
 }
 
+// Within reports whether every key of the range is in o.
+func (r KeyRange) Within(o KeyRange) bool {
+	return r.Empty() || bytes.Compare(r.Lo, o.Lo) >= 0 && (len(o.Hi) == 0 || len(r.Hi) != 0 && bytes.Compare(r.Hi, o.Hi) <= 0)
+}
+
+// Equal reports whether both have the same bounds.
+func (r KeyRange) Equal(o KeyRange) bool { return bytes.Equal(r.Lo, o.Lo) && bytes.Equal(r.Hi, o.Hi) }
+
 // String returns the range as [lo,hi) with quoted keys and without a bound that
 // is open.
 func (r KeyRange) String() string {

@@ -246,6 +246,15 @@ func (m *Membership) UnmarshalBinary(b []byte) error {
 // Genesis returns the first record of a group: index 1 of epoch 0, committed by
 // definition, the same bytes on every member.
 func Genesis(g GroupID, m *Membership) (Record, error) {
+	return FirstConfiguration(g, 1, m)
+}
+
+// FirstConfiguration returns the record that a group's log begins with, or
+// begins behind: its first configuration, of epoch 0, committed by definition, the
+// same bytes on every member. A child of a split has it at the index of its
+// parent's Activate record, where the state that it begins with ends; the first
+// record in its log is the one behind.
+func FirstConfiguration(g GroupID, at Index, m *Membership) (Record, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
@@ -253,5 +262,5 @@ func Genesis(g GroupID, m *Membership) (Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewRecord(Header{Group: g, Index: 1, Kind: KindMember}, payload), nil
+	return NewRecord(Header{Group: g, Index: at, Kind: KindMember}, payload), nil
 }

@@ -23,8 +23,22 @@ const (
 	// KindSession opens or expires client sessions.
 	KindSession Kind = 5
 
-	// Kinds from 16 on change ranges: intent, seal, unseal, activate, done,
-	// merge and cut are numbered there.
+	// Kinds from 16 on change what a group serves; see Extent. Merge and cut will
+	// be numbered behind them.
+
+	// KindIntent carries an Intent: a split begins, and the group does nothing
+	// else to its structure until it is done or aborted.
+	KindIntent Kind = 16
+	// KindSeal, KindUnseal, KindActivate, KindDone and KindAbort carry a Decision
+	// about the split under way. Seal: nothing in the leaving ranges changes any
+	// more. Unseal: it does again. Activate: the ranges belong to the children, for
+	// ever. Done: the children need nothing of the group any more. Abort: the split
+	// is given up before any range was sealed, or after it was unsealed.
+	KindSeal     Kind = 17
+	KindUnseal   Kind = 18
+	KindActivate Kind = 19
+	KindDone     Kind = 20
+	KindAbort    Kind = 21
 
 	// KindLocal is the first of the kinds that never leave their node: the log
 	// uses them for its own book-keeping and no peer ever accepts one.
@@ -35,13 +49,17 @@ const (
 func (k Kind) String() string {
 	names := map[Kind]string{
 		KindNoop: "noop", KindCommand: "command", KindMember: "member",
-		KindMode: "mode", KindSession: "session",
+		KindMode: "mode", KindSession: "session", KindIntent: "intent", KindSeal: "seal",
+		KindUnseal: "unseal", KindActivate: "activate", KindDone: "done", KindAbort: "abort",
 	}
 	if s, ok := names[k]; ok {
 		return s
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
+
+// Structural reports whether records of this kind change the group's Extent.
+func (k Kind) Structural() bool { return k >= KindIntent && k <= KindAbort }
 
 const (
 	// RecordHeaderBytes is the size of a record without its payload.
