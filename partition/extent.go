@@ -25,6 +25,10 @@ type Extent struct {
 	Base   Index
 	// Split is the split under way, or nil.
 	Split *Split
+	// Ended is the task of the last split that has ended, 0 for none, and Done that
+	// it was activated and not aborted: so a later master can say what became of it.
+	Ended uint64
+	Done  bool
 }
 
 // Split is a split under way, as the group's own state has it.
@@ -32,6 +36,8 @@ type Split struct {
 	// Task is the id that the control group knows the split by.
 	Task  uint64
 	Phase Phase
+	// Version is the group's range version when the split began.
+	Version RangeVersion
 	// Intent is the index of the record that began the split, and At that of the
 	// one that led to this phase: once activated, every child's Base.
 	Intent, At Index
@@ -63,6 +69,15 @@ func (p Phase) String() string {
 		return "activated"
 	}
 	return fmt.Sprintf("phase(%d)", uint8(p))
+}
+
+// Unseals is how often the split was sealed and unsealed again.
+func (x *Extent) Unseals() int {
+	steps := uint64(x.Version - x.Split.Version)
+	if x.Split.Phase == Activated {
+		steps--
+	}
+	return int(steps / 2)
 }
 
 // Child is a group that a split makes.
@@ -172,7 +187,7 @@ func (x Extent) Next(kind Kind, payload []byte, index Index) (Extent, *Error) {
 	case kind == KindActivate && from == Sealed:
 		to = Activated
 	case kind == KindAbort && from == Intended, kind == KindDone && from == Activated:
-		x.Split = nil
+		x.Split, x.Ended, x.Done = nil, d.Task, from == Activated
 		return x, nil
 	default:
 		return x, Errorf(CodeRefused, "%s of task %d, which is %s", kind, d.Task, from)
@@ -201,7 +216,7 @@ func (x Extent) intend(payload []byte, index Index) (Extent, *Error) {
 	if x.Version == 0 {
 		x.Range, x.Version, x.Since = in.Range, in.Version, in.Version
 	}
-	x.Split = &Split{Task: in.Task, Phase: Intended, Intent: index, At: index, Children: in.Children}
+	x.Split = &Split{Task: in.Task, Phase: Intended, Version: x.Version, Intent: index, At: index, Children: in.Children}
 	return x, nil
 }
 

@@ -142,20 +142,24 @@ func (x *Decision) UnmarshalBinary(b []byte) error {
 // AppendBinary encodes the extent as it stands in the state. The encoding is
 // canonical:
 //
-//	format u8 | version u64 | since u64 | parent u64 | base u64 | range | phase u8
-//	and if the phase is not 0: task u64 | intent u64 | at u64 | count u8 | children
+//	format u8 | version u64 | since u64 | parent u64 | base u64 | ended u64 | done u8 | range | phase u8
+//	and if the phase is not 0: task u64 | version u64 | intent u64 | at u64 | count u8 | children
 func (x *Extent) AppendBinary(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
 	b = append(b, extentFormat)
-	for _, n := range []uint64{uint64(x.Version), uint64(x.Since), uint64(x.Parent), uint64(x.Base)} {
+	for _, n := range []uint64{uint64(x.Version), uint64(x.Since), uint64(x.Parent), uint64(x.Base), x.Ended} {
 		b = le.AppendUint64(b, n)
 	}
-	b = appendRange(b, x.Range)
+	done := byte(0)
+	if x.Done {
+		done = 1
+	}
+	b = appendRange(append(b, done), x.Range)
 	if x.Split == nil {
 		return append(b, 0), nil
 	}
 	b = append(b, byte(x.Split.Phase))
-	for _, n := range []uint64{x.Split.Task, uint64(x.Split.Intent), uint64(x.Split.At)} {
+	for _, n := range []uint64{x.Split.Task, uint64(x.Split.Version), uint64(x.Split.Intent), uint64(x.Split.At)} {
 		b = le.AppendUint64(b, n)
 	}
 	return appendChildren(b, x.Split.Children)
@@ -165,12 +169,17 @@ func (x *Extent) AppendBinary(b []byte) ([]byte, error) {
 func (x *Extent) UnmarshalBinary(b []byte) error {
 	d := decoder{b: b, what: "extent"}
 	d.format(extentFormat)
-	y := Extent{Version: RangeVersion(d.u64()), Since: RangeVersion(d.u64()), Parent: GroupID(d.u64()), Base: Index(d.u64()), Range: d.keyRange()}
+	y := Extent{Version: RangeVersion(d.u64()), Since: RangeVersion(d.u64()), Parent: GroupID(d.u64()), Base: Index(d.u64()), Ended: d.u64()}
+	done := d.u8()
+	y.Done, y.Range = done == 1, d.keyRange()
 	if phase := Phase(d.u8()); phase != 0 {
-		y.Split = &Split{Phase: phase, Task: d.u64(), Intent: Index(d.u64()), At: Index(d.u64()), Children: d.children()}
+		y.Split = &Split{Phase: phase, Task: d.u64(), Version: RangeVersion(d.u64()), Intent: Index(d.u64()), At: Index(d.u64()), Children: d.children()}
 	}
 	if err := d.end(); err != nil {
 		return err
+	}
+	if done > 1 {
+		return Errorf(CodeCorrupt, "an extent whose last split ended in way %d", done)
 	}
 	if err := y.validate(); err != nil {
 		return err
@@ -181,7 +190,7 @@ func (x *Extent) UnmarshalBinary(b []byte) error {
 
 // validate refuses what no record has led to.
 func (x *Extent) validate() error {
-	if x.Since == 0 || x.Since > x.Version || (x.Parent == 0) != (x.Base == 0) || x.Range.Empty() {
+	if x.Since == 0 || x.Since > x.Version || (x.Parent == 0) != (x.Base == 0) || x.Range.Empty() || x.Done && x.Ended == 0 {
 		return Errorf(CodeCorrupt, "an extent of %.80s, versions %d to %d, split from %s at %d", x.Range, x.Since, x.Version, x.Parent, x.Base)
 	}
 	s := x.Split
@@ -190,6 +199,10 @@ func (x *Extent) validate() error {
 	}
 	if s.Phase > Activated || s.Intent == 0 || s.At < s.Intent || s.At <= x.Base {
 		return Errorf(CodeCorrupt, "a split that is %s at %d, begun at %d, of a group from %d on", s.Phase, s.At, s.Intent, x.Base)
+	}
+	// Sealed and activated are each one change behind the one before.
+	if s.Version == 0 || s.Version > x.Version || (x.Version-s.Version)%2 != RangeVersion(s.Phase-1)%2 || s.Phase == Activated && x.Version < s.Version+2 {
+		return Errorf(CodeCorrupt, "a split that is %s at version %d, begun at %d", s.Phase, x.Version, s.Version)
 	}
 	whole := Intent{Task: s.Task, Version: x.Version, Range: x.Range, Children: s.Children}
 	if s.Phase == Activated {

@@ -89,6 +89,12 @@ func TestExtentNext(t *testing.T) {
 		if !x.Accepts(c.since) || !x.Accepts(c.version) || x.Accepts(c.since-1) || x.Accepts(c.version+1) {
 			t.Errorf("%v: accepts other versions than %d to %d", c.kinds, c.since, c.version)
 		}
+		if x.Split == nil && (x.Ended != 7 || x.Done != (c.kinds[len(c.kinds)-1] == KindDone)) {
+			t.Errorf("%v: task %d has ended, done %v", c.kinds, x.Ended, x.Done)
+		}
+		if x.Split != nil && x.Unseals() != strings.Count(fmt.Sprint(c.kinds), "unseal") {
+			t.Errorf("%v: unsealed %d times", c.kinds, x.Unseals())
+		}
 		var y Extent
 		if err := y.UnmarshalBinary(payload(t, &x)); err != nil || y.Describe() != x.Describe() || !bytes.Equal(payload(t, &y), payload(t, &x)) {
 			t.Errorf("%v: comes back as %s, %v", c.kinds, y.Describe(), err)
