@@ -141,6 +141,7 @@ func (c *checker) persists(h *host, p *replica.Persist) {
 			c.w.violate("log matching", "%s has another record %s than somebody before", h, r)
 		}
 	}
+	c.promises(h, q, p.Promise)
 	if p.Snip {
 		c.snips(h, q, p)
 	}
@@ -252,6 +253,7 @@ func (c *checker) configures(h *host, q *groupCheck, rec partition.Record) {
 	if is.Version != was.Version+1 || is.Next < was.Next {
 		c.w.violate("configuration", "%s commits version %d after %d", h, is.Version, was.Version)
 	}
+	c.fills(h, q, was, is)
 	q.configs = append(q.configs, m.configs[0])
 	c.w.count.Changes++
 }

@@ -153,3 +153,76 @@ func (c *checker) resting(sent uint64, d partition.Time) {
 		c.w.violate("bounds", "%d messages within %s, though nothing happens; %d would be many", sent, d, most)
 	}
 }
+
+// letsGo is told that a replica's log begins at first now. If it keeps the log only,
+// every full voter has what comes before on its disk: it may be the last one, and
+// nobody else could bring it that.
+func (c *checker) letsGo(h *host, first partition.Index) {
+	q := &c.groups[h.gi]
+	newest := q.newest()
+	if x, _ := newest.Member(h.replica); !h.logOnly && x.Kind != partition.LogReplica {
+		return
+	}
+	for _, x := range newest.Members {
+		if x.Kind == partition.Full && x.Eligible && !c.reaches(q, x.Replica, first-1) {
+			c.w.violate("everywhere", "%s lets go of what comes before %d, and full voter %d has not got that far", h, first, x.Replica)
+		}
+	}
+}
+
+// fills checks, when a configuration is committed, that the logs of those who keep
+// the log only continue what a new full voter has.
+func (c *checker) fills(h *host, q *groupCheck, was, is *partition.Membership) {
+	for _, x := range is.Members {
+		if y, _ := was.Member(x.Replica); is.Alone != 0 || x.Kind != partition.Full || !x.Eligible || y.Kind == x.Kind && y.Eligible {
+			continue
+		}
+		for _, y := range is.Members {
+			if m := c.platter(q, y.Replica); y.Kind == partition.LogReplica && m != nil && !c.reaches(q, x.Replica, m.first-1) {
+				c.w.violate("everywhere", "%s commits configuration %d, by which %d is full, and log replica %d has let go of what it lacks before %d", h, is.Version, x.Replica, y.Replica, m.first)
+			}
+		}
+	}
+}
+
+// platter is what the disk of a replica holds, or nil.
+func (c *checker) platter(q *groupCheck, r partition.ReplicaID) *image {
+	for _, n := range c.w.nodes {
+		if m := &n.disk.platter[q.g.ord]; m.replica == r {
+			return m
+		}
+	}
+	return nil
+}
+
+// reaches reports whether a replica's log has got up to i on the disk, or had
+// before its disk was damaged.
+func (c *checker) reaches(q *groupCheck, r partition.ReplicaID, i partition.Index) bool {
+	if m := c.platter(q, r); m != nil && (m.damage != nil || m.last() >= i) {
+		return true
+	}
+	for k := range q.lost {
+		if q.lost[k].replica == r && q.lost[k].last() >= i {
+			return true
+		}
+	}
+	return false
+}
+
+// promises is told of a promise before it is written. Nobody deposes a master for a
+// candidate that it knows to be removed. (Who leads all the same is followed.)
+func (c *checker) promises(h *host, q *groupCheck, e partition.Epoch) {
+	m := &h.n.disk.seen[h.gi]
+	to := e.Replica()
+	if e <= m.promise || to == h.replica || to == 0 || q.masters[e] != nil {
+		return
+	}
+	for i := len(m.configs) - 1; i >= 0; i-- {
+		if x := m.configs[i]; x.Index <= m.commit {
+			if _, in := x.Membership.Member(to); !in && to < x.Membership.Next {
+				c.w.violate("removed", "%s promises epoch %s, and knows that configuration %d has removed replica %d", h, e, x.Membership.Version, to)
+			}
+			return
+		}
+	}
+}

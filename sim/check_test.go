@@ -140,6 +140,10 @@ func brokenLogs() map[string]breaker {
 			m.snip(m.last() - 1)
 			c.returned(h.n, 0)
 		},
+		"everywhere": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
+			q.newest().At(h.replica).Kind = partition.LogReplica
+			c.letsGo(h, h.n.disk.seen[0].last()+2)
+		},
 		"log": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // D5
 			d := h.n.disk
 			d.sure[0] = d.platter[0].last()
@@ -173,6 +177,13 @@ func brokenMasters() map[string]breaker {
 			v.Epoch += 1 << 32
 			o.view, o.serving = &v, true
 			c.excludes(o, q, "commits")
+		},
+		"removed": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M8
+			seen := &h.n.disk.seen[0]
+			next := *q.newest()
+			next.Next += 3
+			seen.configs[len(seen.configs)-1].Membership = &next
+			c.persists(h, &replica.Persist{Promise: partition.NewEpoch(1<<20, next.Next-1)})
 		},
 		"quorum": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M9
 			next := *q.newest()

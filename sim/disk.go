@@ -214,7 +214,9 @@ func (d *disk) let(g partition.GroupID, flushed, retain partition.Index, generat
 	if retain == 0 {
 		retain = math.MaxUint64
 	}
-	retain = min(retain, d.w.least(int(g-1))+1)
+	if generation > 0 { // who keeps the log only goes by what the master says that all have
+		retain = min(retain, d.w.least(int(g-1))+1)
+	}
 	first = d.log.let(g, flushed, retain, generation)
 	p.cut(min(first, p.commit+1))
 	if d.truth != nil {

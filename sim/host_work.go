@@ -253,6 +253,7 @@ func (h *host) keepLog() {
 	was := d.seen[h.gi].first
 	if first := d.let(h.g.id, flushed, wanted, generation, cut); first > was {
 		h.n.w.mark("sim.log_truncated")
+		h.n.w.check.letsGo(h, first)
 		h.event(replica.Truncated{First: first})
 	}
 }

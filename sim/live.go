@@ -87,8 +87,7 @@ func calmed(k *Knobs) *Knobs {
 // leave lets a node be away from now on.
 func (l *live) leave(n *node) {
 	w := l.w
-	h := w.rnd.two(onCore, 3, uint64(n.ord))
-	how := pick(h, awayWays)
+	h, how := w.rnd.two(onCore, 3, uint64(n.ord)), w.awayWay(n.ord)
 	w.tracef("%s is away for good: %s", n, awayNames[how])
 	w.mark("sim.away_" + awayNames[how])
 	for _, o := range w.nodes {
@@ -154,8 +153,47 @@ func (w *world) could(gi int, away []bool) bool {
 			full = full || x.Kind == partition.Full && x.Eligible && here(x.Replica)
 		}
 	}
-	return full && newest.Durable(here) && newest.CanFailover(here)
+	return full && newest.Durable(here) && newest.CanFailover(here) || w.couldAlone(gi, newest, away, here)
 }
+
+// couldAlone reports whether the one voter that is left of those that are all in
+// sync can go on alone: the others are gone, and the control group would permit it.
+func (w *world) couldAlone(gi int, newest partition.Configurations, away []bool, here func(partition.ReplicaID) bool) bool {
+	if w.k.SoloAfter == 0 || 2*w.k.SoloAfter > w.k.DurabilityWait || away == nil || len(newest) == 0 {
+		return false
+	}
+	left := partition.ReplicaID(0)
+	for _, m := range newest {
+		if m.Policy.Rule != partition.AllInSync || len(m.LeftBehind) > partition.MaxLeftBehind/2 {
+			return false
+		}
+		for _, x := range m.Members {
+			switch counts := x.Eligible && x.Kind != partition.Learner; {
+			case here(x.Replica) && left == 0:
+				left = x.Replica
+			case here(x.Replica) && left != x.Replica || counts && !here(x.Replica) && !w.gone(x.Node, away):
+				return false
+			}
+		}
+		if x, _ := m.Member(left); x.Kind != partition.Full || !x.Eligible {
+			return false
+		}
+	}
+	return w.control.groups[gi].permit.mayLead(left)
+}
+
+// gone reports whether a node is away such that the others know it: it says nothing.
+func (w *world) gone(id partition.NodeID, away []bool) bool {
+	who, ok := w.whoIs[id]
+	if !ok || w.owner[who] < 0 || !away[w.owner[who]] {
+		return false
+	}
+	how := w.awayWay(w.owner[who])
+	return how == awayDead || how == awayIsolated || how == awayStopped
+}
+
+// awayWay is how a node is away for good, if it is.
+func (w *world) awayWay(ord int) int { return pick(w.rnd.two(onCore, 3, uint64(ord)), awayWays) }
 
 // able reports whether the group has to answer: it has what it takes, and nobody
 // needs a copy.

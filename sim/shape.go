@@ -234,6 +234,7 @@ func (d *drawer) settle() {
 	k.Replicas = min(k.Replicas, k.Nodes)
 	k.Zones = min(k.Zones, k.Nodes)
 	k.DelayMin, k.SyncMin, k.RetryMin = min(k.DelayMin, k.DelayMax), min(k.SyncMin, k.SyncMax), min(k.RetryMin, k.RetryMax)
+	k.SoloAfter = min(k.SoloAfter, k.DurabilityWait/2) // a master that commits nothing for that long is none any more
 	switch {
 	case !k.RealLog:
 		k.SegmentBytes = 0

@@ -24,7 +24,8 @@ type Config struct {
 	LogOnly bool
 	// Solo: the lock service offers permits to go on alone. SoloAfter is how long
 	// the other voters of a group with policy all-in-sync must have been
-	// unreachable before the master asks for one (default 2 s, negative: never).
+	// unreachable before the master asks for one (default 2 s, negative: never). It
+	// does so only if that comes well before DurabilityWait ends its mastership.
 	Solo      bool
 	SoloAfter time.Duration
 

@@ -297,8 +297,8 @@ func (r *Replica) setActive() {
 	if r.decree != nil {
 		active = partition.Configurations{r.decree.next}
 	}
-	if n := len(r.log.configs); r.cfg.Planted.Has(planted.JointAlone) && n > 1 && r.log.configs[n-1].Index > r.commit {
-		active = partition.Configurations{r.log.configs[n-2].Membership, r.log.configs[n-1].Membership}
+	if c := r.log.newest(); c.Membership.Alone != 0 && c.Index > r.commit && r.cfg.Planted.Has(planted.JointAlone) {
+		active = partition.Configurations{r.committed().Membership, c.Membership}
 	}
 	if r.cfg.Planted.Has(planted.NotJoint) {
 		active = active[len(active)-1:]
