@@ -206,7 +206,7 @@ func TestNextNewNodes(t *testing.T) {
 			d.made()
 		}
 		d.to("nothing")
-		if len(d.s.Membership.Members) != 3 || d.s.Membership.Version != 7 || !d.told[len(d.told)-1].Ended || d.told[len(d.told)-1].Done == abort {
+		if len(d.s.Membership.Members) != 3 || d.s.Membership.Version != 6 || !d.told[len(d.told)-1].Ended || d.told[len(d.told)-1].Done == abort {
 			t.Errorf("abort %v: members %+v, told %+v", abort, d.s.Membership, d.told)
 		}
 	}
