@@ -61,10 +61,7 @@ func NewAuthority(cluster string, valid time.Duration, now func() time.Time) (*A
 	if err := checkName("cluster", cluster); err != nil {
 		return nil, err
 	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make the authority's key: %w", err)
-	}
+	key := newKey()
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "pando authority", Organization: []string{cluster}},
 		KeyUsage:              x509.KeyUsageCertSign,
@@ -74,24 +71,33 @@ func NewAuthority(cluster string, valid time.Duration, now func() time.Time) (*A
 	}
 	a := &Authority{cluster: cluster, cert: template, key: key, now: now}
 	der, err := a.sign(template, key.Public(), valid)
+	if err == nil {
+		a.cert, err = x509.ParseCertificate(der)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		return nil, fmt.Errorf("make the authority's certificate: %w", err)
 	}
 	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	return a, nil
 }
 
+// newKey makes a key.
+func newKey() ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed) // never fails
+	return ed25519.NewKeyFromSeed(seed)
+}
+
 // sign completes a template with serial number and time and signs it.
 func (a *Authority) sign(t *x509.Certificate, public crypto.PublicKey, valid time.Duration) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("make a serial number: %w", err)
+	if valid < 0 {
+		return nil, partition.Errorf(partition.CodeInvalid, "a certificate that holds for %v", valid)
 	}
+	var serial [16]byte
+	rand.Read(serial[:])         // never fails
+	serial[0] = serial[0]>>2 | 1 // positive, and never nothing
 	now := a.now()
-	t.SerialNumber, t.NotBefore, t.NotAfter = serial, now.Add(-backdate), now.Add(valid)
+	t.SerialNumber, t.NotBefore, t.NotAfter = new(big.Int).SetBytes(serial[:]), now.Add(-backdate), now.Add(valid)
 	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, public, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign a certificate: %w", err)
@@ -164,17 +170,14 @@ func (a *Authority) Issue(name string, role Role, valid time.Duration) (*Identit
 	if valid == 0 {
 		valid = DefaultValid
 	}
-	public, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
+	key := newKey()
 	der, err := a.sign(&x509.Certificate{
 		Subject:               pkix.Name{CommonName: name, Organization: []string{a.cluster}, OrganizationalUnit: []string{string(role)}},
 		DNSNames:              []string{name},
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           usage,
 		BasicConstraintsValid: true,
-	}, public, valid)
+	}, key.Public(), valid)
 	if err != nil {
 		return nil, err
 	}

@@ -253,7 +253,7 @@ func TestBadReloadKeepsTheOld(t *testing.T) {
 		func() { mustWrite(t, filepath.Join(dir, CertFile), []byte("garbage")) },
 		func() { write(t, dir, a, "n2", Node, 0) },
 		func() { write(t, dir, a, "n1", Client, 0) },
-		func() { write(t, dir, a, "n1", Node, -time.Minute) },
+		func() { write(t, dir, a, "n1", Node, time.Nanosecond) },
 		func() { mustRemove(t, filepath.Join(dir, KeyFile)) },
 	} {
 		change()
@@ -353,7 +353,7 @@ func TestBadInput(t *testing.T) {
 	if _, err := OpenAuthority(empty); !errors.Is(err, partition.ErrNotFound) {
 		t.Errorf("an empty directory: %v", err)
 	}
-	if _, err := Open(issue(t, a, "n", Node, -time.Minute), nil, nil); !errors.Is(err, partition.ErrUnauthorized) {
+	if _, err := Open(issue(t, a, "n", Node, time.Nanosecond), nil, nil); !errors.Is(err, partition.ErrUnauthorized) {
 		t.Errorf("an expired certificate: %v", err)
 	}
 	dir := issue(t, a, "n", Node, 0)

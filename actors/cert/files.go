@@ -121,11 +121,6 @@ func load(dir string) (*loaded, error) {
 	if at.cert, err = tls.X509KeyPair(certPEM, secret); err != nil {
 		return nil, damaged(dir, CertFile, err)
 	}
-	if at.cert.Leaf == nil {
-		if at.cert.Leaf, err = x509.ParseCertificate(at.cert.Certificate[0]); err != nil {
-			return nil, damaged(dir, CertFile, err)
-		}
-	}
 	if at.name, at.role, err = identify(at.cert.Leaf); err != nil {
 		return nil, damaged(dir, CertFile, err)
 	}

@@ -65,24 +65,12 @@ func (c *Client) Tables(ctx context.Context) ([]actors.TableInfo, error) {
 
 // CreateTable makes a table.
 func (c *Client) CreateTable(ctx context.Context, spec actors.TableSpec) (actors.TableInfo, error) {
-	var t actors.TableInfo
-	body, err := json.Marshal(spec)
-	if err != nil {
-		return t, fmt.Errorf("encode the table: %w", err)
-	}
-	_, err = c.do(ctx, request{method: http.MethodPost, path: "/api/v1/tables", body: body}, &t)
-	return t, err
+	return change[actors.TableInfo](ctx, c, http.MethodPost, "/api/v1/tables", spec)
 }
 
 // AlterTable changes what a table shall be.
-func (c *Client) AlterTable(ctx context.Context, name string, change actors.TableChange) (actors.TableInfo, error) {
-	var t actors.TableInfo
-	body, err := json.Marshal(change)
-	if err != nil {
-		return t, fmt.Errorf("encode the change: %w", err)
-	}
-	_, err = c.do(ctx, request{method: http.MethodPatch, path: "/api/v1/tables/" + url.PathEscape(name), body: body}, &t)
-	return t, err
+func (c *Client) AlterTable(ctx context.Context, name string, to actors.TableChange) (actors.TableInfo, error) {
+	return change[actors.TableInfo](ctx, c, http.MethodPatch, "/api/v1/tables/"+url.PathEscape(name), to)
 }
 
 // DropTable removes a table and everything in it.
@@ -173,6 +161,17 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return v, err
 }
 
+// change sends what a node shall do as JSON, and reads what came of it.
+func change[T any](ctx context.Context, c *Client, method, path string, what any) (T, error) {
+	var v T
+	body, err := json.Marshal(what)
+	if err != nil {
+		return v, fmt.Errorf("encode the request: %w", err)
+	}
+	_, err = c.do(ctx, request{method: method, path: path, body: body}, &v)
+	return v, err
+}
+
 type request struct {
 	method, path string
 	body         []byte // nil: none
@@ -247,7 +246,7 @@ func (c *Client) try(ctx context.Context, addr string, q request, into any) (htt
 	if resp.StatusCode >= 300 {
 		return nil, problem(addr, resp, body)
 	}
-	return resp.Header, decode(addr, body, into)
+	return resp.Header, decode(addr, q.method, body, into)
 }
 
 func (c *Client) client() *http.Client {
@@ -271,7 +270,9 @@ func withDeadline(ctx context.Context, path string) string {
 	return path + sep + "timeout=" + left.Round(time.Millisecond).String()
 }
 
-func decode(addr string, body []byte, into any) error {
+// decode reads the answer. A node that took a change and answers what nobody can
+// read may have carried it out.
+func decode(addr, method string, body []byte, into any) error {
 	switch v := into.(type) {
 	case nil:
 		return nil
@@ -279,10 +280,14 @@ func decode(addr string, body []byte, into any) error {
 		*v = body
 		return nil
 	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("read the answer of %s: %w", addr, err)
+	err := json.Unmarshal(body, into)
+	switch {
+	case err == nil:
+		return nil
+	case method == http.MethodGet:
+		return invalid("give the HTTP address of a node with --addr", "%s does not answer as a pando node does: %v", addr, err)
 	}
-	return nil
+	return partition.Errorf(partition.CodeUnknown, "%s took the request and answered what cannot be read: %v", addr, err)
 }
 
 func problem(addr string, resp *http.Response, body []byte) error {

@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -102,24 +100,12 @@ func (a *api) drainAnswer(w http.ResponseWriter, ask func() (actors.DrainInfo, e
 // BeginChange asks for a change of a partition and tells how far it is.
 // actors.AwaitChange waits with it until the change is done.
 func (c *Client) BeginChange(ctx context.Context, p actors.PartitionChange) (actors.ChangeInfo, error) {
-	var info actors.ChangeInfo
-	body, err := json.Marshal(p)
-	if err != nil {
-		return info, fmt.Errorf("encode the change: %w", err)
-	}
-	_, err = c.do(ctx, request{method: http.MethodPost, path: "/api/v1/partitions/" + p.Group.String() + "/change", body: body}, &info)
-	return info, err
+	return change[actors.ChangeInfo](ctx, c, http.MethodPost, "/api/v1/partitions/"+p.Group.String()+"/change", p)
 }
 
 // BeginDrain begins to take a node out of service.
 func (c *Client) BeginDrain(ctx context.Context, o actors.DrainOptions) (actors.DrainInfo, error) {
-	var info actors.DrainInfo
-	body, err := json.Marshal(o)
-	if err != nil {
-		return info, fmt.Errorf("encode the drain: %w", err)
-	}
-	_, err = c.do(ctx, request{method: http.MethodPost, path: drainPath(o.Node), body: body}, &info)
-	return info, err
+	return change[actors.DrainInfo](ctx, c, http.MethodPost, drainPath(o.Node), o)
 }
 
 // BeginUndrain begins to take a node back into service.

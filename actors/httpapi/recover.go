@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -102,11 +100,5 @@ func (c *Client) RecoverPlan(ctx context.Context, ask actors.RecoverAsk) (actors
 
 // RecoverApply carries a plan out.
 func (c *Client) RecoverApply(ctx context.Context, plan, reason string) (actors.RecoverOutcome, error) {
-	var out actors.RecoverOutcome
-	body, err := json.Marshal(recoverApply{Plan: plan, Reason: reason})
-	if err != nil {
-		return out, fmt.Errorf("encode the plan: %w", err)
-	}
-	_, err = c.do(ctx, request{method: http.MethodPost, path: "/api/v1/recover", body: body}, &out)
-	return out, err
+	return change[actors.RecoverOutcome](ctx, c, http.MethodPost, "/api/v1/recover", recoverApply{Plan: plan, Reason: reason})
 }

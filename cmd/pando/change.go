@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
 
@@ -88,7 +89,7 @@ func (c *cli) partitionTransferMaster() *cobra.Command {
 func (c *cli) changeCommand(kind actors.ChangeKind, short string, f *changeFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: string(kind) + " <partition>", Short: short, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			if f.check != nil {
 				if err := f.check(); err != nil {
 					return err
@@ -98,21 +99,17 @@ func (c *cli) changeCommand(kind actors.ChangeKind, short string, f *changeFlags
 			if err != nil {
 				return err
 			}
-			return c.change(cmd, actors.PartitionChange{
+			return c.change(cmd, api, actors.PartitionChange{
 				Kind: kind, Group: g, Node: partition.NodeID(f.node), Replica: partition.ReplicaID(f.replica),
 			}, *f)
-		},
+		}),
 	}
 	cmd.Flags().DurationVar(&f.wait, "wait", changeWait, "how long to wait until it is done; 0 does not wait")
 	return cmd
 }
 
 // change begins a change of a partition and waits until it is done.
-func (c *cli) change(cmd *cobra.Command, p actors.PartitionChange, f changeFlags) error {
-	api, err := c.api()
-	if err != nil {
-		return err
-	}
+func (c *cli) change(cmd *cobra.Command, api *httpapi.Client, p actors.PartitionChange, f changeFlags) error {
 	ctx, cancel := c.within(cmd)
 	defer cancel()
 	if f.from != "" {
@@ -133,6 +130,7 @@ func (c *cli) change(cmd *cobra.Command, p actors.PartitionChange, f changeFlags
 		}
 	}
 	var info actors.ChangeInfo
+	var err error
 	if f.wait <= 0 {
 		info, err = api.BeginChange(ctx, p)
 		if err == nil && info.Refused != "" {

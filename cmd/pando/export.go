@@ -56,11 +56,6 @@ func (c *cli) export(cmd *cobra.Command, table string, e exportFlags) (err error
 	if err != nil {
 		return err
 	}
-	target, err := c.openTable(cmd, table)
-	if err != nil {
-		return err
-	}
-	defer target.client.Close()
 	out := c.out
 	if e.to != "" {
 		f, err := newFile(e.to)
@@ -70,6 +65,11 @@ func (c *cli) export(cmd *cobra.Command, table string, e exportFlags) (err error
 		defer func() { err = f.finish(err) }()
 		out = f.file
 	}
+	target, err := c.openTable(cmd, table)
+	if err != nil {
+		return err
+	}
+	defer target.client.Close()
 	began := time.Now()
 	show := c.newMeter("export "+table, -1, e.quiet || e.to == "" && isTerminal(c.out))
 	done, err := bulk.Export(cmd.Context(), bulk.ExportConfig{

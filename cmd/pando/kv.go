@@ -141,16 +141,12 @@ func (c *cli) kvGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "get <table> <key>", Short: "Print the value of a key", Args: cobra.ExactArgs(2),
 		Long: "Prints the value of a key.\n\n" + readLevels,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			key, err := decodeKey(k.encoding, args[1])
 			if err != nil {
 				return err
 			}
 			o, err := k.options()
-			if err != nil {
-				return err
-			}
-			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -170,7 +166,7 @@ func (c *cli) kvGet() *cobra.Command {
 				shown
 			}{httpapi.NewPair(key, v.Bytes, v.Version), shownOf(v.Shown)}
 			return c.show(answer, func(io.Writer) { fmt.Fprintf(c.out, "%s\n", v.Bytes) })
-		},
+		}),
 	}
 	k.flags(cmd)
 	cmd.Flags().BoolVar(&raw, "raw", false, "print the value's bytes and nothing else, not even a line end")
@@ -203,7 +199,7 @@ func (c *cli) kvPut() *cobra.Command {
 		Use: "put <table> <key> [value]", Short: "Store a value under a key", Args: cobra.RangeArgs(2, 3),
 		Long:    "Stores a value, given as the third argument or as a file (- is the standard input).",
 		Example: "  pando kv put demo hello world\n  pando kv put demo hello --file - <greeting.txt",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			key, err := decodeKey(k.encoding, args[1])
 			if err != nil {
 				return err
@@ -213,10 +209,6 @@ func (c *cli) kvPut() *cobra.Command {
 				return err
 			}
 			given, err := client.ParseToken(k.token)
-			if err != nil {
-				return err
-			}
-			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -233,7 +225,7 @@ func (c *cli) kvPut() *cobra.Command {
 				shown
 			}{put.Version, shownOf(s)}
 			return c.show(answer, func(w io.Writer) { fmt.Fprintln(w, "stored") })
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "file", "", "read the value from a file; - is the standard input")
@@ -279,16 +271,12 @@ func (c *cli) kvDelete() *cobra.Command {
 	var k kvWrite
 	cmd := &cobra.Command{
 		Use: "delete <table> <key>", Short: "Delete a key", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			key, err := decodeKey(k.encoding, args[1])
 			if err != nil {
 				return err
 			}
 			given, err := client.ParseToken(k.token)
-			if err != nil {
-				return err
-			}
-			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -305,7 +293,7 @@ func (c *cli) kvDelete() *cobra.Command {
 				shown
 			}{true, shownOf(s)}
 			return c.show(answer, func(w io.Writer) { fmt.Fprintln(w, "deleted") })
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&k.version, "if-version", "", "only if the key has this version (see kv get -o json)")
 	k.kvSeen.flags(cmd, writeToken)
@@ -320,7 +308,7 @@ func (c *cli) kvScan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "scan <table>", Short: "Print the pairs of a range in key order", Args: cobra.ExactArgs(1),
 		Long: "Prints the pairs of a range in key order.\n\n" + readLevels,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			r, err := scanRange(k.encoding, lo, hi, prefix)
 			if err != nil {
 				return err
@@ -329,10 +317,6 @@ func (c *cli) kvScan() *cobra.Command {
 				return &usageError{fmt.Errorf("limit %d is not positive", limit)}
 			}
 			o, err := k.options()
-			if err != nil {
-				return err
-			}
-			api, err := c.api()
 			if err != nil {
 				return err
 			}
@@ -346,7 +330,7 @@ func (c *cli) kvScan() *cobra.Command {
 					row(c.out, printable(p.KeyBytes()), printable(p.ValueBytes()))
 				}
 			})
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&lo, "lo", "", "first key")

@@ -30,23 +30,13 @@ func (c *cli) nodeDrain() *cobra.Command {
 			"nodes one counts, and a write is on its disk only: drain one node at a time. May be\n" +
 			"given to any node.",
 		Example: "  pando node drain n2 --reason 'new disk'\n  pando node drain n2 --status",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			o.Node = partition.NodeID(args[0])
 			if status {
-				ctx, cancel := c.within(cmd)
-				defer cancel()
-				info, err := api.DrainStatus(ctx, o.Node)
-				if err != nil {
-					return err
-				}
-				return c.showDrain(info)
+				return showAnswer(c, cmd, func(ctx context.Context) (actors.DrainInfo, error) { return api.DrainStatus(ctx, o.Node) }, printDrain)
 			}
 			return c.drain(cmd, api, o.Node, wait, func(ctx context.Context) (actors.DrainInfo, error) { return api.BeginDrain(ctx, o) })
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Reason, "reason", "", "why, for those who look later")
@@ -61,14 +51,10 @@ func (c *cli) nodeUndrain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "undrain <node>", Short: "Take a drained node back into service", Args: cobra.ExactArgs(1),
 		Long: "Has the replicas of the node count again, each when it has caught up.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			node := partition.NodeID(args[0])
 			return c.drain(cmd, api, node, wait, func(ctx context.Context) (actors.DrainInfo, error) { return api.BeginUndrain(ctx, node) })
-		},
+		}),
 	}
 	cmd.Flags().DurationVar(&wait, "wait", drainWait, "how long to wait until it is done; 0 does not wait")
 	return cmd
@@ -82,13 +68,14 @@ func (c *cli) drain(cmd *cobra.Command, api *httpapi.Client, node partition.Node
 	if err != nil {
 		return err
 	}
+	show := func() error { return c.show(info, func(w io.Writer) { printDrain(w, info) }) }
 	if wait <= 0 {
-		return c.showDrain(info)
+		return show()
 	}
 	mode := info.Mode
 	ctx, cancel = context.WithTimeout(cmd.Context(), wait)
 	defer cancel()
-	last := err
+	var last error
 	done := poll(ctx, func() bool {
 		now, err := api.DrainStatus(ctx, node)
 		if err == nil {
@@ -106,33 +93,31 @@ func (c *cli) drain(cmd *cobra.Command, api *httpapi.Client, node partition.Node
 	case !done:
 		return actors.DrainUnfinished(info, fmt.Errorf("after %v", wait))
 	}
-	return c.showDrain(info)
+	return show()
 }
 
-func (c *cli) showDrain(info actors.DrainInfo) error {
-	return c.show(info, func(w io.Writer) {
-		state := "in service"
-		if info.Mode != "" {
-			state = info.Mode
-		}
-		if info.Reason != "" {
-			state += " (" + info.Reason + ")"
-		}
-		if !info.Done {
-			state += ", not done yet"
-		}
-		if len(info.Left) > 0 {
-			state += ", but " + counted(len(info.Left), "partition does not agree", "partitions do not agree")
-		}
-		fmt.Fprintf(w, "node %s is %s; it holds %s\n", info.Node, state, counted(info.Replicas, "replica", "replicas"))
-		if len(info.Left) == 0 {
-			return
-		}
-		row(w, "PARTITION", "UNDER WAY", "WHY NOT YET")
-		for _, l := range info.Left {
-			row(w, l.Group, yesNo(l.Working), dash(l.Why))
-		}
-	})
+func printDrain(w io.Writer, info actors.DrainInfo) {
+	state := "in service"
+	if info.Mode != "" {
+		state = info.Mode
+	}
+	if info.Reason != "" {
+		state += " (" + info.Reason + ")"
+	}
+	if !info.Done {
+		state += ", not done yet"
+	}
+	if len(info.Left) > 0 {
+		state += ", but " + counted(len(info.Left), "partition does not agree", "partitions do not agree")
+	}
+	fmt.Fprintf(w, "node %s is %s; it holds %s\n", info.Node, state, counted(info.Replicas, "replica", "replicas"))
+	if len(info.Left) == 0 {
+		return
+	}
+	row(w, "PARTITION", "UNDER WAY", "WHY NOT YET")
+	for _, l := range info.Left {
+		row(w, l.Group, yesNo(l.Working), dash(l.Why))
+	}
 }
 
 func yesNo(b bool) string {

@@ -7,12 +7,39 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
 
 	"pando.dev/pando/partition"
 )
+
+// output is the standard output. It remembers the first error, so that a command
+// whose answer did not get out, such as to a full disk, does not end as if it had.
+type output struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil && err != nil {
+		o.err = fmt.Errorf("write the output: %w", err)
+	}
+	return n, err
+}
+
+// failed is the first error.
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
 
 // show prints v as JSON, or lets the caller print it for people.
 func (c *cli) show(v any, table func(w io.Writer)) error {
@@ -73,6 +100,9 @@ func rangeText(lo, hi []byte) string {
 
 // isTerminal reports whether somebody looks at the stream.
 func isTerminal(w io.Writer) bool {
+	if o, wrapped := w.(*output); wrapped {
+		w = o.Writer
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

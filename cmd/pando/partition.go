@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
 
@@ -19,28 +21,17 @@ func (c *cli) partitionCommand() *cobra.Command {
 func (c *cli) partitionLs() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls [table]", Short: "List the partitions of a table, or all", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
+			ask := func(ctx context.Context) ([]actors.PartitionInfo, error) {
+				return api.Partitions(ctx, strings.Join(args, ""))
 			}
-			ctx, cancel := c.within(cmd)
-			defer cancel()
-			table := ""
-			if len(args) > 0 {
-				table = args[0]
-			}
-			ps, err := api.Partitions(ctx, table)
-			if err != nil {
-				return err
-			}
-			return c.show(ps, func(w io.Writer) {
+			return showAnswer(c, cmd, ask, func(w io.Writer, ps []actors.PartitionInfo) {
 				row(w, "PARTITION", "TABLE", "RANGE", "MASTER", "EPOCH", "COMMIT", "CAN LOSE", "REPLICAS")
 				for _, p := range ps {
 					row(w, p.Group, p.Table, rangeText(p.Lo, p.Hi), dash(p.Master), dash(p.Epoch), p.Commit, canLose(p), replicaList(p))
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -72,23 +63,13 @@ func replicaList(p actors.PartitionInfo) string {
 func (c *cli) partitionShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show <partition>", Short: "Show one partition and each of its replicas", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			g, err := partition.ParseGroupID(args[0])
 			if err != nil {
 				return err
 			}
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.within(cmd)
-			defer cancel()
-			p, err := api.Partition(ctx, g)
-			if err != nil {
-				return err
-			}
-			return c.show(p, func(w io.Writer) { printPartition(w, p) })
-		},
+			return showAnswer(c, cmd, func(ctx context.Context) (actors.PartitionInfo, error) { return api.Partition(ctx, g) }, printPartition)
+		}),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pando.dev/pando/actors"
+	"pando.dev/pando/actors/httpapi"
 	"pando.dev/pando/partition"
 )
 
@@ -28,7 +29,7 @@ func (c *cli) recoverPlan() *cobra.Command {
 			"answer must be confirmed with --dead: they will not be let in again with what they have.",
 		Example: "  pando recover plan\n  pando recover plan g17 --dead n2,n3",
 		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			var ask actors.RecoverAsk
 			for _, s := range args {
 				g, err := partition.ParseGroupID(s)
@@ -40,10 +41,6 @@ func (c *cli) recoverPlan() *cobra.Command {
 			for _, d := range dead {
 				ask.Dead = append(ask.Dead, partition.NodeID(d))
 			}
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
 			ctx, cancel := c.within(cmd)
 			defer cancel()
 			plan, err := api.RecoverPlan(ctx, ask)
@@ -54,7 +51,7 @@ func (c *cli) recoverPlan() *cobra.Command {
 				return err
 			}
 			return noPlan(plan, len(args) > 0 || len(dead) > 0)
-		},
+		}),
 	}
 	cmd.Flags().StringSliceVar(&dead, "dead", nil, "nodes that are gone for good, node,...")
 	return cmd
@@ -139,11 +136,7 @@ func (c *cli) recoverApply() *cobra.Command {
 			"partitions get new ones by themselves where there are nodes for them.",
 		Example: "  pando recover apply g17/n2,n3/4f3a90c1d2e3f405 --reason 'fire in site b'",
 		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), wait)
 			defer cancel()
 			out, err := api.RecoverApply(ctx, args[0], reason)
@@ -154,7 +147,7 @@ func (c *cli) recoverApply() *cobra.Command {
 				return err
 			}
 			return notRecovered(out)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&reason, "reason", "", "why, kept with the decree")

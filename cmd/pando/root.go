@@ -35,13 +35,17 @@ const (
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	c := &cli{in: in, out: out, err: errOut}
+	printed := &output{Writer: out}
+	c := &cli{in: in, out: printed, err: errOut}
 	root := c.root()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	root.SetOut(printed)
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = printed.failed()
+	}
 	if err == nil {
 		return exitOK
 	}

@@ -24,11 +24,7 @@ func (c *cli) statusCommand() *cobra.Command {
 			"failures can be taken than --can-lose.",
 		Example: "  pando status --wait 1m --can-lose 1   # between two nodes of a rolling restart",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
+		RunE: c.asking(func(cmd *cobra.Command, _ []string, api *httpapi.Client) error {
 			s, err := c.statusWithin(cmd, api, wait, lose)
 			if err != nil {
 				return err
@@ -40,7 +36,7 @@ func (c *cli) statusCommand() *cobra.Command {
 				return unhealthyError{}
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long for the cluster to be healthy")
 	cmd.Flags().IntVar(&lose, "can-lose", 0, "how many more failures it must be able to take to count as healthy")
@@ -155,18 +151,8 @@ func modeText(m actors.MemberInfo) string {
 func (c *cli) membersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "members", Short: "List the nodes as the answering one sees them", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.within(cmd)
-			defer cancel()
-			ms, err := api.Members(ctx)
-			if err != nil {
-				return err
-			}
-			return c.show(ms, func(w io.Writer) {
+		RunE: c.asking(func(cmd *cobra.Command, _ []string, api *httpapi.Client) error {
+			return showAnswer(c, cmd, api.Members, func(w io.Writer, ms []actors.MemberInfo) {
 				row(w, "NODE", "ZONE", "STATUS", "SEAT", "MODE", "LINK", "GOSSIP", "HTTP", "VERSION")
 				for _, m := range ms {
 					seat := "-"
@@ -176,6 +162,6 @@ func (c *cli) membersCommand() *cobra.Command {
 					row(w, m.Node, m.Zone, m.Status, seat, modeText(m), dash(m.Link), dash(m.Gossip), dash(m.HTTP), dash(m.Version))
 				}
 			})
-		},
+		}),
 	}
 }

@@ -33,13 +33,9 @@ func (c *cli) tableCreate() *cobra.Command {
 			"hashing, or on the nodes of --on. Waits until each partition has a master.",
 		Example: "  pando table create words --replicas 3 --split g,n,t\n  pando table create local --on n1,n2,n3\n" +
 			"  pando table create safe --replicas 5 --policy zones:2",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			if cmd.Flags().Changed("replicas") && spec.Replicas < 1 {
 				return &usageError{fmt.Errorf("--replicas %d is not positive", spec.Replicas)}
-			}
-			api, err := c.api()
-			if err != nil {
-				return err
 			}
 			spec.Name = args[0]
 			for _, s := range splits {
@@ -53,7 +49,7 @@ func (c *cli) tableCreate() *cobra.Command {
 				spec.Nodes = append(spec.Nodes, partition.NodeID(n))
 			}
 			return c.createTable(cmd, api, spec, wait, mayExists)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.IntVar(&spec.Replicas, "replicas", 0, "replicas of each partition (default 3, or as many as nodes are alive; it stays so; 2 with all-in-sync, K with zones:K if more)")
@@ -108,19 +104,15 @@ func (c *cli) tableAlter() *cobra.Command {
 			"be brought to. The masters of its partitions bring them there step by step; reads and\n" +
 			"writes go on meanwhile. --wait waits until every partition is as asked for.",
 		Example: "  pando table alter words --replicas 5\n  pando table alter words --policy zones:2 --wait 2m",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			if !cmd.Flags().Changed("replicas") && change.Policy == "" {
 				return &usageError{errors.New("nothing is to be altered: give --replicas, --policy, or both")}
 			}
 			if cmd.Flags().Changed("replicas") && change.Replicas < 1 {
 				return &usageError{fmt.Errorf("--replicas %d is not positive", change.Replicas)}
 			}
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
 			return c.alterTable(cmd, api, args[0], change, wait)
-		},
+		}),
 	}
 	f := cmd.Flags()
 	f.IntVar(&change.Replicas, "replicas", 0, "replicas of each partition (default as it is)")
@@ -255,24 +247,14 @@ func waitForMasters(ctx context.Context, api *httpapi.Client, table string, wait
 func (c *cli) tableLs() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List the tables", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.within(cmd)
-			defer cancel()
-			ts, err := api.Tables(ctx)
-			if err != nil {
-				return err
-			}
-			return c.show(ts, func(w io.Writer) {
+		RunE: c.asking(func(cmd *cobra.Command, _ []string, api *httpapi.Client) error {
+			return showAnswer(c, cmd, api.Tables, func(w io.Writer, ts []actors.TableInfo) {
 				row(w, "TABLE", "KIND", "PARTITIONS", "REPLICAS", "POLICY")
 				for _, t := range ts {
 					row(w, t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -280,7 +262,7 @@ func (c *cli) tableDrop() *cobra.Command {
 	var confirm string
 	cmd := &cobra.Command{
 		Use: "drop <name>", Short: "Drop a table and everything in it", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
 			name := args[0]
 			if confirm != name {
 				return &partition.Error{
@@ -288,17 +270,10 @@ func (c *cli) tableDrop() *cobra.Command {
 					Next: fmt.Sprintf("if that is meant: pando table drop %s --confirm %s", name, name),
 				}
 			}
-			api, err := c.api()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.within(cmd)
-			defer cancel()
-			if err := api.DropTable(ctx, name); err != nil {
-				return err
-			}
-			return c.show(map[string]string{"dropped": name}, func(w io.Writer) { fmt.Fprintf(w, "table %s is dropped\n", name) })
-		},
+			return showAnswer(c, cmd, func(ctx context.Context) (map[string]string, error) {
+				return map[string]string{"dropped": name}, api.DropTable(ctx, name)
+			}, func(w io.Writer, _ map[string]string) { fmt.Fprintf(w, "table %s is dropped\n", name) })
+		}),
 	}
 	cmd.Flags().StringVar(&confirm, "confirm", "", "the table's name again")
 	return cmd

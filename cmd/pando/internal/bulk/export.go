@@ -49,39 +49,31 @@ func Export(ctx context.Context, cfg ExportConfig) (Exportation, error) {
 			return done, fmt.Errorf("export from key %q on: %w", r.Lo, err)
 		}
 		for _, p := range pairs {
-			n, err := writePair(out, p, cfg.Raw)
-			if err != nil {
-				return done, fmt.Errorf("write the export: %w", err)
-			}
-			done.Pairs++
-			done.Bytes += int64(n)
+			done.Bytes += writePair(out, p, cfg.Raw)
 		}
+		if err := out.Flush(); err != nil {
+			return done, fmt.Errorf("write the export: %w", err)
+		}
+		done.Pairs += int64(len(pairs))
 		if cfg.OnPage != nil {
 			cfg.OnPage(done)
 		}
 		if !more || len(pairs) == 0 {
-			break
+			return done, nil
 		}
 		last := pairs[len(pairs)-1].Key
 		r.Lo = append(append(make([]byte, 0, len(last)+1), last...), 0)
 	}
-	if err := out.Flush(); err != nil {
-		return done, fmt.Errorf("write the export: %w", err)
-	}
-	return done, nil
 }
 
-func writePair(w *bufio.Writer, p httpapi.KV, raw bool) (int, error) {
+// writePair writes a pair and returns how long it is. The writer keeps its first
+// error until it is flushed.
+func writePair(w *bufio.Writer, p httpapi.KV, raw bool) int64 {
 	line := p.Value
 	if !raw {
-		var err error
-		if line, err = json.Marshal(httpapi.NewPair(p.Key, p.Value, "")); err != nil {
-			return 0, err
-		}
+		line, _ = json.Marshal(httpapi.NewPair(p.Key, p.Value, "")) // text and bytes always encode
 	}
-	n, err := w.Write(line)
-	if err != nil {
-		return n, err
-	}
-	return n + 1, w.WriteByte('\n')
+	w.Write(line)
+	w.WriteByte('\n')
+	return int64(len(line)) + 1
 }

@@ -77,16 +77,14 @@ func (p Progress) Continues(now Progress) error {
 // or the new one.
 func (p Progress) Write(path string) error {
 	p.Version = progressFormat
-	raw, err := json.MarshalIndent(p, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the progress: %w", err)
-	}
+	raw, _ := json.MarshalIndent(p, "", "  ") // names and numbers always encode
 	partial := path + ".partial"
-	if err := os.WriteFile(partial, append(raw, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write the progress file: %w", err)
+	err := os.WriteFile(partial, append(raw, '\n'), 0o600)
+	if err == nil {
+		err = os.Rename(partial, path)
 	}
-	if err := os.Rename(partial, path); err != nil {
-		return fmt.Errorf("replace the progress file: %w", err)
+	if err != nil {
+		return fmt.Errorf("write the progress file: %w", err)
 	}
 	return nil
 }
