@@ -27,6 +27,7 @@ type groupCheck struct {
 	// got there had it; 0: none.
 	hashes  []uint64
 	masters map[partition.Epoch]*masterOf
+	served  partition.Epoch // the newest that has begun to serve
 	// visible is the index that every linearizable answer must show.
 	visible partition.Index
 	model   model
@@ -278,7 +279,7 @@ func (c *checker) published(h *host, v *replica.View) {
 		c.w.violate("epoch", "%s is master of epoch %s, and so was the process %v", h, v.Epoch, was.mastership)
 	}
 	if v.Serving && !was.served {
-		was.served = true
+		was.served, q.served = true, max(q.served, v.Epoch)
 		c.serves(h, v)
 	}
 }

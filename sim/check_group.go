@@ -37,6 +37,7 @@ func (c *checker) serves(h *host, v *replica.View) {
 	if m := q.newest(); !m.CanFailover(promised) {
 		c.w.violate("promise", "%s serves in epoch %s, which too few members of configuration %d have promised on disk", h, v.Epoch, m.Version)
 	}
+	c.excludes(h, q, "begins to serve")
 }
 
 // newest is the last committed configuration.
@@ -61,7 +62,7 @@ func (c *checker) quorum(h *host, q *groupCheck, rec partition.Record, m *image)
 }
 
 // excludes checks that nobody of an older epoch can still answer under a lease when
-// a newer master commits, or says so. It goes by the lease tables as they are, and
+// a newer master begins to serve, commits, or says so. It goes by the lease tables as they are, and
 // by each node's own clock at this moment of true time.
 func (c *checker) excludes(h *host, q *groupCheck, does string) {
 	for _, n := range c.w.nodes {
@@ -74,6 +75,19 @@ func (c *checker) excludes(h *host, q *groupCheck, does string) {
 		}
 		if end := o.view.LeaseEnd(n); n.local() < end {
 			c.w.violate("lease", "%s %s in epoch %s while %s has a lease in %s for another %s", h, does, h.view.Epoch, o, o.view.Epoch, end-n.local())
+		}
+	}
+}
+
+// leased checks, when a node was granted a lease and when it has answered under one,
+// that it counts in no epoch before one that has begun to serve.
+func (c *checker) leased(n *node) {
+	for gi, h := range n.hosts {
+		if h == nil || !h.serving || h.view.Epoch >= c.groups[gi].served {
+			continue
+		}
+		if end := h.view.LeaseEnd(n); n.local() < end {
+			c.w.violate("lease", "%s has a lease in epoch %s for another %s, and epoch %s serves", h, h.view.Epoch, end-n.local(), c.groups[gi].served)
 		}
 	}
 }

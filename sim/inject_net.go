@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -67,6 +68,7 @@ func (t *faults) spoil(n *node, f *Fault) bool {
 		}
 	})
 	if f.Class == fault.Clog {
+		pairs = oneWay(n, pairs, f.Arg)
 		for _, p := range pairs {
 			t.w.net.link(p.from, p.to).clogs++
 		}
@@ -77,6 +79,14 @@ func (t *faults) spoil(n *node, f *Fault) bool {
 		})
 	}
 	return true
+}
+
+// oneWay are the links that lead to a node, with 1, or away from it, with 2, and
+// all of them otherwise.
+func oneWay(n *node, of []pair, way uint64) []pair {
+	return slices.DeleteFunc(of, func(p pair) bool {
+		return way == 1 && p.to != n.ord || way == 2 && p.from != n.ord
+	})
 }
 
 // each changes links now, and back at the end.

@@ -185,6 +185,7 @@ func (t *network) deliver(n *node, x *event) {
 			a = *x.p.(*lease.Answer)
 		}
 		r := n.table.OnAnswer(n.local(), id, a)
+		w.check.leased(n)
 		if r.Again {
 			n.beat(int(x.from))
 		}

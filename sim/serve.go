@@ -124,6 +124,7 @@ func (n *node) readLease(gi int, r *reading) {
 	if v := h.view; v != nil && v.Epoch == r.epoch && n.local() < v.LeaseEnd(n) {
 		n.w.count.LeaseReads++
 		r.leased = true
+		n.w.check.leased(n)
 		h.shown(r)
 		return
 	}

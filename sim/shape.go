@@ -36,6 +36,7 @@ func Draw(seed uint64, s Shape) *Plan {
 	d.classes = general()
 	d.share, d.least, d.most = 0.5, 30*time.Millisecond, 3*time.Second
 	d.shortest = 0.1
+	d.aims, d.aimed = anyRole(), 0.5
 	if s.tune != nil {
 		s.tune(d)
 	}
@@ -79,6 +80,10 @@ type drawer struct {
 	classes     []fault.Class
 	share       float64
 	least, most partition.Time
+	// aims are the roles that faults befall, and aimed the share of the faults that
+	// befall one; the others befall any node.
+	aims  []fault.Role
+	aimed float64
 	// span is about how long faults last: between shortest times the time between
 	// two of them, and five times that.
 	span     partition.Time

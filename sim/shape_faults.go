@@ -102,7 +102,7 @@ func (d *drawer) series(c fault.Class, every partition.Time) {
 	}
 }
 
-// aim draws whom a fault befalls: half of the time somebody who has a role.
+// aim draws whom a fault befalls: often somebody who has a role.
 func (d *drawer) aim(f *Fault) {
 	switch f.Class.On() {
 	case fault.OnNode:
@@ -117,14 +117,17 @@ func (d *drawer) aim(f *Fault) {
 }
 
 func (d *drawer) target() fault.Target {
-	if d.half() {
+	if d.rng.Float64() >= d.aimed {
 		return fault.Target(d.rng.IntN(d.k.Nodes))
 	}
-	roles := [...]fault.Role{
+	return fault.Aim(d.aims[d.rng.IntN(len(d.aims))], d.rng.IntN(d.k.Groups))
+}
+
+func anyRole() []fault.Role {
+	return []fault.Role{
 		fault.Master, fault.Master, fault.Master, fault.Supporter, fault.Peer, fault.Holder, fault.Candidate,
 		fault.Learner, fault.Anyone,
 	}
-	return fault.Aim(roles[d.rng.IntN(len(roles))], d.rng.IntN(d.k.Groups))
 }
 
 // extent draws how long a fault lasts and its argument.
@@ -145,6 +148,8 @@ func (d *drawer) extent(f *Fault) {
 		f.Arg = uint64(d.between(1, 20))
 	case fault.KindDrop:
 		f.Arg = d.rng.Uint64N(32)
+	case fault.Clog:
+		f.Arg = d.rng.Uint64N(3)
 	case fault.DiskSlow:
 		f.Arg = uint64(d.time(2*time.Millisecond, 500*time.Millisecond).Milliseconds())
 	case fault.RollBack:
@@ -154,7 +159,8 @@ func (d *drawer) extent(f *Fault) {
 	case fault.ClockJump:
 		f.Arg = uint64(d.time(time.Millisecond, 10*time.Second).Milliseconds())
 	case fault.ClockDrift:
-		f.Arg = d.signed(int64(d.between(1, max(maxDrift*1e6, int(d.k.Drift*1e6)))))
+		most := max(maxDrift*1e6, int(d.k.Drift*1e6))
+		f.Arg = d.signed(int64(d.pick(most, d.between(1, most))))
 	case fault.ClockStrobe:
 		f.Arg = uint64(d.between(1, 1000))
 	case fault.LockSlow:
@@ -180,8 +186,10 @@ func (d *drawer) signed(n int64) uint64 {
 // lasts draws how long a fault of a class lasts; 0 for what is a moment.
 func (d *drawer) lasts(c fault.Class) partition.Time {
 	switch c {
-	case fault.KillFast, fault.Blink:
+	case fault.KillFast:
 		return d.time(100*time.Microsecond, 20*time.Millisecond)
+	case fault.Blink: // long enough for an election among those who are back
+		return d.time(d.k.Lease/4, 4*d.k.Lease)
 	case fault.Kill, fault.KillMany, fault.PowerCut, fault.PowerCutMany, fault.TornWrite, fault.LyingSync, fault.Restart,
 		fault.FlipLog, fault.FlipState, fault.FlipIdentity, fault.Misdirect, fault.LostWrite, fault.CutFile,
 		fault.RollBack, fault.Wipe, fault.SwapDisks, fault.SyncFail, fault.DiskReadOnly:

@@ -10,11 +10,11 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 18, nil},
-		{"crashes", "nodes end and come back right after they did what they must not forget", 12, crashes},
+		{"general", "anything may happen", 14, nil},
+		{"crashes", "nodes end and come back right after they did what they must not forget", 10, crashes},
 		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 9, smallBatches},
-		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 6, amnesia},
-		{"network", "little but the network is bad, and it is very bad", 9, networkHeavy},
+		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 5, amnesia},
+		{"network", "little but the network is bad, and it is very bad", 8, networkHeavy},
 		{"disks", "the real log, and disks that are full, slow, torn and failing", 8, diskHeavy},
 		{"clocks", "clocks that jump and drift, pauses, short leases", 6, clockHeavy},
 		{"groups", "many groups on many nodes", 2, manyGroups},
@@ -25,6 +25,8 @@ func DefaultShapes() []Shape {
 		{"membership", "short changes of a group one after the other, and faults where each begins and ends", 10, membership},
 		{"hand-overs", "masterships that are handed over, and links that break in the middle of it", 3, handOvers},
 		{"reads", "many reads, long leases, old messages, and masters that come while leases run", 3, reads},
+		{"late-answers", "masters that are replaced while they ask, and answers that come when they are back", 4, lateAnswers},
+		{"grants", "nodes that restart though they have granted leases, masters cut off that hold some, old beats, fast and slow clocks", 4, grants},
 	}
 }
 
@@ -103,7 +105,7 @@ func diskHeavy(d *drawer) {
 
 func clockHeavy(d *drawer) {
 	k := d.k
-	k.Drift, k.Offset = d.rate(maxDrift, 40*maxDrift), d.time(time.Second, time.Hour)
+	k.Drift, k.Offset = d.rate(maxDrift, 300*maxDrift), d.time(time.Second, time.Hour)
 	k.Lease = d.time(30*time.Millisecond, 400*time.Millisecond)
 	k.ReadShare = 0.7
 	k.Length = d.time(10*time.Second, 2*time.Minute)

@@ -179,9 +179,15 @@ func newWorld(p *Plan, out io.Writer) *world {
 	return w
 }
 
-// drift is a rate within the bound of the plan.
+// drift is a rate within the bound of the plan, or at it.
 func (w *world) drift(h uint64) int64 {
 	most := int64(w.k.Drift * 1e6)
+	switch mix(h) % 4 {
+	case 0:
+		return most
+	case 1:
+		return -most
+	}
 	return int64(h%uint64(2*most+1)) - most
 }
 

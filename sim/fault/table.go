@@ -32,7 +32,7 @@ var table = [Classes]entry{
 	Halves:     {"halves", "two sets of nodes do not reach each other", "bits of one half", OnWorld, both},
 	Ring:       {"ring", "each node reaches its two neighbours only", "", OnWorld, both},
 	Flap:       {"flap", "a link breaks and heals again and again", "milliseconds per turn", OnLink, both},
-	Clog:       {"clog", "a link holds everything back and delivers it at the end", "", OnLink, both},
+	Clog:       {"clog", "a link holds everything back and delivers it at the end", "1: only to the node, 2: only from it", OnLink, both},
 	Loss:       {"loss", "a link loses a share of the messages", "per mille", OnLink, both},
 	Delay:      {"delay", "a link takes longer", "microseconds", OnLink, both},
 	Duplicate:  {"duplicate", "a link delivers a share of the messages twice", "per mille", OnLink, both},

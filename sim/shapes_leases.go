@@ -1,0 +1,54 @@
+package sim
+
+import (
+	"time"
+
+	"pando.dev/pando/sim/fault"
+)
+
+// lateAnswers lets masters be replaced while they ask, and the answers reach them
+// when they are back: what is for a node is held back, leases are so short that a
+// successor serves meanwhile, and nobody asks again soon.
+func lateAnswers(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 3, 5)
+	k.Replicas, k.Groups, k.LogShare = k.Nodes, 1, 0
+	k.Lease = d.time(50*time.Millisecond, 300*time.Millisecond)
+	k.AnswerWait, k.DurabilityWait = d.time(200*time.Millisecond, time.Second), Calm().DurabilityWait
+	k.RetryMin, k.RetryMax = 5*time.Millisecond, max(k.AnswerWait, d.time(100*time.Millisecond, time.Second))
+	k.ReadShare, k.Ops, k.Clients = round(1-d.upTo(0.2)), float64(d.pick(50, 100, 200, 400)), 16
+	k.DelayMax = d.time(k.DelayMin, 5*time.Millisecond)
+	k.Stream, k.Loss, k.Repeat = false, d.sometimes(0.05), d.upTo(0.6)
+	k.TailShare, k.Replay = 0, d.sometimes(0.05)
+	k.PointRate, k.FastRestart = d.rate(0.01, 0.2), 0
+	k.PointNames, k.PointClasses = "replica.read-round,replica.read-confirmed", "clog,clog,isolate-in"
+	k.Length = d.time(5*time.Second, 20*time.Second)
+	d.classes = []fault.Class{fault.Clog, fault.Clog, fault.Isolate, fault.IsolateIn, fault.Cut, fault.CutOneWay, fault.Replay, fault.Delay, fault.GossipLies}
+	d.share, d.least, d.most = 0.6, 100*time.Millisecond, 2*time.Second
+}
+
+// grants lets nodes restart that have granted leases, masters be cut off that hold
+// some, and beats of before come again, while clocks run at very different speeds.
+func grants(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 3, 4, 5)
+	k.Replicas, k.Groups, k.LogShare = k.Nodes, 1, 0
+	k.Drift = d.rate(60*maxDrift, 400*maxDrift)
+	k.Lease = d.time(100*time.Millisecond, 1500*time.Millisecond)
+	k.RetryMin, k.RetryMax = 5*time.Millisecond, d.time(50*time.Millisecond, 300*time.Millisecond)
+	k.ReadShare, k.Ops, k.Clients = round(0.6+d.upTo(0.35)), float64(d.pick(20, 50, 100, 200)), 16
+	k.DelayMax = d.time(k.DelayMin, 5*time.Millisecond)
+	k.SyncMax = d.time(k.SyncMin, 5*time.Millisecond)
+	k.ApplyMax = 0
+	k.Stream, k.Loss, k.Repeat = false, d.sometimes(0.1), d.sometimes(0.1)
+	k.TailShare, k.Replay = 0, d.rate(0.03, 0.4)
+	k.PointRate, k.FastRestart = d.rate(0.003, 0.1), []float64{0.5, 1}[d.rng.IntN(2)]
+	k.PointNames, k.PointClasses = "lease.revoked,lease.peer-restarted,replica.lease-reported,replica.grants-forgotten,replica.serve", "kill-fast,kill-fast,isolate,isolate-in"
+	k.Length = d.time(5*time.Second, 20*time.Second)
+	d.classes = []fault.Class{
+		fault.Blink, fault.Blink, fault.Blink, fault.KillFast, fault.KillFast, fault.Isolate, fault.Isolate, fault.IsolateIn, fault.IsolateIn, fault.IsolateIn, fault.Cut, fault.CutOneWay, fault.CutOneWay,
+		fault.Transfer, fault.Transfer, fault.Resign, fault.GossipLies, fault.GossipStorm, fault.Pause, fault.ClockDrift, fault.ClockDrift, fault.Replay,
+	}
+	d.aims, d.aimed = []fault.Role{fault.Master, fault.Master, fault.Holder, fault.Supporter}, 0.8
+	d.share, d.least, d.most = 0.6, 50*time.Millisecond, time.Second
+}
