@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"runtime/debug"
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +19,9 @@ func spent() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// bench is what pando sim would need for these plans.
 func bench(b *testing.B, plan func(seed uint64) *Plan) {
+	defer debug.SetGCPercent(debug.SetGCPercent(GCPercent))
 	var sim partition.Time
 	var events, steps uint64
 	start := spent()
@@ -54,4 +57,10 @@ func BenchmarkSwarm(b *testing.B) {
 		}})
 		return p
 	})
+}
+
+// BenchmarkMix is what pando sim runs (G4): the shapes by their weights.
+func BenchmarkMix(b *testing.B) {
+	shapes := DefaultShapes()
+	bench(b, func(seed uint64) *Plan { return Draw(seed, Pick(seed, shapes)) })
 }

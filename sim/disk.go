@@ -31,7 +31,8 @@ type nodeLog interface {
 	// settle follows when nothing came for a while.
 	settle() error
 	summary(g partition.GroupID) (wal.Summary, bool)
-	read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error)
+	// read reads records, at least one and perhaps not all, as many as have most bytes.
+	read(g partition.GroupID, from, to partition.Index, most int) ([]partition.Record, error)
 	// let says what the state has flushed and what peers want; it may let go of
 	// what nobody needs, and returns where the log begins then.
 	let(g partition.GroupID, flushed, retain partition.Index, generation uint32) partition.Index
@@ -292,11 +293,11 @@ func (w *world) least(gi int) partition.Index {
 }
 
 // read reads records from the log.
-func (d *disk) read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error) {
+func (d *disk) read(g partition.GroupID, from, to partition.Index, most int) ([]partition.Record, error) {
 	if d.deaf {
 		return nil, errors.New("the disk does not read")
 	}
-	return d.log.read(g, from, to)
+	return d.log.read(g, from, to, most)
 }
 
 // forget deletes what there is of a replica.

@@ -27,12 +27,12 @@ func (l *modelLog) summary(g partition.GroupID) (wal.Summary, bool) {
 	return m.summary(), true
 }
 
-func (l *modelLog) read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error) {
+func (l *modelLog) read(g partition.GroupID, from, to partition.Index, _ int) ([]partition.Record, error) {
 	m := &l.seen[g-1]
 	if from < m.first || from > m.last() {
 		return nil, partition.Errorf(partition.CodeNotFound, "record %d is not in the log, which has %d to %d", from, m.first, m.last())
 	}
-	return slices.Clone(m.recs[from-m.first : min(to, m.last())+1-m.first]), nil
+	return slices.Clip(m.recs[from-m.first : min(to, m.last())+1-m.first]), nil
 }
 
 func (l *modelLog) let(g partition.GroupID, flushed, retain partition.Index, _ uint32) partition.Index {

@@ -218,8 +218,8 @@ func (r *realDisk) settle() error {
 
 func (r *realDisk) summary(g partition.GroupID) (wal.Summary, bool) { return r.log.Summary(g) }
 
-func (r *realDisk) read(g partition.GroupID, from, to partition.Index) ([]partition.Record, error) {
-	return r.log.Read(g, from, to, 1<<20)
+func (r *realDisk) read(g partition.GroupID, from, to partition.Index, most int) ([]partition.Record, error) {
+	return r.log.Read(g, from, to, most)
 }
 
 func (r *realDisk) let(g partition.GroupID, flushed, retain partition.Index, generation uint32) partition.Index {

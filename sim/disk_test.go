@@ -230,7 +230,7 @@ func TestEngineOrder(t *testing.T) {
 			seq = 0
 		}
 	}
-	if len(e.heap) != 0 || len(e.free) != len(e.slab) {
-		t.Fatalf("%d events are left, %d of %d places are free", len(e.heap), len(e.free), len(e.slab))
+	if len(e.soon)+e.later != 0 || len(e.free) != len(e.slab) {
+		t.Fatalf("%d events are left, %d of %d places are free", len(e.soon)+e.later, len(e.free), len(e.slab))
 	}
 }

@@ -55,6 +55,7 @@ type host struct {
 	applied     partition.Index
 	alarm       uint64
 	unwritten   []*replica.Persist
+	part        walWrite // on its way to the log, which copies it
 	retrying    bool
 	wanted      partition.Index // what the log was told that peers want
 	flushes     uint64

@@ -20,6 +20,8 @@ const (
 	reopenAfter = 100 * time.Millisecond
 	// maxWriteBytes bounds the records of one write to the log.
 	maxWriteBytes = 16 << 10
+	// maxReadBytes bounds the records of one read from the log that are to be applied.
+	maxReadBytes = 16 << 10
 )
 
 // persist hands a change to the log. While the log has no room the change waits,
@@ -63,19 +65,19 @@ func (h *host) write(x *replica.Persist) error {
 			size += len(x.Records[n])
 			n++
 		}
-		part := wal.Write{
+		h.part = wal.Write{
 			Group: h.g.id, Replica: h.replica, Promise: x.Promise,
 			Snip: x.Snip, After: x.After, Records: x.Records[:n:n],
 		}
 		var t token
 		quiet := true
 		if n == len(x.Records) {
-			part.Commit = x.Commit
+			h.part.Commit = x.Commit
 			if x.Sync {
 				t, quiet = token{host: h, incarnation: h.incarnation, seq: x.Seq}, false
 			}
 		}
-		if err := h.n.disk.append(h.n, &part, quiet, t); err != nil || n == len(x.Records) {
+		if err := h.n.disk.append(h.n, &h.part, quiet, t); err != nil || n == len(x.Records) {
 			return err
 		}
 		x.Snip, x.Records = false, x.Records[n:]
@@ -130,7 +132,7 @@ func (h *host) readBack(prev *partition.Position, sum *uint32, into *[]partition
 		return false // one of them may be a snip: the log may still show another branch
 	}
 	n := h.n
-	recs, err := n.disk.read(h.g.id, prev.Index+1, through)
+	recs, err := n.disk.read(h.g.id, prev.Index+1, through, n.w.k.MaxAppendBytes)
 	if err == nil && len(recs) == 0 {
 		err = errors.New("no record")
 	}
@@ -182,7 +184,7 @@ func (h *host) execute(x *replica.Apply) {
 	recs := x.Records
 	if len(recs) == 0 {
 		var err error
-		if recs, err = h.n.disk.read(h.g.id, x.First, x.Last); err != nil || len(recs) == 0 {
+		if recs, err = h.n.disk.read(h.g.id, x.First, x.Last, maxReadBytes); err != nil || len(recs) == 0 {
 			h.rebuild(fmt.Sprintf("committed records %d to %d cannot be read: %v", x.First, x.Last, err))
 			return
 		}

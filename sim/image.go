@@ -52,9 +52,11 @@ func (m *image) end() (p partition.Position, sum uint32) {
 	return m.before, m.beforeSum
 }
 
+// clone is an image of its own. It shares what does not change: records, and a list
+// as far as it goes.
 func (m *image) clone() image {
 	c := *m
-	c.recs, c.configs = slices.Clone(m.recs), slices.Clone(m.configs)
+	c.recs, c.configs = slices.Clip(m.recs), slices.Clip(m.configs)
 	return c
 }
 
@@ -122,10 +124,12 @@ func (m *image) note(r partition.Record) {
 	}
 }
 
+// snip removes the records behind after. Others may hold the list as it was, so what
+// follows does not go where it was.
 func (m *image) snip(after partition.Index) {
-	m.recs = m.recs[:after+1-m.first]
+	m.recs = slices.Clip(m.recs[:after+1-m.first])
 	for len(m.configs) > 0 && m.configs[len(m.configs)-1].Index > after {
-		m.configs = m.configs[:len(m.configs)-1]
+		m.configs = slices.Clip(m.configs[:len(m.configs)-1])
 	}
 }
 

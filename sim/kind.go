@@ -62,6 +62,9 @@ func parseRegister(b []byte) (r register) {
 	return r
 }
 
+// bytes is the encoding in memory of its own.
+func (r register) bytes() []byte { return r.append(make([]byte, 0, registerBytes)) }
+
 func (r register) append(b []byte) []byte {
 	le := binary.LittleEndian
 	return le.AppendUint64(le.AppendUint64(le.AppendUint64(b, r.value), r.writes), r.by)
@@ -130,7 +133,7 @@ func (p *registers) Apply(w partition.Writer, x partition.Command) ([]byte, erro
 		r.value = c.arg
 	case verbCas:
 		if r.by != c.old {
-			return r.append(nil), nil
+			return r.bytes(), nil
 		}
 		r.value = c.arg
 	case verbAppend:
@@ -144,7 +147,7 @@ func (p *registers) Apply(w partition.Writer, x partition.Command) ([]byte, erro
 	if err := p.store(w, class, c.key, c.id, &r); err != nil {
 		return nil, err
 	}
-	return r.append(nil), nil
+	return r.bytes(), nil
 }
 
 // transfer moves from one account to another one.
@@ -164,7 +167,7 @@ func (p *registers) transfer(w partition.Writer, c *command) ([]byte, error) {
 	if err := p.store(w, rowAccount, c.other, c.id, &to); err != nil {
 		return nil, err
 	}
-	return from.append(nil), nil
+	return from.bytes(), nil
 }
 
 // Read implements partition.Partition.
@@ -175,7 +178,7 @@ func (p *registers) Read(r partition.Reader, query []byte) ([]byte, error) {
 	}
 	if c.verb != verbSum {
 		v, err := p.load(r, rowRegister, c.key)
-		return v.append(nil), err
+		return v.bytes(), err
 	}
 	var sum register
 	lo := append([]byte(nil), p.key[:2]...)
@@ -187,5 +190,5 @@ func (p *registers) Read(r partition.Reader, query []byte) ([]byte, error) {
 		x := parseRegister(pair.Value)
 		sum.value, sum.writes = sum.value+x.value, sum.writes+x.writes
 	}
-	return sum.append(nil), nil
+	return sum.bytes(), nil
 }

@@ -14,6 +14,10 @@ import (
 	"pando.dev/pando/partition"
 )
 
+// GCPercent is the GOGC for a process that only simulates. Worlds are small and
+// short: at its default the collector would take a quarter of the time.
+const GCPercent = 800
+
 // Swarm runs the plans of many seeds, several at once.
 type Swarm struct {
 	// From is the first seed; Seeds how many there are (0: until the context

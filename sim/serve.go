@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"encoding/binary"
+	"slices"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -12,6 +14,8 @@ const (
 	// long each does.
 	maxHeldReads = 64
 	holdRead     = time.Second
+	// maxCommandHead is what the executor's encoding adds to a command.
+	maxCommandHead = 32
 )
 
 // reading is a read on its way through a replica.
@@ -57,8 +61,9 @@ func (h *host) propose(o *op, try uint32) {
 	if o.opens {
 		p.Kind, p.Payload = partition.KindSession, replica.AppendOpenSession(nil)
 	} else {
-		body := make([]byte, 0, commandBytes+64)
-		p.Payload = replica.AppendCommand(make([]byte, 0, commandBytes+32), o.session, o.seq, h.n.w.padded(o, o.append(body)))
+		w := h.n.w
+		w.body = w.padded(o, o.append(w.body[:0]))
+		p.Payload = replica.AppendCommand(make([]byte, 0, len(w.body)+maxCommandHead), o.session, o.seq, w.body)
 	}
 	h.take(replica.Propose{Proposals: []replica.Proposal{p}})
 }
@@ -70,11 +75,14 @@ func (w *world) padded(o *op, command []byte) []byte {
 		return command
 	}
 	h := w.rnd.of(onOp, uint64(o.client), o.id, 0)
-	for range pick(h, w.k.Pad+1) {
+	n := pick(h, w.k.Pad+1)
+	command = slices.Grow(command, n+8)
+	end := len(command) + n
+	for len(command) < end {
 		h = mix(h)
-		command = append(command, byte(h))
+		command = binary.LittleEndian.AppendUint64(command, h)
 	}
-	return command
+	return command[:end]
 }
 
 // query reads under the lease, or asks the members. The state is taken first and

@@ -25,6 +25,7 @@ func TestSwarm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the swarm is for the long mode")
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(GCPercent))
 	s := Swarm{From: *simFrom, Seeds: *simSeeds, KeepGoing: true, MaxFailures: 5}
 	sum := s.Run(t.Context())
 	for _, f := range sum.Failures {

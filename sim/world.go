@@ -46,6 +46,7 @@ type world struct {
 	marks    map[string]uint64
 	fired    []PointFault
 	tokens   []token
+	body     []byte // of the command on its way into a proposal
 
 	// Of tests: heard is told what clients ask (without an answer) and are told;
 	// overlook are checkers that object in vain, so many times.

@@ -8,7 +8,7 @@ import (
 )
 
 // fillBytes is how much of a spare is written at once.
-const fillBytes = 1 << 20
+const fillBytes = 64 << 10
 
 // keep is the housekeeper goroutine: it makes spares, turns segments that
 // nobody needs into spares, and watches the space on the disk.

@@ -32,10 +32,6 @@ type simFlags struct {
 	exhaustive        bool
 }
 
-// simGC is the garbage collector's GOGC of simulations, whose worlds are small and
-// short: at its default it would take a third of the time.
-const simGC = 800
-
 // defaultSeeds is what pando sim runs if nothing says how much.
 const defaultSeeds = 1000
 
@@ -127,7 +123,7 @@ func (c *cli) sim(cmd *cobra.Command, s simFlags) error {
 		return err
 	}
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(simGC) // worlds are small and short
+		debug.SetGCPercent(sim.GCPercent)
 	}
 	if s.exhaustive {
 		return c.simExhaustive(cmd.Context(), bugs)

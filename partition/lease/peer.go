@@ -2,6 +2,7 @@ package lease
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -183,8 +184,12 @@ func (f *floors) get(g partition.GroupID) floor {
 
 func (f *floors) len() int { return int(f.count.Load()) }
 
-// raise takes the revocations in; false if that would be more than limit.
+// raise takes the revocations in; false if that would be more than limit. Nearly
+// every answer has none, or only some that were sent before.
 func (f *floors) raise(list []Revocation, limit int) bool {
+	if !slices.ContainsFunc(list, f.isNew) {
+		return true
+	}
 	var fresh [floorShards]map[partition.GroupID]floor
 	n := f.count.Load()
 	for _, r := range list {
@@ -215,6 +220,11 @@ func (f *floors) raise(list []Revocation, limit int) bool {
 		}
 	}
 	return true
+}
+
+// isNew reports whether the revocation goes beyond what is kept.
+func (f *floors) isNew(r Revocation) bool {
+	return f.get(r.Group).below(floor{r.Replica, r.Epoch})
 }
 
 func (f *floors) remove(g partition.GroupID) {

@@ -128,9 +128,11 @@ func (t *Table) Reachable(n partition.NodeID) bool {
 		return true
 	}
 	p := (*t.peers.Load())[n]
-	if p == nil {
-		return false
-	}
+	return p != nil && t.answers(p)
+}
+
+// answers is Reachable for another node.
+func (t *Table) answers(p *peer) bool {
 	at := p.answered.Load()
 	return at != 0 && t.c.Now() <= partition.Time(at)+t.c.Lease
 }
@@ -138,7 +140,7 @@ func (t *Table) Reachable(n partition.NodeID) bool {
 // Alive returns the incarnation in which the node is Reachable.
 func (t *Table) Alive(n partition.NodeID) (boot uint64, ok bool) {
 	p := (*t.peers.Load())[n]
-	if p == nil || !t.Reachable(n) {
+	if p == nil || !t.answers(p) {
 		return 0, false
 	}
 	p.mu.Lock()
@@ -273,7 +275,7 @@ func (t *Table) Stats(n partition.NodeID) (s PeerStats, ok bool) {
 	return PeerStats{
 		Boot: p.boot, Held: until, Granted: p.granted, Revoked: len(p.revoked),
 		Floors: p.floors.len(), Refused: p.refused, Distrust: p.distrust.Load(), Withheld: p.withheld,
-		Reachable: t.Reachable(n),
+		Reachable: t.answers(p),
 	}, true
 }
 

@@ -93,7 +93,9 @@ func (e *Executor) Sessions() int { return len(e.sessions.list) }
 // for a state. After an error the writes that w has seen for this record must be
 // discarded and a new Executor made from the state as it is then.
 func (e *Executor) Apply(w partition.Writer, rec partition.Record) (Result, error) {
-	assert(rec.Index() > e.last, "record %s applied behind %d", rec, e.last)
+	if rec.Index() <= e.last { // not assert, whose arguments would cost memory each time
+		broken("record %s applied behind %d", rec, e.last)
+	}
 	var (
 		res Result
 		err error
@@ -123,12 +125,8 @@ func (e *Executor) Read(state partition.Reader, query []byte) ([]byte, error) {
 
 func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, error) {
 	id, seq, body, err := ParseCommand(rec.Payload())
-	var refused *partition.Error
-	switch {
-	case partition.CodeOf(err) == partition.CodeNewerFormat:
-		return Result{}, err // a newer program would execute it: do not diverge
-	case errors.As(err, &refused):
-		return Result{Err: refused}, nil // as on every replica
+	if err != nil {
+		return malformed(err)
 	}
 	if id == (partition.SessionID{}) {
 		return e.run(w, rec.Index(), body)
@@ -163,6 +161,15 @@ func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, er
 	}
 	s.note(seq, rec.Index()) // last: an error above leaves the table as it was
 	return res, nil
+}
+
+// malformed is the result of a command that cannot be read.
+func malformed(err error) (Result, error) {
+	var refused *partition.Error
+	if partition.CodeOf(err) != partition.CodeNewerFormat && errors.As(err, &refused) {
+		return Result{Err: refused}, nil // as on every replica
+	}
+	return Result{}, err // a newer program would execute it: do not diverge
 }
 
 // run executes a command.

@@ -21,7 +21,7 @@ func (r *Replica) AppendFingerprint(b []byte) []byte {
 	f.s(string(r.promisedNode))
 	f.t(r.leaseUntil, r.deadline, r.alarm)
 	f.u(uint64(r.durable), uint64(r.commit), uint64(r.applied), uint64(r.asked), uint64(r.everywhere), uint64(r.settled))
-	f.u(uint64(r.phase), uint64(r.master), r.permitSeq, uint64(len(r.sends)+len(r.locks)+len(r.replies)+len(r.out)))
+	f.u(uint64(r.phase), uint64(r.master), r.permitSeq, uint64(len(r.sends)+len(r.locks)+len(r.replies)+len(r.out)-r.taken))
 	f.log(r.log)
 	f.u(uint64(len(r.active)))
 	for _, m := range r.active {

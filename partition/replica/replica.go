@@ -83,7 +83,8 @@ type Replica struct {
 	sends     []Work
 	locks     []Work
 	replies   []Work
-	out       []Work         // of the last settle, not yet yielded
+	out       []Work         // of the last settle
+	taken     int            // of out, that were yielded
 	alarm     partition.Time // that the host was asked for, 0 if it has come
 }
 
@@ -260,14 +261,15 @@ func (r *Replica) onTick() {
 func (r *Replica) Ready() iter.Seq[Work] {
 	return func(yield func(Work) bool) {
 		r.settle()
-		for len(r.out) > 0 {
-			w := r.out[0]
-			r.out[0] = nil
-			r.out = r.out[1:]
+		for r.taken < len(r.out) {
+			w := r.out[r.taken]
+			r.out[r.taken] = nil
+			r.taken++
 			if !yield(w) {
 				return
 			}
 		}
+		r.out, r.taken = r.out[:0], 0
 	}
 }
 

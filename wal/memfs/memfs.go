@@ -16,9 +16,6 @@ import (
 	"pando.dev/pando/wal"
 )
 
-// SectorBytes is what a disk writes whole or not at all.
-const SectorBytes = 512
-
 // ErrPowerLoss is for hooks that simulate it.
 var ErrPowerLoss = errors.New("power loss")
 
@@ -77,12 +74,6 @@ type move struct {
 	file     *file
 }
 
-// file is what an inode is: contents without a name.
-type file struct {
-	cache, disk []byte
-	dirty       []bool // sectors of cache that were written since the last sync
-}
-
 var (
 	_ wal.FS         = (*FS)(nil)
 	_ wal.FreeSpacer = (*FS)(nil)
@@ -130,14 +121,14 @@ func (m *FS) Crash(seed uint64, keep float64) *FS {
 	}
 	for _, name := range sorted(names) {
 		f := names[name]
-		c := &file{disk: slices.Clone(f.disk)}
-		for s, dirty := range f.dirty {
-			if dirty && survives() {
-				copySector(c.disk, f.cache, s)
+		c := f.clone(f.disk)
+		f.everyDirty(func(i, s int) bool {
+			if survives() {
+				copySector(c.disk, f.cache, i, s)
+				copySector(c.cache, f.cache, i, s)
 			}
-		}
-		c.cache = slices.Clone(c.disk)
-		c.dirty = make([]bool, len(f.dirty))
+			return false
+		})
 		n.names[name], n.disk[name] = c, c
 	}
 	return n
@@ -160,16 +151,14 @@ func (m *FS) CrashHere(seed uint64, keep float64) {
 	m.names = maps.Clone(m.disk)
 	for _, name := range sorted(m.names) {
 		f := m.names[name]
-		for s, dirty := range f.dirty {
-			if !dirty {
-				continue
-			}
-			if f.dirty[s] = false; survives() {
-				copySector(f.disk, f.cache, s)
+		f.everyDirty(func(i, s int) bool {
+			if survives() {
+				copySector(f.disk, f.cache, i, s)
 			} else {
-				copySector(f.cache, f.disk, s)
+				copySector(f.cache, f.disk, i, s)
 			}
-		}
+			return true
+		})
 	}
 }
 
@@ -183,7 +172,9 @@ func (m *FS) Fork() *FS {
 	copies := map[*file]*file{}
 	fork := func(f *file) *file {
 		if f != nil && copies[f] == nil {
-			copies[f] = &file{cache: slices.Clone(f.cache), disk: slices.Clone(f.disk), dirty: slices.Clone(f.dirty)}
+			c := f.clone(f.cache)
+			copy(c.dirty, f.dirty)
+			copies[f] = c
 		}
 		return copies[f]
 	}
@@ -204,11 +195,10 @@ func (m *FS) Flip(name string, off int64, bits byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.names[name]
-	if f == nil || off < 0 || off >= int64(len(f.disk)) {
+	if f == nil || off < 0 || off >= f.size {
 		return fmt.Errorf("flip %s at %d: %w", name, off, fs.ErrNotExist)
 	}
-	f.cache[off] ^= bits
-	f.disk[off] ^= bits
+	f.flip(off, bits)
 	return nil
 }
 
@@ -220,14 +210,19 @@ func (m *FS) ReadFile(name string) ([]byte, error) {
 	if f == nil {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
 	}
-	return slices.Clone(f.cache), nil
+	b := make([]byte, f.size)
+	f.read(b, 0)
+	return b, nil
 }
 
 // WriteFile makes a durable file with the given contents, or replaces one.
 func (m *FS) WriteFile(name string, b []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := &file{cache: slices.Clone(b), disk: slices.Clone(b), dirty: make([]bool, sectors(len(b)))}
+	f := newFile(int64(len(b)))
+	f.write(b, 0)
+	clear(f.dirty)
+	copyPages(f.disk, f.cache)
 	m.names[name], m.disk[name] = f, f
 }
 
@@ -238,13 +233,6 @@ func sorted(names map[string]*file) []string {
 	}
 	slices.Sort(all)
 	return all
-}
-
-func sectors(n int) int { return (n + SectorBytes - 1) / SectorBytes }
-
-func copySector(dst, src []byte, s int) {
-	lo, hi := s*SectorBytes, min((s+1)*SectorBytes, len(src))
-	copy(dst[lo:hi], src[lo:hi])
 }
 
 func (v move) apply(names map[string]*file) {
@@ -288,7 +276,7 @@ func (m *FS) Create(name string, size int64) (wal.File, error) {
 	if m.capacity > 0 && m.taken()+size > m.capacity {
 		return nil, &fs.PathError{Op: "create", Path: name, Err: syscall.ENOSPC}
 	}
-	f := &file{cache: make([]byte, size), disk: make([]byte, size), dirty: make([]bool, sectors(int(size)))}
+	f := newFile(size)
 	m.do(move{to: name, file: f})
 	return &handle{m: m, f: f, name: name}, nil
 }
@@ -296,7 +284,7 @@ func (m *FS) Create(name string, size int64) (wal.File, error) {
 func (m *FS) taken() int64 {
 	n := m.used
 	for _, f := range m.names {
-		n += int64(len(f.cache))
+		n += f.size
 	}
 	return n
 }
@@ -398,10 +386,10 @@ func (h *handle) ReadAt(b []byte, off int64) (int, error) {
 	}
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	if off >= int64(len(h.f.cache)) {
+	if off >= h.f.size {
 		return 0, io.EOF
 	}
-	n := copy(b, h.f.cache[off:])
+	n := h.f.read(b, off)
 	if n < len(b) {
 		return n, io.EOF
 	}
@@ -415,13 +403,10 @@ func (h *handle) WriteAt(b []byte, off int64) (int, error) {
 	}
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	if off < 0 || off+int64(len(b)) > int64(len(h.f.cache)) {
+	if off < 0 || off+int64(len(b)) > h.f.size {
 		return 0, &fs.PathError{Op: "write", Path: h.name, Err: syscall.EFBIG}
 	}
-	copy(h.f.cache[off:], b)
-	for s := int(off / SectorBytes); s < sectors(int(off)+len(b)); s++ {
-		h.f.dirty[s] = true
-	}
+	h.f.write(b, off)
 	return len(b), nil
 }
 
@@ -430,15 +415,15 @@ func (h *handle) Sync() error {
 	err := h.m.ask(Op{Kind: Sync, Name: h.name})
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	for s, dirty := range h.f.dirty {
-		switch {
-		case !dirty || errors.Is(err, ErrPowerLoss): // then Crash decides
-			continue
-		case err == nil || h.m.rand.IntN(2) == 0:
-			copySector(h.f.disk, h.f.cache, s)
-		}
-		h.f.dirty[s] = false
+	if errors.Is(err, ErrPowerLoss) {
+		return err // Crash decides
 	}
+	h.f.everyDirty(func(i, s int) bool {
+		if err == nil || h.m.rand.IntN(2) == 0 {
+			copySector(h.f.disk, h.f.cache, i, s)
+		}
+		return true
+	})
 	return err
 }
 
@@ -446,16 +431,18 @@ func (h *handle) Sync() error {
 func (h *handle) Size() (int64, error) {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	return int64(len(h.f.cache)), nil
+	return h.f.size, nil
 }
 
 // Evict implements wal.File.
 func (h *handle) Evict() error {
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	for s, dirty := range h.f.dirty {
-		if !dirty {
-			copySector(h.f.cache, h.f.disk, s)
+	for i, dirty := range h.f.dirty {
+		for s := range pageSectors {
+			if dirty&(1<<s) == 0 {
+				copySector(h.f.cache, h.f.disk, i, s)
+			}
 		}
 	}
 	return nil
