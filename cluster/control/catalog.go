@@ -25,7 +25,10 @@ type Group struct {
 	Table        uint64
 	Range        partition.KeyRange
 	RangeVersion partition.RangeVersion
-	Membership   *partition.Membership
+	// Parent is the group that this one was split from, 0 for none. Only a group
+	// without one begins empty.
+	Parent     partition.GroupID
+	Membership *partition.Membership
 	// Master is a hint: who was master in Epoch. Empty before there was one.
 	Master  partition.NodeID
 	Epoch   partition.Epoch
@@ -41,7 +44,12 @@ type Catalog struct {
 	tables []tableEntry // by name
 	groups []*Group     // by id
 	drops  []drop       // by version
-	// floor: what was dropped at or before this version is no longer in drops.
+	tasks  []*Task      // by id
+	// busy and prepared are made of tasks: who occupies a group, and who is to make
+	// one.
+	busy, prepared map[partition.GroupID]*Task
+	// floor: what was dropped at or before this version is no longer in drops, and
+	// tasks that ended by then may be forgotten.
 	floor uint64
 }
 
@@ -150,19 +158,37 @@ type edit struct {
 	base   *Catalog
 	tables map[uint64]*Table // new or changed
 	groups map[partition.GroupID]*Group
+	tasks  map[TaskID]*Task
 	drops  []uint64 // tables that go, with their groups
 	gone   map[uint64]bool
 }
 
 func newEdit(base *Catalog) *edit {
-	return &edit{base: base, tables: map[uint64]*Table{}, groups: map[partition.GroupID]*Group{}, gone: map[uint64]bool{}}
+	return &edit{base: base, tables: map[uint64]*Table{}, groups: map[partition.GroupID]*Group{}, tasks: map[TaskID]*Task{}, gone: map[uint64]bool{}}
 }
 
 func (e *edit) putTable(t *Table) { e.tables[t.ID] = t }
 func (e *edit) putGroup(g *Group) { e.groups[g.ID] = g }
+func (e *edit) putTask(t *Task)   { e.tasks[t.ID] = t }
 func (e *edit) dropTable(id uint64) {
 	e.drops = append(e.drops, id)
 	e.gone[id] = true
+}
+
+// group returns a group as it is with the changes so far.
+func (e *edit) group(id partition.GroupID) (*Group, bool) {
+	if g, ok := e.groups[id]; ok {
+		return g, true
+	}
+	return e.base.Group(id)
+}
+
+// task returns a task as it is with the changes so far.
+func (e *edit) task(id TaskID) (*Task, bool) {
+	if t, ok := e.tasks[id]; ok {
+		return t, true
+	}
+	return e.base.Task(id)
 }
 
 // touched returns the tables that the changes touch and that stay.
@@ -189,9 +215,55 @@ func (e *edit) apply(version uint64) *Catalog {
 		next.floor = next.drops[extra-1].version
 		next.drops = next.drops[extra:]
 	}
-	next.groups = e.mergeGroups()
-	next.tables = e.mergeTables(next.groups)
+	next.groups, next.tables = e.base.groups, e.base.tables
+	if len(e.groups) > 0 || len(e.tables) > 0 || len(e.drops) > 0 {
+		next.groups = e.mergeGroups()
+		next.tables = e.mergeTables(next.groups)
+	}
+	next.tasks, next.busy, next.prepared = e.base.tasks, e.base.busy, e.base.prepared
+	if len(e.tasks) > 0 {
+		next.tasks = e.mergeTasks()
+		next.forgetTasks()
+		next.indexTasks()
+	}
 	return next
+}
+
+// mergeTasks returns all tasks by id after the changes.
+func (e *edit) mergeTasks() []*Task {
+	all := make([]*Task, 0, len(e.base.tasks)+len(e.tasks))
+	for _, t := range e.base.tasks {
+		if _, ok := e.tasks[t.ID]; !ok {
+			all = append(all, t)
+		}
+	}
+	for _, t := range e.tasks {
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b *Task) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// forgetTasks forgets those that ended longest ago, beyond MaxEndedTasks. A copy
+// of before their end gets the whole catalog.
+func (c *Catalog) forgetTasks() {
+	var ended []*Task
+	for _, t := range c.tasks {
+		if !t.Open() {
+			ended = append(ended, t)
+		}
+	}
+	extra := len(ended) - MaxEndedTasks
+	if extra <= 0 {
+		return
+	}
+	slices.SortFunc(ended, func(a, b *Task) int { return cmp.Or(cmp.Compare(a.Changed, b.Changed), cmp.Compare(a.ID, b.ID)) })
+	gone := make(map[TaskID]bool, extra)
+	for _, t := range ended[:extra] {
+		gone[t.ID] = true
+		c.floor = max(c.floor, t.Changed)
+	}
+	c.tasks = slices.DeleteFunc(c.tasks, func(t *Task) bool { return gone[t.ID] })
 }
 
 // mergeGroups returns all groups by id after the changes.

@@ -36,6 +36,10 @@ const (
 	kindAlter           kind = 7
 	kindLocks           kind = 8
 	kindSessions        kind = 9
+	kindSplit           kind = 10
+	kindActivate        kind = 11
+	kindReport          kind = 12
+	kindCancel          kind = 13
 
 	// The outer form of what Transport.Call carries.
 	kindRequest kind = 16
@@ -55,6 +59,10 @@ const (
 	kindAskRenew     kind = 42
 	kindAskLocks     kind = 43
 	kindAskRelay     kind = 44
+	kindAskSplit     kind = 45
+	kindAskActivate  kind = 46
+	kindAskReport    kind = 47
+	kindAskCancel    kind = 55
 	kindSeatAnswer   kind = 48
 	kindRenewAnswer  kind = 49
 	kindLockAnswer   kind = 54
@@ -69,6 +77,9 @@ const (
 	kindTail       kind = 67
 	kindPermitPage kind = 68
 	kindStartPage  kind = 69
+	// A page with tasks, or groups that were split from others.
+	kindTaskPage kind = 70
+	kindTaskHead kind = 71
 
 	// What a node remembers of seats.
 	kindSeatState kind = 80
@@ -320,6 +331,9 @@ type pageBody struct {
 	Groups  []groupItem
 	Next    cursor // where the next page begins, if More
 	More    bool
+
+	Origins []originItem `msgpack:"-"`
+	Tasks   []taskItem   `msgpack:"-"`
 }
 
 type askCatalog struct {

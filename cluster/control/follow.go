@@ -128,5 +128,5 @@ func (c *Control) askPage(ctx context.Context, seat partition.NodeID, ask *askCa
 	if answer.Error != nil {
 		return nil, fromItem(answer.Error)
 	}
-	return decode[pageBody](kindPage, answer.Body)
+	return decodePage(answer.Body)
 }

@@ -112,6 +112,24 @@ func (s *state) apply(b []byte) (result, error) {
 	case kindUpdate:
 		return execute(s, k, b, func(c *updateBody) result { return result{err: s.applyUpdate(c)} })
 	}
+	return s.applyTask(k, b)
+}
+
+// applyTask executes a command about tasks.
+func (s *state) applyTask(k kind, b []byte) (result, error) {
+	switch k {
+	case kindSplit:
+		return execute(s, k, b, func(c *splitBody) result {
+			a, refused := s.applySplit(c)
+			return result{table: a, err: refused}
+		})
+	case kindActivate:
+		return execute(s, k, b, func(c *activateBody) result { return result{err: s.applyActivation(c)} })
+	case kindReport:
+		return execute(s, k, b, func(c *reportBody) result { return result{err: s.applyReport(c)} })
+	case kindCancel:
+		return execute(s, k, b, func(c *cancelBody) result { return result{err: s.applyCancel(c)} })
+	}
 	return s.refuse(partition.Errorf(partition.CodeNewerFormat, "a control command of kind %d, unknown to this program", k))
 }
 

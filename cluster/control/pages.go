@@ -19,6 +19,7 @@ const (
 	classDrop  = 1
 	classTable = 2
 	classGroup = 3
+	classTask  = 4
 )
 
 // pageBytes is about how much one page holds: with the largest item and the
@@ -35,6 +36,7 @@ type change struct {
 	drop  drop
 	table *Table
 	group *Group
+	task  *Task
 }
 
 func (a cursor) compare(b cursor) int {
@@ -42,7 +44,7 @@ func (a cursor) compare(b cursor) int {
 }
 
 // since is the cursor behind everything of the given version.
-func since(version uint64) cursor { return cursor{Version: version, Class: classGroup, ID: 1<<64 - 1} }
+func since(version uint64) cursor { return cursor{Version: version, Class: classTask, ID: 1<<64 - 1} }
 
 // changes returns what changed behind the cursor, in order.
 func (c *Catalog) changes(after cursor) []change {
@@ -62,6 +64,9 @@ func (c *Catalog) changes(after cursor) []change {
 	for _, g := range c.groups {
 		add(change{at: cursor{Version: g.Changed, Class: classGroup, ID: uint64(g.ID)}, group: g})
 	}
+	for _, t := range c.tasks {
+		add(change{at: cursor{Version: t.Changed, Class: classTask, ID: uint64(t.ID)}, task: t})
+	}
 	slices.SortFunc(all, func(a, b change) int { return a.at.compare(b.at) })
 	return all
 }
@@ -76,7 +81,8 @@ func (c *Catalog) page(after cursor, whole bool, limit int) (*pageBody, error) {
 	p := &pageBody{Version: c.Version, Floor: c.floor, Whole: whole}
 	size, items := 0, 0
 	for _, x := range c.changes(after) {
-		if size >= limit || items >= pageItems {
+		// A task is larger than what a page may exceed its limit by.
+		if size >= limit || items >= pageItems || x.task != nil && size >= limit/2 && items > 0 {
 			p.More = true
 			return p, nil
 		}
@@ -99,7 +105,14 @@ func (p *pageBody) add(x change) (int, error) {
 	case x.group != nil:
 		g, err := itemOf(x.group)
 		p.Groups = append(p.Groups, g)
+		if x.group.Parent != 0 {
+			p.Origins = append(p.Origins, originItem{Group: x.group.ID, Parent: x.group.Parent})
+		}
 		return fixed + len(g.Lo) + len(g.Hi) + len(g.Membership) + len(g.Master), err
+	case x.task != nil:
+		t, size, err := itemOfTask(x.task)
+		p.Tasks = append(p.Tasks, t)
+		return fixed + size, err
 	}
 	p.Drops = append(p.Drops, dropItem{Version: x.drop.version, Table: x.drop.table})
 	return fixed, nil
@@ -114,7 +127,7 @@ func EncodeCatalog(c *Catalog) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		b, err := encode(kindPage, p)
+		b, err := p.encode()
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +140,7 @@ func EncodeCatalog(c *Catalog) ([][]byte, error) {
 func DecodeCatalog(pages [][]byte) (*Catalog, error) {
 	a := newAssembly(&Catalog{})
 	for i, b := range pages {
-		p, err := decode[pageBody](kindPage, b)
+		p, err := decodePage(b)
 		if err != nil {
 			return nil, err
 		}
@@ -201,8 +214,22 @@ func (a *assembly) put(p *pageBody) error {
 		}
 		a.e.putGroup(g)
 	}
-	if len(a.e.tables) > MaxTables+maxDrops || len(a.e.groups) > MaxGroups+MaxSplitPoints || len(a.e.drops) > 1<<16 {
-		return partition.Errorf(partition.CodeTooLarge, "catalog: %d tables, %d groups, %d drops", len(a.e.tables), len(a.e.groups), len(a.e.drops))
+	for _, o := range p.Origins {
+		g, ok := a.e.groups[o.Group]
+		if !ok || o.Parent == 0 || o.Parent == o.Group {
+			return partition.Errorf(partition.CodeCorrupt, "catalog: %s comes from %s", o.Group, o.Parent)
+		}
+		g.Parent = o.Parent
+	}
+	for i := range p.Tasks {
+		t, err := taskOf(&p.Tasks[i])
+		if err != nil {
+			return err
+		}
+		a.e.putTask(t)
+	}
+	if len(a.e.tables) > MaxTables+maxDrops || len(a.e.groups) > MaxGroups+MaxSplitPoints || len(a.e.drops) > 1<<16 || len(a.e.tasks) > 4*MaxOpenTasks {
+		return partition.Errorf(partition.CodeTooLarge, "catalog: %d tables, %d groups, %d drops, %d tasks", len(a.e.tables), len(a.e.groups), len(a.e.drops), len(a.e.tasks))
 	}
 	return nil
 }
@@ -244,5 +271,5 @@ func (c *Catalog) validate() error {
 	if inTables != len(c.groups) {
 		return partition.Errorf(partition.CodeCorrupt, "catalog: %d groups, %d of them in tables", len(c.groups), inTables)
 	}
-	return nil
+	return c.validateTasks(ids)
 }

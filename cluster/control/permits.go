@@ -102,7 +102,7 @@ func checkAble(holder partition.ReplicaID, able []partition.ReplicaID) *partitio
 // applyPermit moves a group's in-sync number, or says why not. The answer is the
 // number as it is then.
 func (s *state) applyPermit(b *permitBody) (*permitAnswer, *partition.Error) {
-	if _, ok := s.catalog.Group(b.Group); !ok {
+	if !s.catalog.known(b.Group) {
 		return nil, partition.Errorf(partition.CodeNotFound, "the catalog has no group %s", b.Group)
 	}
 	was := s.permits[b.Group]

@@ -164,7 +164,7 @@ func (c *Control) serveLeader(ctx context.Context, s *seat, from partition.NodeI
 		_, failed := s.propose(ctx, kindUpdate, ask)
 		return reply(kindEmptyAnswer, &emptyAnswer{Version: s.fsm.catalog.Load().Version}, failed)
 	}
-	return nil, partition.Errorf(partition.CodeInvalid, "a control request of kind %d", k)
+	return s.serveTask(ctx, k, b)
 }
 
 // reply encodes the answer to a request that did not fail.
@@ -263,7 +263,7 @@ func (c *Control) serveCatalog(ctx context.Context, s *seat, b []byte) ([]byte, 
 		now := s.fsm.catalog.Load()
 		if ask.WaitMs == 0 || now.Version > ask.After.Version || ask.Whole {
 			p, err := now.page(ask.After, ask.Whole, pageBytes)
-			return reply(kindPage, p, asError(err))
+			return p.reply(err)
 		}
 		select {
 		case <-changed:

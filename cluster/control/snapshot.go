@@ -29,6 +29,7 @@ type snapshot struct {
 	catalog   *Catalog // shared, immutable
 	nextGroup partition.GroupID
 	nextTable uint64
+	nextTask  TaskID
 	locks     map[partition.GroupID]lock
 	sessions  map[partition.NodeID]session
 	permits   map[partition.GroupID]permit
@@ -37,7 +38,7 @@ type snapshot struct {
 
 func (s *state) snapshot() *snapshot {
 	return &snapshot{
-		catalog: s.catalog, nextGroup: s.nextGroup, nextTable: s.nextTable,
+		catalog: s.catalog, nextGroup: s.nextGroup, nextTable: s.nextTable, nextTask: s.nextTask,
 		locks: maps.Clone(s.locks), sessions: maps.Clone(s.sessions),
 		permits: maps.Clone(s.permits), tokens: slices.Clone(s.tokens),
 	}
@@ -48,6 +49,11 @@ func (s *snapshot) write(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	if err := writePart(out, kindHead, s.head()); err != nil {
 		return err
+	}
+	if s.nextTask > 1 {
+		if err := writePart(out, kindTaskHead, &taskHead{Next: s.nextTask, Tasks: len(s.catalog.tasks)}); err != nil {
+			return err
+		}
 	}
 	starts := s.startItems()
 	for page := range slices.Chunk(starts, pageItems) {
@@ -72,7 +78,7 @@ func (s *snapshot) write(w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := writePart(out, kindPage, p); err != nil {
+		if err := p.writePart(out); err != nil {
 			return err
 		}
 		after, more = p.Next, p.More
@@ -191,7 +197,7 @@ func readState(from io.Reader) (*state, error) {
 // readParts reads everything behind the head.
 func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 	catalog := newAssembly(&Catalog{})
-	var starts, permits int // that there must be in the end
+	var starts, permits, tasks int // that there must be in the end
 	for {
 		b, err := readPart(r)
 		if err != nil {
@@ -208,13 +214,19 @@ func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 			permits, err = s.readPermits(b)
 		case kindLockPage:
 			err = s.readLocks(b)
-		case kindPage:
+		case kindTaskHead:
+			tasks, err = s.readTaskHead(b)
+		case kindPage, kindTaskPage:
 			err = catalog.read(b)
 		case kindTail:
 			if have := s.startCount(); have != starts || len(s.permits) != permits {
 				return nil, corrupt("%d of %d starts and %d of %d in-sync numbers", have, starts, len(s.permits), permits)
 			}
-			return s.readTail(r, b, catalog)
+			tail, err := s.readTail(r, b, catalog)
+			if err == nil && len(s.catalog.tasks) != tasks {
+				err = corrupt("%d of %d tasks", len(s.catalog.tasks), tasks)
+			}
+			return tail, err
 		default:
 			err = corrupt("a part of kind %d", k)
 		}
@@ -237,7 +249,7 @@ func (s *state) readTail(r *bufio.Reader, b []byte, catalog *assembly) (*tailBod
 }
 
 func (a *assembly) read(b []byte) error {
-	p, err := decode[pageBody](kindPage, b)
+	p, err := decodePage(b)
 	if err != nil {
 		return err
 	}
@@ -348,13 +360,18 @@ func (s *state) validate(tail *tailBody) error {
 			return corrupt("%s is there, the next is %s", g.ID, s.nextGroup)
 		}
 	}
+	for _, t := range c.tasks {
+		if err := t.validateIDs(s); err != nil {
+			return err
+		}
+	}
 	for g := range s.permits {
-		if _, ok := c.Group(g); !ok {
+		if !c.known(g) {
 			return corrupt("the in-sync number of %s, which the catalog does not have", g)
 		}
 	}
 	for g := range s.locks {
-		if _, ok := c.Group(g); !ok {
+		if !c.known(g) {
 			return corrupt("the lock of %s, which the catalog does not have", g)
 		}
 	}

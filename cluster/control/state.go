@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"pando.dev/pando/partition"
@@ -16,6 +17,7 @@ type state struct {
 	// nextGroup and nextTable only grow, so ids are never reused.
 	nextGroup partition.GroupID
 	nextTable uint64
+	nextTask  TaskID
 	// locks has an entry for each group of the catalog that was ever locked.
 	locks    map[partition.GroupID]lock
 	sessions map[partition.NodeID]session
@@ -46,7 +48,7 @@ type session struct {
 
 func newState() *state {
 	return &state{
-		catalog: &Catalog{}, nextGroup: 1, nextTable: 1,
+		catalog: &Catalog{}, nextGroup: 1, nextTable: 1, nextTask: 1,
 		locks: map[partition.GroupID]lock{}, sessions: map[partition.NodeID]session{},
 		permits: map[partition.GroupID]permit{},
 	}
@@ -135,7 +137,7 @@ func (s *state) applyLocks(b *locksBody) (*lockAnswer, *partition.Error) {
 }
 
 func (s *state) acquire(node partition.NodeID, boot uint64, r acquireItem) grantItem {
-	if _, ok := s.catalog.Group(r.Group); !ok {
+	if !s.catalog.known(r.Group) {
 		return grantItem{Error: toItem(partition.Errorf(partition.CodeNotFound, "the catalog has no group %s", r.Group))}
 	}
 	if r.Replica == 0 {
@@ -198,7 +200,7 @@ func (s *state) applyCreate(b *createBody) (*tableAnswer, bool, *partition.Error
 	if len(s.catalog.tables) >= MaxTables {
 		return nil, false, partition.Errorf(partition.CodeTooLarge, "the catalog has %d tables, limit %d", len(s.catalog.tables), MaxTables)
 	}
-	if len(s.catalog.groups)+count > MaxGroups {
+	if len(s.catalog.groups)+len(s.catalog.prepared)+count > MaxGroups {
 		return nil, false, partition.Errorf(partition.CodeTooLarge, "%d groups and %d more, limit %d", len(s.catalog.groups), count, MaxGroups)
 	}
 	if b.First != s.nextGroup {
@@ -273,6 +275,7 @@ func (s *state) applyDrop(b *dropBody) (*tableAnswer, *partition.Error) {
 	version := s.catalog.Version + 1
 	e := newEdit(s.catalog)
 	e.dropTable(t.ID)
+	s.endTasksOf(e, t.ID, fmt.Sprintf("table %s was dropped", b.Name), version)
 	s.catalog = e.apply(version)
 	done := &tableAnswer{Table: t.ID, Version: version}
 	s.finish(b.Token, digest, done)
@@ -283,18 +286,21 @@ func (s *state) applyDrop(b *dropBody) (*tableAnswer, *partition.Error) {
 // The error is of the first update that made no sense; the others count.
 func (s *state) applyUpdate(b *updateBody) *partition.Error {
 	var first *partition.Error
-	e, version, changed := newEdit(s.catalog), s.catalog.Version+1, false
+	e, version := newEdit(s.catalog), s.catalog.Version+1
 	for i := range b.Updates {
 		g, err := s.updated(e, &b.Updates[i])
 		if err != nil && first == nil {
 			first = err
 		}
 		if g != nil {
-			g.Changed, changed = version, true
+			g.Changed = version
 			e.putGroup(g)
 		}
 	}
-	if changed {
+	for _, t := range e.tasks {
+		t.Changed = version
+	}
+	if len(e.groups) > 0 || len(e.tasks) > 0 {
 		s.catalog = e.apply(version)
 	}
 	return first
@@ -303,23 +309,28 @@ func (s *state) applyUpdate(b *updateBody) *partition.Error {
 // updated returns the group as the update tells it, or nil if that is not newer
 // than what the catalog, or an earlier update of the same command, has.
 func (s *state) updated(e *edit, u *groupItem) (*Group, *partition.Error) {
-	old, ok := e.groups[u.ID]
-	if !ok {
-		if old, ok = s.catalog.Group(u.ID); !ok {
-			return nil, partition.Errorf(partition.CodeNotFound, "the catalog has no group %s", u.ID)
-		}
+	old, ok := e.group(u.ID)
+	t, prepared := s.catalog.prepared[u.ID]
+	if !ok && !prepared {
+		return nil, partition.Errorf(partition.CodeNotFound, "the catalog has no group %s", u.ID)
 	}
 	g, err := groupOf(u)
 	if err != nil {
 		return nil, err
 	}
+	if !ok {
+		return nil, s.updatedInSplit(e, t.ID, g)
+	}
 	if compareGroups(g, old) <= 0 {
 		return nil, nil
 	}
-	if g.RangeVersion == old.RangeVersion && !sameRange(g.Range, old.Range) {
-		return nil, partition.Errorf(partition.CodeInvalid, "%s: range %s at range version %d, where it is %s", u.ID, g.Range, g.RangeVersion, old.Range)
+	if t, ok := s.catalog.busy[u.ID]; ok && !sameRange(g.Range, old.Range) {
+		return nil, s.updatedInSplit(e, t.ID, g)
 	}
-	g.Table = old.Table
+	if !sameRange(g.Range, old.Range) {
+		return nil, partition.Errorf(partition.CodeInvalid, "%s: range %s at range version %d, where it is %s at %d and no task changes it", u.ID, g.Range, g.RangeVersion, old.Range, old.RangeVersion)
+	}
+	g.Table, g.Parent = old.Table, old.Parent
 	return g, nil
 }
 

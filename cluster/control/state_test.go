@@ -247,7 +247,8 @@ func TestUpdateKeepsTheNewest(t *testing.T) {
 		{"newer membership, older epoch", at(1, &m2, 2, "m"), true, 0},
 		{"older membership, newer epoch", at(1, base.Membership, 9, "m"), false, 0},
 		{"another range at the same version", at(1, &m2, 7, "g"), false, partition.CodeInvalid},
-		{"newer range", at(2, base.Membership, 1, "g"), true, 0},
+		{"newer range without a task", at(2, base.Membership, 1, "g"), false, partition.CodeInvalid},
+		{"newer range version", at(2, base.Membership, 1, "m"), true, 0},
 	} {
 		version := s.catalog.Version
 		r := applied(t, s, kindUpdate, &updateBody{Updates: []groupItem{updateOf(t, x.g)}})
