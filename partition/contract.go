@@ -23,6 +23,16 @@ type Partition interface {
 	Read(r Reader, query []byte) (answer []byte, err error)
 }
 
+// Splitter is what a Partition implements besides, if its groups may be split
+// while they serve. Without it they may not: what a command touches has to be known
+// before it is executed, since one that is no longer for this group is refused.
+type Splitter interface {
+	// Span returns a range that holds every key which the command reads or writes,
+	// and of which it depends on. It goes by the payload alone. An error means
+	// that the command touches nothing: Apply refuses it.
+	Span(payload []byte) (KeyRange, error)
+}
+
 // Factory makes the Partition of one replica. It must not keep state between
 // calls: the same spec gives an equal Partition on every node.
 type Factory func(Spec) (Partition, error)

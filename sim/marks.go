@@ -24,6 +24,17 @@ var elsewhere = map[string]string{
 	// No operator of the simulator gives up a group's majority for lost.
 	"replica.recover":   "partition/replica.TestRecover",
 	"replica.recovered": "partition/replica.TestRecover",
+	// No group of the simulator is split yet.
+	"replica.split-intent":    "partition/replica.TestExecutorSplit",
+	"replica.split-sealed":    "partition/replica.TestExecutorSplit",
+	"replica.split-unsealed":  "partition/replica.TestExecutorSplit",
+	"replica.split-activated": "partition/replica.TestExecutorSplit",
+	"replica.split-done":      "partition/replica.TestExecutorSplit",
+	"replica.split-aborted":   "partition/replica.TestExecutorSplit",
+	"replica.split-refused":   "partition/replica.TestExecutorSplit",
+	"replica.outside":         "partition/replica.TestExecutorSplit",
+	"replica.staged":          "partition/replica.TestExecutorSplit",
+	"replica.adopted":         "partition/replica.TestExecutorSplit",
 }
 
 // Goals are the marks that the default mix has to reach: every point of the code

@@ -94,28 +94,38 @@ func (b *Batch) Len() int { return len(b.conditions) + len(b.writes) }
 // Span is the smallest range that holds every key the batch names. The batch
 // may be sent to a partition whose range contains it.
 func (b *Batch) Span() partition.KeyRange {
-	var span partition.KeyRange
-	first := true
-	add := func(lo, hi []byte) {
-		if first || bytes.Compare(lo, span.Lo) < 0 {
-			span.Lo = lo
-		}
-		if first || len(span.Hi) > 0 && (len(hi) == 0 || bytes.Compare(hi, span.Hi) > 0) {
-			span.Hi = hi
-		}
-		first = false
-	}
+	var s span
 	for i := range b.conditions {
-		add(b.conditions[i].key, successor(b.conditions[i].key))
+		s.add(b.conditions[i].key, successor(b.conditions[i].key))
 	}
 	for i := range b.writes {
-		if w := &b.writes[i]; w.kind == writeDeleteRange {
-			add(w.key, w.value)
-		} else {
-			add(w.key, successor(w.key))
-		}
+		s.write(&b.writes[i])
 	}
-	return span
+	return s.KeyRange
+}
+
+// span is the range of what was added to it.
+type span struct {
+	partition.KeyRange
+	some bool
+}
+
+func (s *span) add(lo, hi []byte) {
+	if !s.some || bytes.Compare(lo, s.Lo) < 0 {
+		s.Lo = lo
+	}
+	if !s.some || len(s.Hi) > 0 && (len(hi) == 0 || bytes.Compare(hi, s.Hi) > 0) {
+		s.Hi = hi
+	}
+	s.some = true
+}
+
+func (s *span) write(w *write) {
+	if w.kind == writeDeleteRange {
+		s.add(w.key, w.value)
+	} else {
+		s.add(w.key, successor(w.key))
+	}
 }
 
 // successor is the least key above key.

@@ -21,7 +21,10 @@ type table struct {
 	scratch []byte // only Apply uses it
 }
 
-var _ partition.Partition = (*table)(nil)
+var (
+	_ partition.Partition = (*table)(nil)
+	_ partition.Splitter  = (*table)(nil)
+)
 
 // New makes the partition of one replica. It is a partition.Factory.
 func New(partition.Spec) (partition.Partition, error) { return &table{}, nil }
@@ -52,6 +55,29 @@ func (t *table) Apply(w partition.Writer, c partition.Command) ([]byte, error) {
 		}
 	}
 	return (&Result{Applied: true, Version: Version(c.Index)}).encode(), nil
+}
+
+// Span implements partition.Splitter.
+func (t *table) Span(payload []byte) (partition.KeyRange, error) {
+	cmd, err := parseCommand(payload)
+	if err != nil {
+		return partition.KeyRange{}, err
+	}
+	var s span
+	in := cursor{b: cmd.conditions}
+	for range cmd.nc {
+		x := in.condition()
+		s.add(x.key, successor(x.key))
+	}
+	in = cursor{b: cmd.writes}
+	for range cmd.nw {
+		x := in.write()
+		s.write(&x)
+	}
+	if !s.some {
+		return partition.KeyRange{Lo: []byte{0}, Hi: []byte{0}}, nil // a batch of nothing
+	}
+	return s.KeyRange, nil
 }
 
 func (t *table) write(w partition.Writer, x *write, v Version) error {

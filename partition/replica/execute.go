@@ -22,7 +22,9 @@ type Result struct {
 	// Repeated: the command had been executed before; this is its first result.
 	Repeated bool
 	// Err refuses the record: it changed nothing, except with CodeTooLarge,
-	// which says that the command was executed but its result cannot be kept.
+	// which says that the command was executed but its result cannot be kept. With
+	// CodeWrongGroup and CodeBusy the command's session does not know of it either:
+	// it may be executed yet, by whoever serves its keys.
 	Err *partition.Error
 }
 
@@ -35,6 +37,7 @@ type Executor struct {
 	p        partition.Partition
 	sessions sessions
 	config   ConfigurationAt
+	extent   partition.Extent
 	last     partition.Index // of the newest record applied by this Executor
 	user     userWriter
 	key, row []byte // scratch
@@ -48,6 +51,11 @@ func NewExecutor(p partition.Partition, state partition.Reader) (*Executor, erro
 	if err := e.loadConfiguration(state); err != nil {
 		return nil, fmt.Errorf("load configuration: %w", err)
 	}
+	x, err := ExtentOf(state)
+	if err != nil {
+		return nil, fmt.Errorf("load extent: %w", err)
+	}
+	e.extent = x
 	if err := e.loadSessions(state); err != nil {
 		return nil, fmt.Errorf("load sessions: %w", err)
 	}
@@ -108,6 +116,8 @@ func (e *Executor) Apply(w partition.Writer, rec partition.Record) (Result, erro
 		res, err = e.session(w, rec)
 	case partition.KindMember, partition.KindMode:
 		err = e.configuration(w, rec)
+	case partition.KindIntent, partition.KindSeal, partition.KindUnseal, partition.KindActivate, partition.KindDone, partition.KindAbort:
+		res, err = e.structure(w, rec)
 	default:
 		err = partition.Errorf(partition.CodeNewerFormat, "a record of kind %s", rec.Kind())
 	}
@@ -118,17 +128,15 @@ func (e *Executor) Apply(w partition.Writer, rec partition.Record) (Result, erro
 	return res, nil
 }
 
-// Read answers a query from one state.
-func (e *Executor) Read(state partition.Reader, query []byte) ([]byte, error) {
-	return e.p.Read(&userReader{r: state}, query)
-}
-
 func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, error) {
 	id, seq, body, err := ParseCommand(rec.Payload())
 	if err != nil {
 		return malformed(err)
 	}
 	if id == (partition.SessionID{}) {
+		if outside := e.outside(body); outside != nil {
+			return Result{Err: outside}, nil
+		}
 		return e.run(w, rec.Index(), body)
 	}
 	s := e.sessions.find(id)
@@ -152,6 +160,9 @@ func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, er
 		return Result{Err: partition.Errorf(partition.CodeSessionExpired,
 			"command %d is out of the window of %d, the session is at %d", seq, SessionWindow, s.max)}, nil
 	}
+	if outside := e.outside(body); outside != nil {
+		return Result{Err: outside}, nil
+	}
 	res, err := e.run(w, rec.Index(), body)
 	if err != nil {
 		return Result{}, err
@@ -174,7 +185,7 @@ func malformed(err error) (Result, error) {
 
 // run executes a command.
 func (e *Executor) run(w partition.Writer, at partition.Index, body []byte) (Result, error) {
-	e.user.r, e.user.w = w, w
+	e.user.r, e.user.w, e.user.mask = w, w, e.extent.Range
 	data, err := e.p.Apply(&e.user, partition.Command{Index: at, Payload: body})
 	e.user.r, e.user.w = nil, nil
 	if err != nil {
@@ -221,10 +232,11 @@ func (e *Executor) expire(w partition.Writer, id partition.SessionID) error {
 	if e.sessions.find(id) == nil {
 		return nil
 	}
-	lo := append([]byte(nil), e.sessionKey(id)...)
-	hi := append([]byte(nil), lo...)
-	hi = append(hi, SessionWindow)
-	if err := w.DeleteRange(partition.KeyRange{Lo: lo, Hi: hi}); err != nil {
+	rows := e.sessionRows(id)
+	if err := e.stageRows(w, rows); err != nil {
+		return err
+	}
+	if err := w.DeleteRange(rows); err != nil {
 		return err
 	}
 	e.sessions.remove(id)
@@ -248,6 +260,12 @@ func (e *Executor) sessionKey(id partition.SessionID) []byte {
 	return e.key
 }
 
+// sessionRows is the range of the session's row and those of its slots.
+func (e *Executor) sessionRows(id partition.SessionID) partition.KeyRange {
+	lo := append([]byte(nil), e.sessionKey(id)...)
+	return partition.KeyRange{Lo: lo, Hi: append(append([]byte(nil), lo...), SessionWindow)}
+}
+
 func (e *Executor) slotKey(id partition.SessionID, seq uint64) []byte {
 	e.key = append(e.sessionKey(id), byte(seq%SessionWindow))
 	return e.key
@@ -262,7 +280,11 @@ func (e *Executor) remember(w partition.Writer, id partition.SessionID, seq uint
 	} else {
 		e.row = append(le.AppendUint16(e.row, 0), res.Data...)
 	}
-	return w.Set(e.slotKey(id, seq), e.row)
+	key := e.slotKey(id, seq)
+	if err := e.stageRow(w, key); err != nil {
+		return err
+	}
+	return w.Set(key, e.row)
 }
 
 // remembered returns the first result of a command.

@@ -8,16 +8,40 @@ import (
 
 // The state's key space is divided by the first byte of a key.
 const (
-	spaceMeta     = 0x01 // the configuration last applied
+	spaceMeta     = 0x01 // the configuration last applied, and the extent
 	spaceSessions = 0x02 // one row per session, and one per result
 	spaceUser     = 0x03 // the partition's own keys
+	spaceSplit    = 0x04 // rows of sessions as they were when a split was activated
 )
 
-// userReader shows the partition its own keys of a Reader. Its buffer makes it
-// good for one goroutine at a time, as every Reader is.
+// noKeys is a range of no key.
+func noKeys() partition.KeyRange { return partition.KeyRange{Lo: []byte{0}, Hi: []byte{0}} }
+
+// Foreign returns the ranges of a state's rows, as its store has them, that hold
+// keys which are not the group's: nobody sees them and they may go at any time, as
+// soon as nothing is made from them any more. Digests of two states are compared
+// without them.
+func Foreign(x partition.Extent) []partition.KeyRange {
+	if x.Version == 0 {
+		return nil
+	}
+	var f []partition.KeyRange
+	own := userRange(x.Range)
+	if len(x.Range.Lo) > 0 {
+		f = append(f, partition.KeyRange{Lo: []byte{spaceUser}, Hi: own.Lo})
+	}
+	if len(x.Range.Hi) > 0 {
+		f = append(f, partition.KeyRange{Lo: own.Hi, Hi: []byte{spaceUser + 1}})
+	}
+	return f
+}
+
+// userReader shows the partition its own keys of a Reader: those of mask. Its
+// buffer makes it good for one goroutine at a time, as every Reader is.
 type userReader struct {
-	r   partition.Reader
-	key []byte
+	r    partition.Reader
+	mask partition.KeyRange
+	key  []byte
 }
 
 // at returns the key in the divided space. It is overwritten by the next call.
@@ -26,28 +50,52 @@ func (u *userReader) at(key []byte) []byte {
 	return u.key
 }
 
-func (u *userReader) Get(key []byte) ([]byte, bool, error) { return u.r.Get(u.at(key)) }
+func (u *userReader) Get(key []byte) ([]byte, bool, error) {
+	if !u.mask.Contains(key) {
+		return nil, false, nil
+	}
+	return u.r.Get(u.at(key))
+}
 
 func (u *userReader) Scan(k partition.KeyRange) iter.Seq2[partition.Pair, error] {
-	return stripped(u.r.Scan(userRange(k)))
+	return stripped(u.r.Scan(u.within(k)))
 }
 
 func (u *userReader) ScanBack(k partition.KeyRange) iter.Seq2[partition.Pair, error] {
-	return stripped(u.r.ScanBack(userRange(k)))
+	return stripped(u.r.ScanBack(u.within(k)))
 }
 
-// userWriter is userReader for a Writer.
+// within is the part of a range that is not masked, in the divided space.
+func (u *userReader) within(k partition.KeyRange) partition.KeyRange {
+	if k = k.Intersect(u.mask); k.Empty() {
+		return noKeys()
+	}
+	return userRange(k)
+}
+
+// userWriter is userReader for a Writer. What it is not allowed to write it leaves
+// as it is.
 type userWriter struct {
 	userReader
 	w partition.Writer
 }
 
-func (u *userWriter) Set(key, value []byte) error { return u.w.Set(u.at(key), value) }
+func (u *userWriter) Set(key, value []byte) error {
+	if !u.mask.Contains(key) {
+		return nil
+	}
+	return u.w.Set(u.at(key), value)
+}
 
-func (u *userWriter) Delete(key []byte) error { return u.w.Delete(u.at(key)) }
+func (u *userWriter) Delete(key []byte) error {
+	if !u.mask.Contains(key) {
+		return nil
+	}
+	return u.w.Delete(u.at(key))
+}
 
 func (u *userWriter) DeleteRange(k partition.KeyRange) error {
-	if k.Empty() {
+	if k = k.Intersect(u.mask); k.Empty() {
 		return nil
 	}
 	return u.w.DeleteRange(userRange(k))

@@ -130,7 +130,7 @@ func (r *Replica) onPropose(proposals []Proposal) {
 		switch {
 		case r.phase < recovering && !r.keeps() && !(r.isMaster() && m.handed):
 			r.refuse(p.ID, r.notMaster())
-		case p.Kind != partition.KindCommand && p.Kind != partition.KindSession:
+		case p.Kind != partition.KindCommand && p.Kind != partition.KindSession && !p.Kind.Structural():
 			r.refuse(p.ID, partition.Errorf(partition.CodeInvalid, "a record of kind %s cannot be proposed", p.Kind))
 		case len(p.Payload) > partition.MaxPayloadBytes:
 			r.refuse(p.ID, partition.Errorf(partition.CodeTooLarge, "a command of %d bytes, limit %d", len(p.Payload), partition.MaxPayloadBytes))

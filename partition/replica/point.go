@@ -89,6 +89,16 @@ const (
 	AtSessionUnknown                      // a command names a session that is not open
 	AtRepeated                            // a retry is answered from the table of sessions
 	AtTooOld                              // a command has left its session's window
+	AtIntent                              // a split begins
+	AtSealed                              // ranges are sealed
+	AtUnsealed                            // they are unsealed
+	AtActivated                           // they are the children's
+	AtSplitDone                           // a split is over
+	AtSplitAborted                        // it is given up
+	AtSplitRefused                        // a record of a split does not fit
+	AtOutside                             // a command for keys that the group does not serve is refused
+	AtStaged                              // a session's row is put aside for children
+	AtAdopted                             // a child's replica is made; its host tells
 	endOfPoints
 )
 
@@ -173,6 +183,16 @@ var pointNames = [...]string{
 	AtSessionUnknown:         "session-unknown",
 	AtRepeated:               "repeated",
 	AtTooOld:                 "too-old",
+	AtIntent:                 "split-intent",
+	AtSealed:                 "split-sealed",
+	AtUnsealed:               "split-unsealed",
+	AtActivated:              "split-activated",
+	AtSplitDone:              "split-done",
+	AtSplitAborted:           "split-aborted",
+	AtSplitRefused:           "split-refused",
+	AtOutside:                "outside",
+	AtStaged:                 "staged",
+	AtAdopted:                "adopted",
 }
 
 // String is the name of the point.

@@ -1,0 +1,641 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"pando.dev/pando/partition"
+)
+
+// divisible is bank with what a split needs, and "wipe lo hi".
+type divisible struct{ bank }
+
+func (b divisible) Apply(w partition.Writer, c partition.Command) ([]byte, error) {
+	if f := strings.Fields(string(c.Payload)); f[0] == "wipe" && len(f) == 3 {
+		return nil, w.DeleteRange(partition.KeyRange{Lo: []byte(f[1]), Hi: []byte(f[2])})
+	}
+	return b.bank.Apply(w, c)
+}
+
+func (divisible) Span(payload []byte) (partition.KeyRange, error) {
+	f := strings.Fields(string(payload))
+	switch {
+	case len(f) > 1 && (f[0] == "set" || f[0] == "del"):
+		return partition.KeyRange{Lo: []byte(f[1]), Hi: []byte(f[1] + "\x00")}, nil
+	case len(f) == 3 && f[0] == "wipe":
+		return partition.KeyRange{Lo: []byte(f[1]), Hi: []byte(f[2])}, nil
+	case f[0] == "wipe":
+		return partition.KeyRange{}, nil
+	}
+	return partition.KeyRange{}, errors.New("touches nothing")
+}
+
+// place is a group's executor and state, with the next index at hand.
+type place struct {
+	t     testing.TB
+	group partition.GroupID
+	exec  *Executor
+	state *mapState
+	next  partition.Index
+	seen  []Point
+}
+
+// founding is the parent's first configuration: n1 to n3, and a log replica.
+func founding() *partition.Membership {
+	m := &partition.Membership{Version: 1, Policy: partition.Policy{Rule: partition.Majority}, Next: 1}
+	for _, n := range []partition.NodeID{"n1", "n2", "n3"} {
+		m.Add(partition.Member{Node: n, Kind: partition.Full, Eligible: true})
+	}
+	return m
+}
+
+func newPlace(t testing.TB, g partition.GroupID) *place {
+	p := &place{t: t, group: g, state: newMapState(), next: 1}
+	p.reload()
+	rec, err := partition.Genesis(g, founding())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.apply(rec.Kind(), rec.Payload())
+	return p
+}
+
+func (p *place) reload() {
+	p.t.Helper()
+	x, err := NewExecutor(divisible{}, p.state)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	x.Observe(func(at Point) { p.seen = append(p.seen, at) })
+	p.exec = x
+}
+
+func (p *place) apply(k partition.Kind, payload []byte) Result {
+	p.t.Helper()
+	rec := partition.NewRecord(partition.Header{Group: p.group, Index: p.next, Kind: k}, payload)
+	p.next++
+	res, err := p.exec.Apply(p.state, rec)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return res
+}
+
+func (p *place) do(s partition.SessionID, seq uint64, cmd string) Result {
+	p.t.Helper()
+	return p.apply(partition.KindCommand, AppendCommand(nil, s, seq, []byte(cmd)))
+}
+
+func (p *place) open() partition.SessionID {
+	p.t.Helper()
+	return p.apply(partition.KindSession, AppendOpenSession(nil)).Session
+}
+
+// intent gives a part of everything to each child.
+func (p *place) intent(task uint64, children ...partition.Child) Result {
+	p.t.Helper()
+	x := p.exec.Extent()
+	in := partition.Intent{Task: task, Version: max(x.Version, 1), Range: x.Range, Children: children}
+	b, err := in.AppendBinary(nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return p.apply(partition.KindIntent, b)
+}
+
+// decide decides about the split under way.
+func (p *place) decide(kinds ...partition.Kind) {
+	p.t.Helper()
+	for _, k := range kinds {
+		x := p.exec.Extent()
+		b, _ := x.Decision().AppendBinary(nil)
+		if res := p.apply(k, b); res.Err != nil {
+			p.t.Fatalf("%s: %v", k, res.Err)
+		}
+	}
+}
+
+func (p *place) read(q string) string {
+	p.t.Helper()
+	b, err := p.exec.Read(p.state, []byte(q))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func part(g partition.GroupID, lo, hi string) partition.Child {
+	c := partition.Child{Group: g, Membership: founding(), First: 1, Range: partition.KeyRange{Lo: []byte(lo)}}
+	if hi != "" {
+		c.Range.Hi = []byte(hi)
+	}
+	return c
+}
+
+// child makes a child from the state as it is.
+func (p *place) child(g partition.GroupID) *place {
+	p.t.Helper()
+	c := &place{t: p.t, group: g, state: p.state.clone()}
+	x, err := AdoptChild(c.state, p.group, g)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	c.next = x.Base + 1
+	c.reload()
+	return c
+}
+
+// owned is the state without what is not the group's.
+func (p *place) owned() map[string][]byte {
+	rows := maps.Clone(p.state.rows)
+	for _, f := range Foreign(p.exec.Extent()) {
+		for _, k := range p.state.keys(f) {
+			delete(rows, k)
+		}
+	}
+	return rows
+}
+
+func same(a, b map[string][]byte) bool { return maps.EqualFunc(a, b, bytes.Equal) }
+
+// A split from its intent to its end, in the states that it leads to.
+func TestExecutorSplit(t *testing.T) {
+	p := newPlace(t, 3)
+	none := partition.SessionID{}
+	for _, k := range "bdfhm" {
+		p.do(none, 0, fmt.Sprintf("set %c 1", k))
+	}
+	s := p.open()
+	p.do(s, 1, "set h 2")
+	if res := p.intent(7, part(18, "f", "k"), part(19, "k", "")); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	p.do(s, 2, "set f 3")
+	p.decide(partition.KindSeal)
+	before := p.owned()
+	for cmd, code := range map[string]partition.Code{
+		"set f 9": partition.CodeBusy, "del m": partition.CodeBusy, "wipe b g": partition.CodeBusy, "wipe": partition.CodeBusy, "set d 1": 0,
+	} {
+		if res := p.do(none, 0, cmd); code == 0 && res.Err != nil || code != 0 && (res.Err == nil || res.Err.Code != code) {
+			t.Errorf("%s while sealed: %v", cmd, res.Err)
+		}
+	}
+	if res := p.do(s, 3, "set f 4"); res.Err == nil || p.exec.sessions.find(s).max != 2 || !same(before, p.owned()) {
+		t.Errorf("a refused command gives %+v and leaves its trace", res)
+	}
+	p.decide(partition.KindUnseal)
+	if res := p.do(s, 3, "set f 4"); res.Err != nil || res.Repeated || string(res.Data) != "3" {
+		t.Errorf("unsealed, the same command gives %+v", res)
+	}
+	p.decide(partition.KindSeal, partition.KindActivate)
+	if got := p.read(""); got != "b=1 d=1" {
+		t.Errorf("the parent shows %q", got)
+	}
+	for _, cmd := range []string{"set f 9", "wipe a z"} {
+		if res := p.do(none, 0, cmd); res.Err == nil || res.Err.Code != partition.CodeWrongGroup {
+			t.Errorf("%s when its keys are gone: %v", cmd, res.Err)
+		}
+	}
+	c, d := p.child(18), p.child(19)
+	if got := c.read("") + ", " + d.read(""); got != "f=4 h=2, m=1" {
+		t.Errorf("the children show %q", got)
+	}
+	if m := c.exec.Configuration(); m.Index != p.exec.Extent().Split.At || m.Membership.Version != 1 || c.exec.Extent().Parent != 3 {
+		t.Errorf("the child begins with %+v of %s", m, c.exec.Extent().Parent)
+	}
+	if res := c.do(s, 3, "set f 4"); !res.Repeated || string(res.Data) != "3" {
+		t.Errorf("a retry at the child gives %+v", res)
+	}
+	if s := d.open(); s != (partition.SessionID{Group: 19, Index: d.next - 1}) {
+		t.Errorf("the child opens %+v", s)
+	}
+	p.do(s, 4, "set b 5")
+	p.do(s, 66, "set b 6") // in the slot of 2
+	if late := p.child(18); !same(late.owned(), c.owned()) {
+		t.Error("a child that is made later is another")
+	}
+	p.decide(partition.KindDone)
+	if n := len(p.state.keys(stagedRows())); n != 0 {
+		t.Errorf("%d rows are left of the split", n)
+	}
+	if _, err := AdoptChild(p.state.clone(), 3, 18); partition.CodeOf(err) != partition.CodeRefused {
+		t.Errorf("a child made when all is over: %v", err)
+	}
+	p.intent(8, part(20, "c", "f"))
+	p.decide(partition.KindAbort)
+	p.decideRefused(partition.KindSeal)
+	for _, want := range []Point{AtIntent, AtSealed, AtUnsealed, AtActivated, AtSplitDone, AtSplitAborted, AtSplitRefused, AtOutside, AtStaged} {
+		if !slices.Contains(p.seen, want) {
+			t.Errorf("never at %s", want)
+		}
+	}
+}
+
+func (p *place) decideRefused(k partition.Kind) {
+	p.t.Helper()
+	b, _ := partition.Decision{Task: 8, Intent: 1, Version: 1}.AppendBinary(nil)
+	before := maps.Clone(p.state.rows)
+	if res := p.apply(k, b); res.Err == nil || !same(before, p.state.rows) {
+		p.t.Errorf("%s of nothing: %+v", k, res)
+	}
+}
+
+// A child has only members that some replica of the parent makes, now and when its
+// range is sealed.
+func TestSplitMakers(t *testing.T) {
+	for name, edit := range map[string]func(m *partition.Membership){
+		"another node":    func(m *partition.Membership) { m.At(2).Node = "n9" },
+		"another replica": func(m *partition.Membership) { m.At(3).Replica = 4; m.Next = 5 },
+	} {
+		p := newPlace(t, 3)
+		c := part(18, "f", "")
+		edit(c.Membership)
+		if res := p.intent(7, c); res.Err == nil || res.Err.Code != partition.CodeRefused {
+			t.Errorf("%s: %v", name, res.Err)
+		}
+	}
+	configure := func(p *place, edit func(m *partition.Membership)) {
+		m := p.exec.Configuration().Membership.Successor()
+		edit(m)
+		b, _ := m.AppendBinary(nil)
+		p.apply(partition.KindMember, b)
+	}
+	p := newPlace(t, 3)
+	configure(p, func(m *partition.Membership) { m.At(3).Kind = partition.LogReplica })
+	if res := p.intent(7, part(18, "f", "")); res.Err == nil {
+		t.Error("a log replica is to make a child")
+	}
+	configure(p, func(m *partition.Membership) { m.At(3).Kind = partition.Learner })
+	if res := p.intent(7, part(18, "f", "")); res.Err != nil {
+		t.Errorf("a learner is to make a child: %v", res.Err)
+	}
+	configure(p, func(m *partition.Membership) { m.Remove(3) })
+	x := p.exec.Extent()
+	b, _ := x.Decision().AppendBinary(nil)
+	if res := p.apply(partition.KindSeal, b); res.Err == nil || p.exec.Extent().Version != x.Version {
+		t.Errorf("sealed with a maker gone: %v", res.Err)
+	}
+	empty := &place{t: t, group: 3, state: newMapState(), next: 2}
+	empty.reload()
+	if res := empty.intent(7, part(18, "f", "")); res.Err == nil {
+		t.Error("a group without a configuration begins a split")
+	}
+}
+
+// What a newer program would understand stops an older one, so that it does not
+// come to another state.
+func TestSplitOfNewerProgram(t *testing.T) {
+	p := newPlace(t, 3)
+	for k := partition.KindIntent; k <= partition.KindAbort+1; k++ {
+		rec := partition.NewRecord(partition.Header{Group: 3, Index: p.next, Kind: k}, []byte{2})
+		if _, err := p.exec.Apply(p.state, rec); partition.CodeOf(err) != partition.CodeNewerFormat {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+	p.state.rows[string(extentKey[:])] = []byte{9}
+	if _, err := NewExecutor(divisible{}, p.state); partition.CodeOf(err) != partition.CodeNewerFormat {
+		t.Errorf("an extent of a newer program: %v", err)
+	}
+	if _, err := p.exec.Read(p.state, nil); partition.CodeOf(err) != partition.CodeNewerFormat {
+		t.Errorf("read by an extent of a newer program: %v", err)
+	}
+	if _, err := p.exec.ReadRouted(p.state, 1, nil); partition.CodeOf(err) != partition.CodeNewerFormat {
+		t.Errorf("read by an extent of a newer program: %v", err)
+	}
+}
+
+// Read shows what was served as of the state that it is asked of, whatever was
+// applied since, and refuses who believes something else (SPL-5).
+func TestReadRouted(t *testing.T) {
+	p := newPlace(t, 3)
+	p.do(partition.SessionID{}, 0, "set b 1")
+	p.do(partition.SessionID{}, 0, "set m 1")
+	if got, err := p.exec.ReadRouted(p.state, 9, nil); err != nil || string(got) != "b=1 m=1" {
+		t.Errorf("before any split: %q, %v", got, err)
+	}
+	p.intent(7, part(18, "f", ""))
+	p.decide(partition.KindSeal)
+	old := p.state.clone()
+	p.decide(partition.KindActivate)
+	for _, c := range []struct {
+		state *mapState
+		v     partition.RangeVersion
+		want  string
+		code  partition.Code
+	}{
+		{old, 1, "b=1 m=1", 0}, {old, 2, "b=1 m=1", 0}, {old, 3, "", partition.CodeBehind}, {old, 0, "", partition.CodeWrongGroup},
+		{p.state, 3, "b=1", 0}, {p.state, 2, "", partition.CodeWrongGroup}, {p.state, 4, "", partition.CodeBehind},
+	} {
+		if got, err := p.exec.ReadRouted(c.state, c.v, nil); string(got) != c.want || partition.CodeOf(err) != c.code {
+			t.Errorf("version %d shows %q, %v", c.v, got, err)
+		}
+	}
+}
+
+// careless is a kind that does not say what it touches: the mask keeps it within.
+type careless struct{ bank }
+
+func TestMask(t *testing.T) {
+	s := newMapState()
+	for _, k := range []string{"a", "f", "m"} {
+		s.rows[string(append([]byte{spaceUser}, k...))] = []byte("1")
+	}
+	w := userWriter{userReader: userReader{r: s, mask: part(1, "c", "k").Range}, w: s}
+	for _, k := range []string{"a", "m", "k", "b"} {
+		if _, ok, _ := w.Get([]byte(k)); ok {
+			t.Errorf("%s is seen", k)
+		}
+		if w.Set([]byte(k), []byte("2")) != nil || w.Delete([]byte(k)) != nil {
+			t.Errorf("%s cannot be left alone", k)
+		}
+	}
+	if v, ok, _ := w.Get([]byte("f")); !ok || string(v) != "1" {
+		t.Error("f is not seen")
+	}
+	var seen string
+	for _, r := range []partition.KeyRange{{}, {Lo: []byte("l")}, {Hi: []byte("b")}, {Lo: []byte("e"), Hi: []byte("z")}} {
+		for p := range w.Scan(r) {
+			seen += string(p.Key)
+		}
+		for p := range w.ScanBack(r) {
+			seen += string(p.Key)
+		}
+	}
+	if seen != "ffff" {
+		t.Errorf("scans show %q", seen)
+	}
+	w.DeleteRange(partition.KeyRange{Lo: []byte("l")})
+	w.DeleteRange(partition.KeyRange{Hi: []byte("b")})
+	if len(s.rows) != 3 {
+		t.Error("a range is deleted behind the mask")
+	}
+	w.DeleteRange(partition.KeyRange{})
+	if len(s.rows) != 2 || len(s.keys(noKeys())) != 0 {
+		t.Errorf("%d rows are left", len(s.rows))
+	}
+	if f := Foreign(partition.Extent{}); f != nil {
+		t.Errorf("of a group that was never split %v is foreign", f)
+	}
+	x := partition.Extent{Version: 1, Range: part(1, "c", "k").Range}
+	if f := Foreign(x); len(f) != 2 || f[0].String() != `["\x03","\x03c")` || f[1].String() != `["\x03k","\x04")` {
+		t.Errorf("foreign are %v", f)
+	}
+}
+
+// A kind that does not say what its commands touch is masked nevertheless.
+func TestMaskOfAnyKind(t *testing.T) {
+	p := newPlace(t, 3)
+	p.do(partition.SessionID{}, 0, "set m 1")
+	p.intent(7, part(18, "f", ""))
+	p.decide(partition.KindSeal, partition.KindActivate)
+	x, err := NewExecutor(careless{}, p.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.exec = x
+	before := maps.Clone(p.state.rows)
+	if res := p.do(partition.SessionID{}, 0, "set m 2"); res.Err != nil || string(res.Data) != "" || !same(before, p.state.rows) {
+		t.Errorf("it gives %+v and has written", res)
+	}
+}
+
+// divided is a parent with its children, and the same commands to a group that is
+// never split.
+type divided struct {
+	t        *rapid.T
+	model    *place
+	parts    []*place // the parent first
+	sessions []partition.SessionID
+	origin   map[partition.SessionID]partition.SessionID // the model's
+	seq      []uint64
+	done     []sent
+	early    map[partition.GroupID]*place // children as they were when they were made
+	task     uint64
+	next     partition.GroupID
+	moved    int
+	stray    partition.SessionID
+}
+
+type sent struct {
+	session int
+	seq     uint64
+	cmd     string
+	data    string
+}
+
+// owner returns the part that has the key.
+func (d *divided) owner(key string) *place {
+	for _, p := range d.parts {
+		x := p.exec.Extent()
+		if x.Version == 0 || x.Range.Contains([]byte(key)) {
+			return p
+		}
+	}
+	d.t.Fatalf("nobody has %q", key)
+	return nil
+}
+
+// command sends a command to its owner, and to the model.
+func (d *divided) command(t *rapid.T) {
+	key := rapid.StringMatching("[a-p]").Draw(t, "key")
+	cmd := fmt.Sprintf("set %s %d", key, len(d.done))
+	if rapid.IntRange(0, 4).Draw(t, "what") == 0 {
+		cmd = "del " + key
+	}
+	i := rapid.IntRange(0, len(d.sessions)-1).Draw(t, "session")
+	s, seq := d.sessions[i], d.seq[i]
+	for _, p := range d.parts { // who does not serve the key leaves no trace
+		if x := p.exec.Extent(); x.Version != 0 && !x.Serves(keyOf(key)) {
+			before := maps.Clone(p.state.rows)
+			if res := p.do(s, seq, cmd); res.Err == nil || !same(before, p.state.rows) {
+				t.Fatalf("%s has executed %s: %+v", p.group, cmd, res)
+			}
+		}
+	}
+	p := d.owner(key)
+	if x := p.exec.Extent(); x.Version != 0 && !x.Serves(keyOf(key)) {
+		return // sealed
+	}
+	d.seq[i]++
+	res, want := p.do(s, seq, cmd), d.model.do(d.origin[s], seq, cmd)
+	if string(res.Data) != string(want.Data) || res.Err != nil || res.Repeated {
+		t.Fatalf("%s gives %+v, not %+v", cmd, res, want)
+	}
+	d.done = append(d.done, sent{i, seq, cmd, string(res.Data)})
+}
+
+func keyOf(k string) partition.KeyRange {
+	return partition.KeyRange{Lo: []byte(k), Hi: []byte(k + "\x00")}
+}
+
+// retry sends a command again, to whoever has its key now.
+func (d *divided) retry(t *rapid.T) {
+	if len(d.done) == 0 {
+		return
+	}
+	x := d.done[rapid.IntRange(max(0, len(d.done)-40), len(d.done)-1).Draw(t, "again")]
+	if d.seq[x.session]-x.seq > SessionWindow/2 {
+		return
+	}
+	p := d.owner(strings.Fields(x.cmd)[1])
+	user := p.userRows()
+	res := p.do(d.sessions[x.session], x.seq, x.cmd)
+	if res.Err != nil || !res.Repeated || string(res.Data) != x.data || !same(user, p.userRows()) {
+		t.Fatalf("%s again gives %+v, not %q", x.cmd, res, x.data)
+	}
+}
+
+func (p *place) userRows() map[string][]byte {
+	rows := p.owned()
+	maps.DeleteFunc(rows, func(k string, _ []byte) bool { return k[0] != spaceUser })
+	return rows
+}
+
+func (d *divided) open(t *rapid.T) {
+	p := d.parts[rapid.IntRange(0, len(d.parts)-1).Draw(t, "at")]
+	if len(d.sessions) < 6 && len(d.parts) == 1 {
+		s := p.open()
+		d.sessions, d.seq = append(d.sessions, s), append(d.seq, 1)
+		d.origin[s] = d.model.open()
+	}
+}
+
+// step takes some part of the parent's split on, or begins one.
+func (d *divided) step(t *rapid.T) {
+	p := d.parts[rapid.IntRange(0, len(d.parts)-1).Draw(t, "who")]
+	x := p.exec.Extent()
+	switch {
+	case x.Split == nil:
+		d.begin(t, p)
+	case x.Split.Phase == partition.Intended && rapid.IntRange(0, 3).Draw(t, "give up") == 0:
+		p.decide(partition.KindAbort)
+	case x.Split.Phase == partition.Intended:
+		p.decide(partition.KindSeal)
+	case x.Split.Phase == partition.Sealed && rapid.IntRange(0, 2).Draw(t, "undo") == 0:
+		p.decide(partition.KindUnseal)
+	case x.Split.Phase == partition.Sealed:
+		p.decide(partition.KindActivate)
+		for _, c := range p.exec.Extent().Split.Children {
+			made := p.child(c.Group)
+			d.early[c.Group] = p.child(c.Group)
+			d.parts = append(d.parts, made)
+		}
+		d.moved++
+	default:
+		d.makeAgain(t, p)
+		if rapid.Bool().Draw(t, "done") {
+			p.decide(partition.KindDone)
+		}
+	}
+}
+
+// makeAgain: a child that is made late is the one that was made at once.
+func (d *divided) makeAgain(t *rapid.T, p *place) {
+	for _, c := range p.exec.Extent().Split.Children {
+		late, at := p.child(c.Group), d.early[c.Group]
+		if !same(late.owned(), at.owned()) {
+			t.Fatalf("%s made at %d differs from the one made at %d", c.Group, p.next-1, late.next-1)
+		}
+	}
+}
+
+func (d *divided) begin(t *rapid.T, p *place) {
+	x := p.exec.Extent()
+	cut := rapid.StringMatching("[a-p]").Draw(t, "cut")
+	if x.Version != 0 && (!x.Range.Contains([]byte(cut)) || string(x.Range.Lo) == cut) || cut == "a" {
+		return
+	}
+	d.task++
+	d.next++
+	c := part(d.next, cut, string(x.Range.Hi))
+	if rapid.Bool().Draw(t, "lower") {
+		c = part(d.next, string(x.Range.Lo), cut)
+	}
+	if res := p.intent(d.task, c); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+}
+
+// expire forgets a session that was used early, in one part only.
+func (d *divided) expire(t *rapid.T) {
+	p := d.parts[rapid.IntRange(0, len(d.parts)-1).Draw(t, "where")]
+	p.apply(partition.KindSession, AppendExpireSessions(nil, d.stray))
+}
+
+func (d *divided) reload(*rapid.T) {
+	for _, p := range d.parts {
+		p.reload()
+	}
+}
+
+func (d *divided) check(t *rapid.T) {
+	all := map[string][]byte{}
+	for _, p := range d.parts {
+		for k, v := range p.userRows() {
+			if _, twice := all[k]; twice {
+				t.Fatalf("%q is in two groups", k)
+			}
+			all[k] = v
+		}
+	}
+	if !same(all, d.model.userRows()) {
+		t.Fatalf("%d rows together, %d of the model", len(all), len(d.model.state.rows))
+	}
+}
+
+// SPL-1, SPL-4: whatever is split and when, the groups together hold what one
+// would, every command is executed once, by whoever it is sent to again, and a child
+// that is made late is the one that is made at once.
+func TestSplitIsUnseen(t *testing.T) {
+	most := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		d := &divided{
+			t: rt, model: newPlace(t, 3), parts: []*place{newPlace(t, 3)}, next: 10,
+			origin: map[partition.SessionID]partition.SessionID{}, early: map[partition.GroupID]*place{},
+		}
+		p := d.parts[0]
+		d.stray = p.open()
+		for i := range 70 {
+			p.do(d.stray, uint64(i+1), "del a")
+		}
+		d.sessions, d.seq = []partition.SessionID{p.open()}, []uint64{1}
+		d.origin[d.sessions[0]] = d.model.open()
+		acts := []func(*rapid.T){d.command, d.command, d.command, d.step, d.step, d.retry, d.open, d.expire, d.reload}
+		for range 150 {
+			acts[rapid.IntRange(0, len(acts)-1).Draw(rt, "act")](rt)
+			d.check(rt)
+		}
+		most = max(most, d.moved)
+	})
+	if most < 2 {
+		t.Errorf("at most %d splits in a run", most)
+	}
+}
+
+// The records of a split are proposed like commands, and no other kind is. What
+// they say is nobody's business before they are applied.
+func TestProposeStructure(t *testing.T) {
+	l := elected(t)
+	var ps []Proposal
+	for k := partition.KindIntent; k <= partition.KindAbort+1; k++ {
+		ps = append(ps, Proposal{ID: uint64(k), Kind: k, Payload: []byte("x")})
+	}
+	l.ok(Propose{ps})
+	l.wantReplies("22:invalid")
+	p := workOf[*Persist](l)
+	if len(p) != 1 || len(p[0].Records) != 6 || p[0].Records[5].Kind() != partition.KindAbort {
+		t.Fatalf("in the log: %+v", p)
+	}
+	l.synced()
+	l.from(2, &AppendAck{Epoch: e31, Match: 8})
+	if a := workOf[*Apply](l); len(a) != 1 || a[0].Last != 8 || a[0].IDs[0] != 16 {
+		t.Fatalf("apply %+v", a)
+	}
+}
