@@ -36,6 +36,7 @@ const (
 	onCorrupt
 	onDamage
 	onOperator
+	onNotice
 )
 
 // chances decides. A decision is a hash of the seed and of what it is about, so

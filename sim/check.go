@@ -255,6 +255,7 @@ func (c *checker) configures(h *host, q *groupCheck, rec partition.Record) {
 		c.w.violate("configuration", "%s commits version %d after %d", h, is.Version, was.Version)
 	}
 	c.fills(h, q, was, is)
+	c.succeeds(h, q, is)
 	q.configs = append(q.configs, m.configs[0])
 	c.w.count.Changes++
 }

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 )
@@ -88,6 +90,33 @@ func (c *checker) leased(n *node) {
 		}
 		if end := h.view.LeaseEnd(n); n.local() < end {
 			c.w.violate("lease", "%s has a lease in epoch %s for another %s, and epoch %s serves", h, h.view.Epoch, end-n.local(), c.groups[gi].served)
+		}
+	}
+}
+
+// succeeds checks a configuration when it is committed: as long as somebody of an
+// older epoch has a lease, whoever can be master next by this configuration has to
+// ask somebody who has granted that. A master that waits for old leases to end, and
+// changes the group meanwhile, gives it to members that know nothing of them.
+func (c *checker) succeeds(h *host, q *groupCheck, is *partition.Membership) {
+	for _, n := range c.w.nodes {
+		if !n.alive() {
+			continue
+		}
+		o := n.hosts[q.g.ord]
+		if o == nil || o == h || !o.serving || h.view == nil || o.view.Epoch >= h.view.Epoch || n.local() >= o.view.LeaseEnd(n) {
+			continue
+		}
+		granted := func(r partition.ReplicaID) bool {
+			i := slices.IndexFunc(o.view.Supporters, func(s replica.Supporter) bool { return s.Replica == r })
+			if i < 0 || r == o.replica {
+				return r == o.replica
+			}
+			x, _ := o.view.Configurations.Member(r)
+			return n.local() < n.Granted(q.g.id, o.view.Epoch, x.Node, o.view.Supporters[i])
+		}
+		if !is.Durable(granted) {
+			c.w.violate("succession", "%s commits configuration %d, by which one may be master that knows nothing of the lease that %s has in %s", h, is.Version, o, o.view.Epoch)
 		}
 	}
 }

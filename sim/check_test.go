@@ -178,6 +178,15 @@ func brokenMasters() map[string]breaker {
 			o.view, o.serving = &v, true
 			c.excludes(o, q, "commits")
 		},
+		"succession": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
+			o := w.nodes[(h.n.ord+1)%3].hosts[0]
+			v := *h.view
+			v.Epoch += 1 << 32
+			o.view = &v
+			next := *q.newest()
+			next.Members = []partition.Member{{Replica: next.Next, Kind: partition.Full, Eligible: true}}
+			c.succeeds(o, q, &next)
+		},
 		"removed": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M8
 			seen := &h.n.disk.seen[0]
 			next := *q.newest()

@@ -101,13 +101,19 @@ func (t *faults) each(pairs []pair, f *Fault, change func(l *link, sign int)) {
 	})
 }
 
-// cut cuts links now and heals them at the end. Connections do not outlive it.
+// cut cuts links now and heals them at the end. Connections do not outlive it. Some
+// cuts are noticed at once, as when a cable is pulled; the others only by what does
+// not come any more.
 func (t *faults) cut(pairs []pair, f *Fault) bool {
 	if len(pairs) == 0 {
 		return false
 	}
+	noticed := share(t.w.rnd.two(onNotice, f.ID(), 0), t.w.k.Noticed)
 	for _, p := range pairs {
 		t.w.net.cut(p.from, p.to)
+		if noticed {
+			t.w.net.reset(p.from, p.to)
+		}
 	}
 	t.lasts(f, func() {
 		for _, p := range pairs {

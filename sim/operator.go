@@ -24,7 +24,7 @@ func (w *world) operate(n *node, f *Fault) bool {
 	}
 	gi := int(f.Arg % uint64(len(w.groups)))
 	w.tend(gi, f.ID())
-	m := w.leader(gi, w.rnd.two(onOperator, f.ID(), 1))
+	m := w.leader(gi, n, w.rnd.two(onOperator, f.ID(), 1))
 	if m == nil {
 		return false
 	}
@@ -36,15 +36,19 @@ func (w *world) operate(n *node, f *Fault) bool {
 	return true
 }
 
-// leader is the replica that is asked: the master, or perhaps one that leads and
-// does not serve yet, or that does not know that it is none any more.
-func (w *world) leader(gi int, h uint64) *host {
+// leader is the replica that is asked: the one on the node that the operator has to
+// do with, if it leads; else the master, or perhaps one that leads and does not serve
+// yet, or that does not know that it is none any more.
+func (w *world) leader(gi int, at *node, h uint64) *host {
 	var leading []*host
 	for _, n := range w.nodes {
 		if !n.alive() {
 			continue
 		}
 		if o := n.hosts[gi]; o != nil && o.rep != nil && o.view != nil && o.view.Master == o.replica {
+			if n == at {
+				return o
+			}
 			leading = append(leading, o)
 		}
 	}
@@ -75,6 +79,13 @@ func (w *world) edit(m *host, n *node, next *partition.Membership, f *Fault) boo
 	if n != nil {
 		if y, ok := next.OnNode(n.id); ok && h%2 == 0 {
 			x = next.At(y.Replica)
+		}
+	}
+	if h>>44%2 == 0 { // mostly it is about somebody who does not answer
+		for i := range next.Members {
+			if y := &next.Members[i]; y.Node != m.n.id && !m.n.Reachable(y.Node) {
+				x = y
+			}
 		}
 	}
 	pair := w.k.SoloAfter > 0

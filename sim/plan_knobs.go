@@ -46,6 +46,8 @@ type Knobs struct {
 	// Stream: links are connections that keep the order and break, as TCP does.
 	// Without it every message travels alone.
 	Stream bool
+	// Noticed is the share of cuts that both sides notice at once.
+	Noticed float64
 
 	SyncMin, SyncMax partition.Time
 	ApplyMax         partition.Time // how long an apply takes at most

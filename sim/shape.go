@@ -177,6 +177,7 @@ func (d *drawer) network() {
 	if d.oneIn(4) {
 		k.Replay = d.upTo(0.05)
 	}
+	k.Noticed = []float64{0, 0, 0.5, 1}[d.rng.IntN(4)]
 	if k.Stream { // a loss breaks the connection
 		k.Loss, k.Replay = round(k.Loss/20), 0
 	}

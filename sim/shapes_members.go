@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 )
 
@@ -72,4 +73,40 @@ func reads(d *drawer) {
 		fault.Isolate, fault.Isolate, fault.IsolateOut, fault.IsolateIn, fault.Cut, fault.CutOneWay, fault.Halves, fault.Pause, fault.Clog, fault.Replay, fault.Delay, fault.Resign, fault.KillFast,
 	}
 	d.share, d.least, d.most = 0.6, 30*time.Millisecond, time.Second
+}
+
+// successions lets masters follow each other, end, and be asked for changes of the
+// group, all while the lease of one before them runs, which not all have granted.
+func successions(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 4, 4, 5, 5)
+	k.Replicas, k.Groups = min(k.Nodes, d.pick(3, 3, 3, 3, 5)), 1
+	k.LogShare, k.WeightShare, k.PolicyMix = 0, float64(d.pick(0, 0, 1))*0.3, MajorityOnly
+	k.Lease = d.time(500*time.Millisecond, 4*time.Second)
+	k.RetryMin, k.RetryMax = 5*time.Millisecond, d.time(20*time.Millisecond, 200*time.Millisecond)
+	k.DelayMin, k.DelayMax = 0, d.time(time.Millisecond, 5*time.Millisecond)
+	k.AnswerWait, k.DurabilityWait = d.time(20*time.Millisecond, 80*time.Millisecond), d.time(200*time.Millisecond, 2*time.Second)
+	k.SyncMin, k.SyncMax, k.ApplyMax = 0, d.time(time.Millisecond, 5*time.Millisecond), 0
+	k.TailShare, k.Replay, k.Loss, k.Stream, k.Noticed = 0, 0, 0, d.half(), 1
+	k.ReadShare, k.Ops = 0.4, float64(d.pick(50, 100))
+	k.PointRate = d.rate(0.1, 1)
+	k.PointNames = "replica.lease-wait,replica.configuration-committed"
+	k.PointClasses = "remove-member,remove-member,remove-member,change-member,change-member,resign,resign,resign,kill-fast"
+	k.FastRestart = 1
+	k.Length = d.time(8*time.Second, 25*time.Second)
+	d.classes = []fault.Class{
+		fault.Isolate, fault.Isolate, fault.Cut, fault.Cut, fault.Halves, fault.AddMember, fault.AddMember, fault.ChangeMember, fault.ChangeMember, fault.GossipStorm, fault.Resign, fault.LockForgets,
+	}
+	d.share, d.least, d.most = 0.6, 200*time.Millisecond, 2*time.Second
+	d.shortest = 1
+	if d.oneIn(3) {
+		return
+	}
+	// One link after the other is out for several leases.
+	for at := partition.Time(0); at < k.Length; {
+		f := Fault{At: readable(at), For: d.time(k.Lease, 4*k.Lease), Class: fault.Cut, Node: fault.Target(d.rng.IntN(k.Nodes))}
+		f.Other = fault.Target((int(f.Node) + d.between(1, k.Nodes-1)) % k.Nodes)
+		d.plan.Faults = append(d.plan.Faults, f)
+		at += f.For + d.time(time.Millisecond, k.Lease)
+	}
 }
