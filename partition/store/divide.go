@@ -1,0 +1,199 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"pando.dev/pando/partition"
+)
+
+// Divide makes the store of another replica on this node, of group g in the
+// given generation, out of this one's present state: hard links, so it costs no
+// space and reads no table. Then adopt turns the copy into what the other
+// replica begins with, and the copy's applied index becomes base, which may be
+// before this store's: what was applied behind it must not matter to the other
+// one. Apply goes on meanwhile.
+//
+// When it returns without an error the new store is durable. It is up to the log
+// when it counts: until then the next start removes it, as it removes what a
+// crash has left in the middle of this.
+func (s *Store) Divide(ctx context.Context, g partition.GroupID, generation uint32, base partition.Index, adopt func(w partition.Writer) error) error {
+	db, err := s.use()
+	if err != nil {
+		return err
+	}
+	defer s.sp.release()
+	id := ID{Group: g, Generation: generation}
+	if err := s.sp.divide(ctx, db, id, base, adopt); err != nil {
+		return classify(fmt.Errorf("make store %s out of %s: %w", id, s.sp.id, err))
+	}
+	return nil
+}
+
+func (sp *space) divide(ctx context.Context, db *pebble.DB, id ID, base partition.Index, adopt func(w partition.Writer) error) (err error) {
+	if at := partition.Index(sp.applied.Load()); at < base {
+		return partition.Errorf(partition.CodeInvalid, "the state is at index %d, the other one begins at %d", at, base)
+	}
+	e, dir := sp.e, id.path(sp.e)
+	if _, err := e.fs.Stat(dir); err == nil {
+		return partition.Errorf(partition.CodeExists, "store %s exists", id)
+	}
+	if err := sp.flush(ctx); err != nil {
+		return err
+	}
+	if err := sp.ensureManifest(ctx, db); err != nil {
+		return err
+	}
+	if err := e.makeDir(e.fs.PathDir(dir)); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Drop(id.Group, id.Generation))
+		}
+	}()
+	if err := db.Checkpoint(dir); err != nil {
+		return err
+	}
+	if err := e.writeIdentity(dir, id.Group); err != nil { // and syncs the directory
+		return err
+	}
+	child, err := e.Open(id.Group, id.Generation)
+	if err != nil {
+		return err
+	}
+	defer child.Close()
+	return child.rebase(ctx, base, adopt)
+}
+
+// rebase makes what fn writes, and index as the applied index whatever it was,
+// durable. Nobody else has a handle on the store, and no index of it was
+// announced that the log takes for its replica's.
+func (s *Store) rebase(ctx context.Context, index partition.Index, fn func(w partition.Writer) error) error {
+	sp := s.sp
+	db, err := s.use()
+	if err != nil {
+		return err
+	}
+	defer sp.release()
+	sp.applyMu.Lock()
+	defer sp.applyMu.Unlock()
+	f := sp.e.filters.Get().(*filter)
+	defer sp.e.filters.Put(f)
+	w := newWriter(db, f)
+	defer w.close()
+	if err := fn(w); err != nil {
+		return err
+	}
+	w.done()
+	if err := w.batch.Set(appliedKey(), appliedValue(index), nil); err != nil {
+		return err
+	}
+	if err := db.Apply(w.batch, pebble.NoSync); err != nil {
+		return err
+	}
+	// Not by the store's own flush: that goes by indexes, and this one has gone back.
+	flushed, err := db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+	case <-ctx.Done():
+		return partition.Errorf(partition.CodeTimeout, "flush of store %s: %v", sp.id, ctx.Err())
+	case <-sp.e.quit:
+		return errClosed
+	}
+	sp.durableMu.Lock()
+	defer sp.durableMu.Unlock()
+	at, err := durableIndex(db)
+	if err != nil {
+		return err
+	}
+	if at != index {
+		return partition.Errorf(partition.CodeInternal, "store %s is at %d and was to begin at %d", sp.id, at, index)
+	}
+	sp.applied.Store(uint64(index))
+	sp.durable.Store(uint64(index))
+	return nil
+}
+
+// Reclaim removes the keys of ranges that are not the replica's, in the store's
+// own order of keys. They must be hidden from whoever reads the state: this is no
+// record's doing, so each replica does it in its own time, and a crash may take it
+// back. It reports whether there was anything to remove.
+//
+// It writes a tombstone, has it flushed, and compacts what it covers, as one of
+// the node's compactions. If it ends before, ordinary compactions do the rest.
+func (s *Store) Reclaim(ctx context.Context, ranges ...partition.KeyRange) (bool, error) {
+	sp := s.sp
+	db, err := s.use()
+	if err != nil {
+		return false, err
+	}
+	defer sp.release()
+	any, err := sp.reclaim(ctx, db, ranges)
+	if err != nil {
+		return any, classify(fmt.Errorf("remove foreign keys from store %s: %w", sp.id, err))
+	}
+	return any, nil
+}
+
+func (sp *space) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.KeyRange) (bool, error) {
+	var foreign []partition.KeyRange // in which there is something
+	for _, r := range ranges {
+		if r = visible(r); len(r.Hi) == 0 {
+			r.Hi = pastAll()
+		}
+		if r.Empty() {
+			continue
+		}
+		found, err := holdsAny(db, r)
+		if err != nil {
+			return false, err
+		}
+		if found {
+			foreign = append(foreign, r)
+		}
+	}
+	for _, r := range foreign {
+		sp.applyMu.Lock()
+		err := db.DeleteRange(r.Lo, r.Hi, pebble.NoSync)
+		sp.applyMu.Unlock()
+		if err != nil {
+			return true, err
+		}
+	}
+	for range min(2, 2*len(foreign)) { // one that is under way may have begun before
+		select {
+		case <-sp.startFlush():
+		case <-ctx.Done():
+			return true, ctx.Err()
+		case <-sp.e.quit:
+			return true, errClosed
+		}
+	}
+	for _, r := range foreign {
+		if err := db.Compact(ctx, r.Lo, r.Hi, false); err != nil {
+			return true, err
+		}
+	}
+	return len(foreign) > 0, nil
+}
+
+// holdsAny reports whether there is a key in a range.
+func holdsAny(db *pebble.DB, r partition.KeyRange) (bool, error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: r.Lo, UpperBound: r.Hi})
+	if err != nil {
+		return false, err
+	}
+	found := it.First()
+	err = it.Error()
+	if cerr := it.Close(); err == nil {
+		err = cerr
+	}
+	return found, err
+}

@@ -1,0 +1,303 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"pando.dev/pando/partition"
+)
+
+// become marks the copy as another one's.
+func become(w partition.Writer) error {
+	if err := w.Delete([]byte("k0000")); err != nil {
+		return err
+	}
+	return w.Set([]byte("whose"), []byte("child"))
+}
+
+// grow applies n keys from index 1 on.
+func grow(tb testing.TB, s *Store, n int) {
+	tb.Helper()
+	for i := range n {
+		set(tb, s, partition.Index(i+1), fmt.Sprintf("k%04d", i), strings.Repeat("v", 100))
+	}
+}
+
+// growLarge applies n keys of 4 KiB that do not compress.
+func growLarge(tb testing.TB, s *Store, n int) {
+	tb.Helper()
+	r := rand.New(rand.NewPCG(1, 2))
+	value := make([]byte, 4<<10)
+	for i := range n {
+		for j := range value {
+			value[j] = byte(r.Uint32())
+		}
+		set(tb, s, partition.Index(i+1), fmt.Sprintf("k%04d", i), string(value))
+		if i%700 == 699 {
+			if _, err := s.Flush(tb.Context()); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
+}
+
+func has(tb testing.TB, s *Store, key string) bool {
+	tb.Helper()
+	v, err := s.View()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer v.Close()
+	_, ok, err := v.Get([]byte(key))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ok
+}
+
+// tableReads counts reads of table files.
+type tableReads struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (r *tableReads) String() string { return "table reads" }
+
+func (r *tableReads) MaybeError(op errorfs.Op) error {
+	if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.n++
+	}
+	return nil
+}
+
+// TestDivide: the other store begins at its own index with the same keys and what
+// adopting has changed, is durable, goes on by itself, and its making reads no
+// more of the tables than says what they are.
+func TestDivide(t *testing.T) {
+	reads := &tableReads{}
+	mem := vfs.NewCrashableMem()
+	o := Options{FS: errorfs.Wrap(mem, reads)}
+	e := newTestEngine(t, o)
+	s := openStore(t, e, 1)
+	growLarge(t, s, 2000)
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reads.n = 0
+	if err := s.Divide(t.Context(), 2, 1, 1500, become); err != nil {
+		t.Fatal(err)
+	}
+	if reads.n > 80 { // to read all takes 250
+		t.Errorf("%d reads of tables to make hard links of them", reads.n)
+	}
+	after := newTestEngine(t, Options{FS: mem.CrashClone(vfs.CrashCloneCfg{})})
+	for what, e := range map[string]*Engine{"at once": e, "after a crash": after} {
+		child := openStore(t, e, 2)
+		at, err := child.Applied()
+		if err != nil || at != 1500 || child.Durable() != 1500 {
+			t.Errorf("%s: the child is at %d, durable %d, %v, want 1500", what, at, child.Durable(), err)
+		}
+		if !has(t, child, "whose") || has(t, child, "k0000") || !has(t, child, "k1999") {
+			t.Errorf("%s: the child does not have what it was given", what)
+		}
+		set(t, child, 1501, "new", "v")
+		if i, err := child.Flush(t.Context()); err != nil || i != 1501 {
+			t.Errorf("%s: the child flushes to %d, %v", what, i, err)
+		}
+		parent := openStore(t, e, 1)
+		if has(t, parent, "whose") || has(t, parent, "new") || !has(t, parent, "k0000") {
+			t.Errorf("%s: the parent has what is the child's", what)
+		}
+	}
+	if err := s.Divide(t.Context(), 2, 1, 1500, become); partition.CodeOf(err) != partition.CodeClosed && partition.CodeOf(err) != partition.CodeExists {
+		t.Errorf("made twice: %v", err)
+	}
+}
+
+// TestDivideFails: when adopting is refused nothing is left, and the generation may
+// be used again.
+func TestDivideFails(t *testing.T) {
+	e := newTestEngine(t, Options{})
+	s := openStore(t, e, 1)
+	grow(t, s, 10)
+	no := partition.Errorf(partition.CodeRefused, "no")
+	if err := s.Divide(t.Context(), 2, 1, 5, func(partition.Writer) error { return no }); partition.CodeOf(err) != partition.CodeRefused {
+		t.Errorf("%v", err)
+	}
+	if err := s.Divide(t.Context(), 2, 1, 11, become); partition.CodeOf(err) != partition.CodeInvalid {
+		t.Errorf("from an index that the state has not reached: %v", err)
+	}
+	if ids, err := e.Generations(); err != nil || len(ids) != 1 {
+		t.Errorf("left: %v, %v", ids, err)
+	}
+	if err := s.Divide(t.Context(), 2, 1, 5, become); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// divideCamera takes a crash clone before every change of the disk.
+type divideCamera struct {
+	mem *vfs.MemFS
+	r   *rand.Rand
+
+	mu     sync.Mutex
+	on     bool
+	clones []*vfs.MemFS
+	at     []string
+}
+
+func (c *divideCamera) String() string { return "camera" }
+
+func (c *divideCamera) MaybeError(op errorfs.Op) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.on && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+		c.clones = append(c.clones, c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: c.r}))
+		c.at = append(c.at, fmt.Sprintf("op %d on %s", op.Kind, op.Path))
+	}
+	return nil
+}
+
+// TestDivideCrash: whatever a crash in the middle leaves, the parent is what it
+// was, the unfinished store is found and removed, and it can be made anew (SPL-2,
+// SPL-12).
+func TestDivideCrash(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	cam := &divideCamera{mem: mem, r: rand.New(rand.NewPCG(1, 2))}
+	e := newTestEngine(t, Options{FS: errorfs.Wrap(mem, cam)})
+	s := openStore(t, e, 1)
+	grow(t, s, 100)
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cam.mu.Lock()
+	cam.on = true
+	cam.mu.Unlock()
+	if err := s.Divide(t.Context(), 2, 1, 90, become); err != nil {
+		t.Fatal(err)
+	}
+	cam.mu.Lock()
+	cam.on = false
+	cam.mu.Unlock()
+	if len(cam.clones) < 10 {
+		t.Fatalf("only %d changes of the disk were seen", len(cam.clones))
+	}
+	for i, fs := range cam.clones {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			e := newTestEngine(t, Options{FS: fs})
+			ids, err := e.Generations()
+			if err != nil {
+				t.Fatalf("%s: %v", cam.at[i], err)
+			}
+			for _, id := range ids {
+				if id.Group == 2 {
+					if err := e.Drop(id.Group, id.Generation); err != nil {
+						t.Fatalf("%s: %v", cam.at[i], err)
+					}
+				}
+			}
+			parent := openStore(t, e, 1)
+			if at, err := parent.Applied(); err != nil || at != 100 || !has(t, parent, "k0099") {
+				t.Fatalf("%s: the parent is at %d, %v", cam.at[i], at, err)
+			}
+			if err := parent.Divide(t.Context(), 2, 1, 90, become); err != nil {
+				t.Fatalf("%s: again: %v", cam.at[i], err)
+			}
+			if child := openStore(t, e, 2); !has(t, child, "whose") || has(t, child, "k0000") {
+				t.Errorf("%s: the child made again is wrong", cam.at[i])
+			}
+		})
+	}
+}
+
+// TestReclaim covers SPL-9: foreign keys go from both, their space comes back, and
+// what is left is whole.
+func TestReclaim(t *testing.T) {
+	e := newTestEngine(t, Options{})
+	s := openStore(t, e, 1)
+	growLarge(t, s, 2000)
+	if err := s.Divide(t.Context(), 2, 1, 2000, become); err != nil {
+		t.Fatal(err)
+	}
+	child := openStore(t, e, 2)
+	lo, hi := partition.KeyRange{Lo: []byte("k"), Hi: []byte("k1000")}, partition.KeyRange{Lo: []byte("k1000"), Hi: []byte("l")}
+	for _, x := range []struct {
+		s    *Store
+		away partition.KeyRange
+		kept string
+		gone string
+	}{{s, hi, "k0999", "k1000"}, {child, lo, "k1000", "k0999"}} {
+		if any, err := x.s.Reclaim(t.Context(), x.away); !any || err != nil {
+			t.Fatalf("%v, %v", any, err)
+		}
+		if any, err := x.s.Reclaim(t.Context(), x.away); any || err != nil {
+			t.Errorf("there is something left to remove: %v, %v", any, err)
+		}
+		if !has(t, x.s, x.kept) || has(t, x.s, x.gone) {
+			t.Errorf("%s kept: %v; %s gone: %v", x.kept, has(t, x.s, x.kept), x.gone, !has(t, x.s, x.gone))
+		}
+	}
+	if !has(t, child, "whose") {
+		t.Error("what is in no range is gone")
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	for s.Usage().DiskBytes > 5<<20 || child.Usage().DiskBytes > 5<<20 {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("of 8 MiB the parent still takes %d bytes, the child %d", s.Usage().DiskBytes, child.Usage().DiskBytes)
+		}
+	}
+}
+
+// TestQuantiles: the keys that are found divide the bytes, not the keys.
+func TestQuantiles(t *testing.T) {
+	e := newTestEngine(t, Options{})
+	s := openStore(t, e, 1)
+	for i := range 1000 {
+		size := 10
+		if i >= 900 {
+			size = 1000 // a tenth of the keys has nine tenths of the bytes
+		}
+		set(t, s, partition.Index(i+1), fmt.Sprintf("k%04d", i), strings.Repeat("v", size))
+	}
+	all := partition.KeyRange{Lo: []byte("k"), Hi: []byte("l")}
+	keys, err := s.Quantiles(t.Context(), all, 2)
+	if err != nil || len(keys) != 1 || string(keys[0]) < "k0935" || string(keys[0]) > "k0955" {
+		t.Errorf("the middle: %q, %v", keys, err)
+	}
+	keys, err = s.Quantiles(t.Context(), all, 4)
+	if err != nil || len(keys) != 3 || string(keys[0]) < "k0900" || string(keys[2]) < "k0960" {
+		t.Errorf("quarters: %q, %v", keys, err)
+	}
+	db, err := s.use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err = quantiles(t.Context(), db, all, 2, 1) // by the sizes of tables first
+	s.sp.release()
+	if err != nil || len(keys) != 1 || string(keys[0]) < "k0900" || string(keys[0]) > "k0980" {
+		t.Errorf("the middle by tables: %q, %v", keys, err)
+	}
+	if keys, err := s.Quantiles(t.Context(), partition.KeyRange{Lo: []byte("x")}, 2); err != nil || len(keys) != 0 {
+		t.Errorf("the middle of nothing: %q, %v", keys, err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	set(t, s, 2000, "z", "z")
+	if _, err := s.Quantiles(gone, all, 2); err == nil {
+		t.Error("a canceled search has found something")
+	}
+}
