@@ -72,6 +72,7 @@ type call struct {
 	asked     int              // nodes asked since the last back-off
 	tries     int              // back-offs
 	timeouts  int              // attempts that were not answered in time
+	hops      int              // answers that led elsewhere since the last back-off
 	searching bool             // in at.searching
 	round     round            // of a read that any replica may answer
 	last      error            // of the last attempt
@@ -316,9 +317,16 @@ func (k *call) answered(n uint32, r *Response) {
 		return
 	}
 	k.sent = nil
-	if r.Code == 0 {
+	switch {
+	case r.Code == 0:
 		k.succeed(r)
-	} else {
+	case k.redirected(r):
+		k.c.cfg.Stats.Redirects.Add(1)
+		k.last = r.Err()
+		k.hops++
+		k.asked, k.round = 0, round{}
+		k.advance()
+	default:
 		k.judge(r.Err())
 	}
 	k.unlock()
@@ -384,6 +392,7 @@ func (k *call) judge(e *partition.Error) {
 		k.c.cfg.Stats.Redirects.Add(1)
 		if e.Code == partition.CodeNotFound { // no replica is left there that could name the master
 			k.at.forget(k.node)
+			k.c.unlearn(k.req.Group)
 		}
 		k.awaitRoutes()
 	case partition.CodeBusy, partition.CodeTimeout:
@@ -466,7 +475,7 @@ func (k *call) search() {
 // pause backs off for d.
 func (k *call) pause(d time.Duration) {
 	k.tries++
-	k.asked = 0
+	k.asked, k.hops = 0, 0
 	k.n++
 	k.after(d)
 }
@@ -481,7 +490,7 @@ func (k *call) after(d time.Duration) {
 
 // awaitRoutes waits for a refresh that is newer than the routes that were used.
 func (k *call) awaitRoutes() {
-	k.asked = 0
+	k.asked, k.hops = 0, 0
 	k.n++
 	k.c.refresher.want(wait{k: k, n: k.n}, k.routing.number)
 }

@@ -48,6 +48,7 @@ type Client struct {
 	peers   map[string]*remotePeer // by address
 	retired []*remotePeer          // to be ended by the sweeper
 	groups  map[partition.GroupID]*group
+	learned []learned // from replicas, and not yet from the catalog
 }
 
 // Open makes a client and waits, as long as the context allows, until it has
@@ -143,6 +144,7 @@ func (c *Client) do(ctx context.Context, table string, r Request, o ReadOptions,
 		return Result{}, err
 	}
 	k.span = span
+	k.req.Wide = span != nil && r.Op == OpRead
 	return c.wait(ctx, k)
 }
 

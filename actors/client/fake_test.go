@@ -33,6 +33,8 @@ type cluster struct {
 	// fault, if set, decides what happens to a request at a node. It is called
 	// with mu held.
 	fault func(n *fakeNode, r *Request) fault
+	// tells, if set, is what replicas say of keys that they do not serve.
+	tells func(r *Request) ([]Node, []Partition)
 }
 
 type sent struct {
@@ -277,6 +279,10 @@ func (c *cluster) execute(n *fakeNode, r *Request, f fault) *Response {
 	case g.master != n.id:
 		return &Response{Code: partition.CodeNotMaster, Master: g.master}
 	case r.RangeVersion != g.rangeVersion || r.Op != OpOpenSession && !g.rng.Contains(r.Key):
+		if c.tells != nil {
+			nodes, parts := c.tells(r)
+			return Moved(partition.ErrWrongGroup, nodes, parts)
+		}
 		return &Response{Code: partition.CodeWrongGroup, Why: "range version"}
 	}
 	if f.expire {

@@ -127,6 +127,9 @@ type Request struct {
 	// TimeoutMS is for how long the client waits for this answer; 0: the server
 	// decides. A request that has not been begun by then may be dropped.
 	TimeoutMS uint32
+	// Wide tells of a read that it may touch keys behind Key. Of a command the
+	// partition kind can tell.
+	Wide bool
 	// Key must be in the group's range; empty with OpOpenSession and OpRoutes.
 	Key []byte
 	// Body is the command or the query, as the partition kind defines it.
@@ -178,7 +181,7 @@ func ErrorResponse(err error) *Response {
 //	          master length u8 | flags u8 | reserved 2 | age_us u64 if flagAge | why | next | master | body
 //
 // A read has no session. In its place it carries min index u64 | max_age_us u64 |
-// reserved u64.
+// flags u64.
 const (
 	prefixBytes         = 8
 	requestHeaderBytes  = 60
@@ -188,6 +191,7 @@ const (
 	typeResponse = 2
 
 	flagAge  = 1 << 0 // of a response
+	flagWide = 1 << 0 // of a read
 	ageBytes = 8
 
 	maxRequestFrame  = requestHeaderBytes + MaxKeyBytes + MaxCommandBytes
@@ -209,6 +213,9 @@ func appendRequest(dst []byte, r *Request) []byte {
 	if r.Op == OpRead {
 		le.PutUint64(h[32:], uint64(r.MinIndex))
 		le.PutUint64(h[40:], boundMicros(r.MaxAge))
+		if r.Wide {
+			le.PutUint64(h[48:], flagWide)
+		}
 	} else {
 		le.PutUint64(h[32:], uint64(r.Session.Group))
 		le.PutUint64(h[40:], uint64(r.Session.Index))
@@ -321,6 +328,7 @@ func parseRequest(f []byte, r *Request) *partition.Error {
 	if r.Op == OpRead {
 		r.MinIndex = partition.Index(le.Uint64(b[32:]))
 		r.MaxAge = microseconds(le.Uint64(b[40:]))
+		r.Wide = le.Uint64(b[48:])&flagWide != 0
 		return nil
 	}
 	r.Session = partition.SessionID{Group: partition.GroupID(le.Uint64(b[32:])), Index: partition.Index(le.Uint64(b[40:]))}

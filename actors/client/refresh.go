@@ -308,8 +308,13 @@ func (c *Client) install(r *Routes) {
 		c.routing.Store(&next)
 		return
 	}
+	c.routing.Store(c.routingLocked(c.relearnLocked(r), old.number+1))
+}
+
+// routingLocked makes the routes usable.
+func (c *Client) routingLocked(r *Routes, number uint64) *routing {
 	next := &routing{
-		number: old.number + 1, routes: r, tables: map[string]*tableRoutes{},
+		number: number, routes: r, tables: map[string]*tableRoutes{},
 		groups: map[partition.GroupID]*route{}, nodes: map[partition.NodeID]*member{},
 	}
 	for i := range r.Nodes {
@@ -328,7 +333,7 @@ func (c *Client) install(r *Routes) {
 		next.tables[t.Name] = tr
 	}
 	c.forgetLocked(next)
-	c.routing.Store(next)
+	return next
 }
 
 // wayLocked returns the peer of a node, or nil if there is no way to it.
