@@ -137,7 +137,11 @@ func askFor[T any](ctx context.Context, c *Control, k kind, body any, want kind)
 	if err != nil {
 		return nil, err
 	}
-	return decode[T](want, a.Body)
+	v, err := decode[T](want, a.Body)
+	if err != nil { // it was carried out, or not
+		return nil, partition.Errorf(partition.CodeUnknown, "the control group's answer cannot be read: %v", err)
+	}
+	return v, nil
 }
 
 // asNil keeps a nil *Error from becoming an error that is not nil.
@@ -179,7 +183,7 @@ func (c *Control) callOnce(ctx context.Context, to partition.NodeID, k kind, bod
 	}
 	a, err := decode[answerBody](kindAnswer, answer)
 	if err != nil {
-		return nil, err
+		return nil, partition.Errorf(partition.CodeUnknown, "the answer of node %s cannot be read: %v", to, err)
 	}
 	if r.Group != 0 && a.Group != 0 && r.Group != a.Group && a.Error == nil {
 		return nil, partition.Errorf(partition.CodeRefused, "node %s belongs to another control group (%x)", to, a.Group)

@@ -2,7 +2,6 @@ package control
 
 import (
 	"fmt"
-	"io"
 
 	"pando.dev/pando/cluster/placement"
 	"pando.dev/pando/partition"
@@ -121,12 +120,7 @@ type taskChildItem struct {
 
 // encode puts a page into the form that the oldest program that can show all of
 // it reads.
-func (p *pageBody) encode() ([]byte, error) {
-	if len(p.Origins) == 0 && len(p.Tasks) == 0 {
-		return encode(kindPage, p)
-	}
-	return encode(kindTaskPage, &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks})
-}
+func (p *pageBody) encode() ([]byte, error) { return encode(p.part()) }
 
 // decodePage reads a page of either form.
 func decodePage(b []byte) (*pageBody, error) {
@@ -141,11 +135,12 @@ func decodePage(b []byte) (*pageBody, error) {
 	return &t.Page, nil
 }
 
-func (p *pageBody) writePart(w io.Writer) error {
+// part is the page in the form that carries what is on it.
+func (p *pageBody) part() (kind, any) {
 	if len(p.Origins) == 0 && len(p.Tasks) == 0 {
-		return writePart(w, kindPage, p)
+		return kindPage, p
 	}
-	return writePart(w, kindTaskPage, &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks})
+	return kindTaskPage, &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks}
 }
 
 // reply is the page as an answer, unless it was not made.

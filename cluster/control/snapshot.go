@@ -46,48 +46,53 @@ func (s *state) snapshot() *snapshot {
 
 // write writes the snapshot. Equal states give equal bytes.
 func (s *snapshot) write(w io.Writer) error {
-	out := bufio.NewWriterSize(w, 64<<10)
-	if err := writePart(out, kindHead, s.head()); err != nil {
-		return err
-	}
+	out := &parts{to: bufio.NewWriterSize(w, 64<<10)}
+	out.add(kindHead, s.head())
 	if s.nextTask > 1 {
-		if err := writePart(out, kindTaskHead, &taskHead{Next: s.nextTask, Tasks: len(s.catalog.tasks)}); err != nil {
-			return err
-		}
+		out.add(kindTaskHead, &taskHead{Next: s.nextTask, Tasks: len(s.catalog.tasks)})
 	}
 	starts := s.startItems()
 	for page := range slices.Chunk(starts, pageItems) {
-		if err := writePart(out, kindStartPage, &startPage{Of: len(starts), Starts: page}); err != nil {
-			return err
-		}
+		out.add(kindStartPage, &startPage{Of: len(starts), Starts: page})
 	}
 	permits := s.permitItems()
 	for page := range slices.Chunk(permits, permitsOfPage) {
-		if err := writePart(out, kindPermitPage, &permitPage{Of: len(permits), Permits: page}); err != nil {
-			return err
-		}
+		out.add(kindPermitPage, &permitPage{Of: len(permits), Permits: page})
 	}
 	locks := s.lockItems()
 	for page := range slices.Chunk(locks, pageItems) {
-		if err := writePart(out, kindLockPage, &lockPage{Locks: page}); err != nil {
-			return err
-		}
+		out.add(kindLockPage, &lockPage{Locks: page})
 	}
 	for after, more := (cursor{}), true; more; {
 		p, err := s.catalog.page(after, true, pageBytes)
 		if err != nil {
 			return err
 		}
-		if err := p.writePart(out); err != nil {
-			return err
-		}
+		out.add(p.part())
 		after, more = p.Next, p.More
 	}
-	tail := tailBody{Locks: len(locks), Tables: len(s.catalog.tables), Groups: len(s.catalog.groups)}
-	if err := writePart(out, kindTail, &tail); err != nil {
-		return err
+	out.add(kindTail, &tailBody{Locks: len(locks), Tables: len(s.catalog.tables), Groups: len(s.catalog.groups)})
+	return out.end()
+}
+
+// parts are the parts of a snapshot that is written. Behind the first error
+// nothing is.
+type parts struct {
+	to  *bufio.Writer
+	err error
+}
+
+func (p *parts) add(k kind, body any) {
+	if p.err == nil {
+		p.err = writePart(p.to, k, body)
 	}
-	return out.Flush()
+}
+
+func (p *parts) end() error {
+	if p.err == nil {
+		p.err = p.to.Flush()
+	}
+	return p.err
 }
 
 func (s *snapshot) head() *headBody {
@@ -133,11 +138,11 @@ func (s *snapshot) lockItems() []lockItem {
 
 func writePart(w io.Writer, k kind, body any) error {
 	b, err := encode(k, body)
+	if err == nil && len(b) > maxPartBytes {
+		err = partition.Errorf(partition.CodeTooLarge, "a snapshot part of %d bytes, limit %d", len(b), maxPartBytes)
+	}
 	if err != nil {
 		return err
-	}
-	if len(b) > maxPartBytes {
-		return partition.Errorf(partition.CodeTooLarge, "a snapshot part of %d bytes, limit %d", len(b), maxPartBytes)
 	}
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(b)))
 	head = binary.LittleEndian.AppendUint32(head, partition.Checksum(b))

@@ -87,14 +87,12 @@ func openStoreOn(fs vfs.FS, dir string, log *slog.Logger, exit func()) (*store, 
 // recover finds the bounds of the log and removes what no finished snapshot
 // owns.
 func (s *store) recover() error {
-	var err error
-	if s.first, err = s.edge(keyLog, (*pebble.Iterator).First); err != nil {
-		return err
-	}
-	if s.last, err = s.edge(keyLog, (*pebble.Iterator).Last); err != nil {
-		return err
-	}
-	newest, err := s.edge(keyMeta, (*pebble.Iterator).Last)
+	var newest uint64
+	err := errors.Join(
+		s.edge(keyLog, (*pebble.Iterator).First, &s.first),
+		s.edge(keyLog, (*pebble.Iterator).Last, &s.last),
+		s.edge(keyMeta, (*pebble.Iterator).Last, &newest),
+	)
 	if err != nil {
 		return err
 	}
@@ -102,17 +100,23 @@ func (s *store) recover() error {
 	return s.db.DeleteRange(numberKey(keyChunk, s.nextSnap), []byte{keyChunk + 1}, pebble.Sync)
 }
 
-// edge returns the number in the first or last key of a kind, or 0.
-func (s *store) edge(kind byte, seek func(*pebble.Iterator) bool) (uint64, error) {
+// edge finds the number in the first or last key of a kind, or 0.
+func (s *store) edge(kind byte, seek func(*pebble.Iterator) bool, n *uint64) error {
+	return s.walk(kind, func(it *pebble.Iterator) error {
+		if *n = 0; seek(it) && len(it.Key()) >= 9 {
+			*n = binary.BigEndian.Uint64(it.Key()[1:])
+		}
+		return nil
+	})
+}
+
+// walk has f look at the keys of a kind.
+func (s *store) walk(kind byte, f func(*pebble.Iterator) error) error {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kind}, UpperBound: []byte{kind + 1}})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var n uint64
-	if seek(it) && len(it.Key()) >= 9 {
-		n = binary.BigEndian.Uint64(it.Key()[1:])
-	}
-	return n, errors.Join(it.Error(), it.Close())
+	return errors.Join(f(it), it.Error(), it.Close())
 }
 
 func (s *store) Close() error { return s.db.Close() }
@@ -167,9 +171,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 			return partition.Errorf(partition.CodeInternal, "control log: entry %d behind entry %d", l.Index, last)
 		}
 		last = l.Index
-		if err := b.Set(numberKey(keyLog, l.Index), encodeEntry(l), nil); err != nil {
-			return err
-		}
+		_ = b.Set(numberKey(keyLog, l.Index), encodeEntry(l), nil) // a batch in memory takes everything
 	}
 	if err := b.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("append to the control log: %w", err)
@@ -454,12 +456,8 @@ func (s *store) reap() error {
 	keep := all[keepSnapshots-1].number
 	b := s.db.NewBatch()
 	defer b.Close()
-	if err := b.DeleteRange([]byte{keyMeta}, numberKey(keyMeta, keep), nil); err != nil {
-		return err
-	}
-	if err := b.DeleteRange([]byte{keyChunk}, numberKey(keyChunk, keep), nil); err != nil {
-		return err
-	}
+	_ = b.DeleteRange([]byte{keyMeta}, numberKey(keyMeta, keep), nil) // a batch in memory takes everything
+	_ = b.DeleteRange([]byte{keyChunk}, numberKey(keyChunk, keep), nil)
 	return b.Commit(pebble.Sync)
 }
 
@@ -471,24 +469,22 @@ type described struct {
 }
 
 // metas returns the finished snapshots, the newest first.
-func (s *store) metas() ([]described, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyMeta}, UpperBound: []byte{keyMeta + 1}})
-	if err != nil {
-		return nil, err
-	}
-	var all []described
-	for ok := it.Last(); ok; ok = it.Prev() {
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return nil, errors.Join(err, it.Close())
+func (s *store) metas() (all []described, err error) {
+	err = s.walk(keyMeta, func(it *pebble.Iterator) error {
+		for ok := it.Last(); ok; ok = it.Prev() {
+			v, err := it.ValueAndErr()
+			var d described
+			if err == nil {
+				d, err = decodeMeta(it.Key(), v)
+			}
+			if err != nil {
+				return err
+			}
+			all = append(all, d)
 		}
-		d, err := decodeMeta(it.Key(), v)
-		if err != nil {
-			return nil, errors.Join(err, it.Close())
-		}
-		all = append(all, d)
-	}
-	return all, errors.Join(it.Error(), it.Close())
+		return nil
+	})
+	return all, err
 }
 
 // List returns the finished snapshots, the newest first.
@@ -530,13 +526,13 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		v, closer, err := r.s.db.Get(chunkKey(r.d.number, r.next))
+		if err == nil {
+			r.rest = append(r.rest[:0], v...)
+			r.next++
+			err = closer.Close()
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read control snapshot %s: %w", r.d.meta.ID, err)
-		}
-		r.rest = append(r.rest[:0], v...)
-		r.next++
-		if err := closer.Close(); err != nil {
-			return 0, err
 		}
 	}
 	n := copy(p, r.rest)
