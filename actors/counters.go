@@ -17,6 +17,7 @@ type counters struct {
 	readsBehind  atomic.Uint64
 	indexAsked   atomic.Uint64 // questions to masters, for reads with a greatest age
 	roomWaits    atomic.Uint64
+	noRoom       atomic.Uint64 // messages with commands that a full log did not take
 	sent         atomic.Uint64
 	alarms       atomic.Uint64 // timers set for replicas
 	tended       atomic.Uint64 // steps that the tender took
@@ -52,6 +53,7 @@ func (n *Node) Counters() []Counter {
 		count("reads_behind_total", "session and stale reads refused because the state was too old", n.counters.readsBehind.Load()),
 		count("index_questions_total", "questions to masters how new a state must be", n.counters.indexAsked.Load()),
 		count("apply_waits_total", "times that a replica waited for room in its store", n.counters.roomWaits.Load()),
+		count("disk_full_refusals_total", "messages of masters whose commands a full disk did not take", n.counters.noRoom.Load()),
 		count("wal_appends_total", "writes taken by the log", w.Appends),
 		count("wal_records_total", "records taken by the log", w.Records),
 		count("wal_record_bytes_total", "bytes of records taken by the log", w.RecordBytes),

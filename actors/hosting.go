@@ -299,7 +299,7 @@ func (a *replicasActor) retired(ctx actor.Context, m *retired) {
 // beginLog begins the log of a replica that keeps no state.
 func (n *Node) beginLog(h hosting, done func(error)) error {
 	return n.log.Append(wal.Write{
-		Group: h.Group, Replica: h.Replica, Promise: h.Base.Epoch,
+		Group: h.Group, Replica: h.Replica, Promise: h.Base.Epoch, Reserve: true,
 		Install: &wal.Install{Base: h.Base, BaseSum: h.BaseSum, Generation: noState, Configuration: h.Configuration},
 	}, done)
 }
@@ -323,7 +323,7 @@ func (n *Node) install(h hosting, s *copies.Copy) error {
 		return fmt.Errorf("install the state of %s: %w", h.Group, err)
 	}
 	synced := make(chan error, 1)
-	write := wal.Write{Group: h.Group, Replica: h.Replica, Promise: max(s.Base.Epoch, sum.Promise), Install: s.Install(generation)}
+	write := wal.Write{Group: h.Group, Replica: h.Replica, Promise: max(s.Base.Epoch, sum.Promise), Install: s.Install(generation), Reserve: true}
 	if err := n.log.Append(write, func(err error) { synced <- err }); err != nil {
 		return errors.Join(fmt.Errorf("install the state of %s: %w", h.Group, err), n.engine.Drop(h.Group, generation))
 	}

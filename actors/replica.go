@@ -274,7 +274,7 @@ func (a *replicaActor) take(item any) {
 	case *configure, *transferMaster, *resignMaster, *recoverGroup:
 		a.change(m)
 	case *received:
-		if a.genuine(m) {
+		if a.genuine(m) && a.hasRoom(m.msg) {
 			a.event(replica.Received{From: m.from, Node: m.node, Boot: m.boot, Message: m.msg})
 		}
 	case *completion:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"pando.dev/pando/actors/client"
@@ -93,6 +94,29 @@ func (a *replicaActor) readBack(prev *partition.Position, sum *uint32, into *[]p
 	return nil
 }
 
+// hasRoom reports whether the log can take what a message brings. A full one gets
+// no more commands: the message is lost, and comes again. To take it would let
+// everything behind it wait for space too, the promises among it, and so the
+// election and the change of members that may be what frees the disk.
+func (a *replicaActor) hasRoom(m replica.Message) bool {
+	var brought []partition.Record
+	switch m := m.(type) {
+	case *replica.Append:
+		brought = m.Records
+	case *replica.FetchAnswer:
+		brought = m.Records
+	}
+	if len(brought) == 0 || !a.node.log.NoSpace() {
+		return true
+	}
+	commands := func(r partition.Record) bool { return r.Kind() == partition.KindCommand }
+	if !slices.ContainsFunc(brought, commands) {
+		return true
+	}
+	a.node.counters.noRoom.Add(1)
+	return false
+}
+
 // persist hands a change of the log to the log. While the log has no room the
 // change waits, in order with all later ones, and the replica takes no new
 // commands; the machine goes on when the disk does.
@@ -123,6 +147,7 @@ func (a *replicaActor) write(w *replica.Persist) error {
 		part := wal.Write{
 			Group: a.cell.group, Replica: a.replica, Promise: w.Promise,
 			Snip: w.Snip, After: w.After, Records: w.Records[:n],
+			Reserve: true, // commands were refused before they came here
 		}
 		var done func(error)
 		if n == len(w.Records) {

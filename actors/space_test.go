@@ -101,3 +101,65 @@ func propose(n *Node, req *client.Request) *client.Response {
 	backend{n}.Propose(req, func(r *client.Response) { c := *r; answer <- &c })
 	return <-answer
 }
+
+// TestFullPeer: a peer whose disk is full takes no commands, which the others
+// commit without it; and when the master goes it promises and takes the first
+// record of the next one, so that the group has a master and answers reads.
+func TestFullPeer(t *testing.T) {
+	t.Parallel()
+	var full [3]atomic.Bool
+	i := -1
+	c := newClusterWith(t, 3, func(cfg *Config) {
+		i++
+		mine := &full[i]
+		cfg.diskFree = func() (int64, int64, error) {
+			if mine.Load() {
+				return 0, 100, nil
+			}
+			return 50, 100, nil
+		}
+		cfg.untended = true
+	})
+	c.table(TableSpec{Name: "t"})
+	g := groupsOf(c.any())[0]
+	master := c.master("t")
+	peer := (master + 1) % 3
+	m, x := c.nodes[master], c.nodes[peer]
+	fill := func(on bool) {
+		full[peer].Store(on)
+		eventually(t, "the peer's log to notice", func() error {
+			if x.log.NoSpace() != on {
+				return fmt.Errorf("full %v", !on)
+			}
+			return nil
+		})
+	}
+	fill(true)
+	for i := range 20 {
+		if err := put(t.Context(), m, fmt.Sprint(i), "v"); err != nil {
+			t.Fatalf("put with one full disk of three: %v", err)
+		}
+	}
+	eventually(t, "the peer to take no commands", func() error {
+		if x.counters.noRoom.Load() == 0 {
+			return fmt.Errorf("it has refused none")
+		}
+		return nil
+	})
+	fill(false)
+	eventually(t, "the peer to catch up", func() error {
+		if a, b := m.cells.get(g).status.Load().Last, x.cells.get(g).status.Load().Last; a != b {
+			return fmt.Errorf("%v behind %v", b, a)
+		}
+		return nil
+	})
+	fill(true)
+	c.stop(master)
+	eventually(t, "a read", func() error {
+		got, err := get(t.Context(), c.nodes[3-master-peer], "7")
+		if err == nil && got != "v" {
+			t.Fatalf("read %q", got)
+		}
+		return err
+	})
+}

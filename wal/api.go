@@ -41,13 +41,16 @@ type Options struct {
 	Idle time.Duration
 	// SoftCapBytes is the size of the log above which records that only peers
 	// still want (Retain) are given up (default 4 GiB). At half of it
-	// Stats.Pinned asks for flushes.
+	// Stats.Pinned asks for flushes. On a small or crowded disk the cap is lower:
+	// half of what the log has and what is free. Otherwise a log that nobody asks
+	// to let go of anything would fill the disk by itself, and never end.
 	SoftCapBytes int64
 	// DiskFree returns the free and total bytes of the log's disk. Default: the
 	// FS if it can tell, otherwise space is taken to be unlimited.
 	DiskFree func() (free, total int64, err error)
 	// MinFreeBytes: below it the log is Full, and below half of it records are
-	// refused with ErrNoSpace (default 5 % of the disk).
+	// refused with ErrNoSpace, but for those that may use the reserve
+	// (Write.Reserve) (default 5 % of the disk).
 	MinFreeBytes int64
 	// SpacePoll is how often DiskFree is asked (default 1 s).
 	SpacePoll time.Duration
@@ -104,6 +107,10 @@ type Write struct {
 	After partition.Index
 	// Records follow the log's end without a gap. They are copied.
 	Records []partition.Record
+	// Reserve lets records and an Install have the last of the disk: what elects
+	// a master and changes members is what frees a full disk in the end, and a
+	// promise must not wait behind a record that waits for space.
+	Reserve bool
 }
 
 // Install says that a copy of the group's state up to Base was put in place, or,
@@ -201,7 +208,7 @@ type Stats struct {
 	Appends, Records, RecordBytes uint64 // made durable; bytes without padding
 	Batches, BatchBytes, Syncs    uint64 // written; bytes with padding
 	Segments, Spares              int
-	LogBytes                      int64 // size of all segments but the spares
+	LogBytes, CapBytes            int64 // size of all segments but the spares, and the soft cap in force
 	QueuedBytes                   int   // waiting for the disk
 	Rotations, Recycled           uint64
 	NoSpace                       bool
@@ -210,7 +217,7 @@ type Stats struct {
 	// SyncLast and SyncMax are the durations of one write and sync: the anomaly
 	// signal of a slow disk.
 	SyncLast, SyncMax time.Duration
-	// Pinned is true when the log is over half its cap: the host should flush
-	// the groups of Log.Pins.
+	// Pinned is true when the log is over half its cap and could let go of
+	// something: the host should flush the groups of Log.Pins.
 	Pinned bool
 }

@@ -290,7 +290,8 @@ func (l *Log) rotate(s *segment) error {
 	if old != nil {
 		old.footer = nil
 	}
-	s.file, s.table, l.stuck = f, nil, false
+	s.file, s.table = f, nil
+	l.setStuck(false)
 	l.active = s.number
 	l.unproven = false
 	l.settled(s.first)
@@ -341,7 +342,7 @@ func (l *Log) rotateFailed(err error) {
 	}
 	l.mu.Lock()
 	if !l.stuck {
-		l.stuck = true
+		l.setStuck(true)
 		l.o.point(AtStuck)
 		l.o.Logger.Error("no space for a segment; appends wait", "err", err)
 	}

@@ -78,7 +78,9 @@
 // A segment becomes a spare when, for every replica, the state has flushed what
 // it holds ([Log.SetFlushed]) and peers do not want it ([Log.Retain]); over the
 // soft cap peers are not asked. [Stats] tells when the log passes half the cap,
-// and [Log.Pins] which replicas the host must flush. The next segment is written
+// and [Log.Pins] which replicas the host must flush. The cap is never more than
+// half of what the log has and what is free on its disk: no log fills its disk
+// by itself. The next segment is written
 // into a spare: its blocks exist, so that a sync changes no metadata.
 //
 // # Limits
@@ -87,8 +89,9 @@
 // at most a quarter of a segment (about 40,000 replicas with 64 MiB); what waits
 // for the disk is bounded by Options.QueueBytes, beyond which Append answers
 // [ErrBusy]. Below Options.MinFreeBytes the log says that it is Full, and below
-// half of that records are refused with [ErrNoSpace] before anything is written;
-// reads go on, and it ends by itself.
+// half of that records are refused with [ErrNoSpace] before anything is written,
+// but for those that may use the reserve (Write.Reserve); reads go on, and it
+// ends by itself.
 //
 // DESIGN.md says why the format is as it is, and what was measured.
 package wal

@@ -144,6 +144,84 @@ func TestNoSpace(t *testing.T) {
 	sameRecords(t, l, c)
 }
 
+// TestReserve: on a full disk a write that may use the reserve is taken, with the
+// promise that comes with it, until there is no space for a segment.
+func TestReserve(t *testing.T) {
+	fs := memfs.New(1)
+	l, _ := open(t, fs, options())
+	c := &chain{g: 1}
+	mustAppend(t, l, wal.Write{Group: 1, Replica: 1, Records: c.make(1<<16, 3, 100)})
+	turns(l)
+	fs.SetSpace(2<<20, 2<<20-140<<10)
+	turns(l)
+	before := *c
+	if err := l.Append(wal.Write{Group: 1, Records: c.make(1<<16, 1, 100)}, nil); !errors.Is(err, wal.ErrNoSpace) || !l.NoSpace() {
+		t.Fatalf("append on a full disk: %v", err)
+	}
+	*c = before
+	durable := false
+	err := l.Append(wal.Write{Group: 1, Promise: 7 << 16, Records: c.make(7<<16, 1, 100), Reserve: true}, func(err error) { durable = err == nil })
+	turns(l)
+	if err != nil || !durable {
+		t.Fatalf("append from the reserve: %v, durable %v", err, durable)
+	}
+	sameRecords(t, l, c)
+	fs.SetSpace(1, 1)
+	for range 40 {
+		before = *c
+		if err = l.Append(wal.Write{Group: 1, Records: c.make(7<<16, 1, 8000), Reserve: true}, nil); err != nil {
+			*c = before
+			break
+		}
+		turns(l)
+	}
+	if !errors.Is(err, wal.ErrNoSpace) {
+		t.Fatalf("append when no segment can be made: %v", err)
+	}
+	fs.SetSpace(1<<20, 0)
+	turns(l)
+	if l.NoSpace() || l.Full() {
+		t.Fatal("the log is full still, and has space")
+	}
+	sameRecords(t, l, c)
+}
+
+// TestLogDoesNotFillItsDisk: long before a disk that is smaller than the soft cap
+// is full, the log asks for the flushes that it waits for, and gives up what only
+// peers still want.
+func TestLogDoesNotFillItsDisk(t *testing.T) {
+	const disk = 4 << 20
+	for _, why := range []string{"a state that was not flushed", "a peer that is away"} {
+		t.Run(why, func(t *testing.T) {
+			fs := memfs.New(1)
+			fs.SetSpace(disk, 0)
+			l, _ := open(t, fs, options())
+			hot, cold := &chain{g: 1}, &chain{g: 2}
+			mustAppend(t, l, wal.Write{Group: 2, Replica: 1, Records: cold.make(1<<16, 3, 100)})
+			if why == "a peer that is away" {
+				l.SetFlushed(2, 3, 0)
+				l.Retain(2, 1)
+			}
+			for i := range 3 * disk / 7000 {
+				if err := l.Append(wal.Write{Group: 1, Replica: 1, Records: hot.make(1<<16, 1, 7000)}, nil); err != nil || l.Full() {
+					t.Fatalf("write %d: full %v, %v: %+v", i, l.Full(), err, l.Stats())
+				}
+				turns(l)
+				l.SetFlushed(1, hot.last, 0)
+				if l.Stats().Pinned {
+					for _, g := range l.Pins(9) {
+						l.SetFlushed(g, 3, 0) // as the host would
+					}
+				}
+			}
+			if s := l.Stats(); s.CapBytes > disk/2 || s.LogBytes > s.CapBytes+2*64<<10 {
+				t.Fatalf("a disk of %d bytes: %+v", disk, s)
+			}
+			sameRecords(t, l, hot)
+		})
+	}
+}
+
 // TestNoSpaceForSegment: when not even a segment can be made, what was taken
 // waits, unharmed, until there is space.
 func TestNoSpaceForSegment(t *testing.T) {

@@ -25,10 +25,11 @@ type Log struct {
 	// for a closed batch that the committer writes. It is never held over I/O.
 	// What every append changes stands first, so that few cache lines wander.
 	mu      sync.Mutex
-	asleep  bool // the committer waits for a token
-	low     bool // too little of the disk is free for new work
-	noSpace bool // and for records that others have taken already
-	stuck   bool // there was no space for the next segment
+	asleep  bool        // the committer waits for a token
+	low     bool        // too little of the disk is free for new work
+	noSpace bool        // and for records that others have taken already
+	stuck   bool        // there was no space for the next segment
+	tight   atomic.Bool // noSpace or stuck; read without the lock
 	closing bool
 	closed  bool
 	queued  int          // bytes in queue
@@ -44,6 +45,7 @@ type Log struct {
 	segments []*segment
 	active   uint64
 	logBytes int64
+	capBytes int64 // the soft cap, as far as the disk allows it
 	// seq is the number of the next batch. queue holds the batches that are not
 	// yet durable, oldest first; idle are buffers to be used again.
 	seq   uint64
@@ -202,7 +204,7 @@ func (l *Log) place(g partition.GroupID, i partition.Index) (Install, error) {
 
 // append is Append under the lock; wake tells to wake the committer.
 func (l *Log) append(w *Write, c look, done func(error)) (wake bool, err error) {
-	if err := l.refuses(len(w.Records) > 0 || w.Install != nil); err != nil {
+	if err := l.refuses(len(w.Records) > 0 || w.Install != nil, w.Reserve); err != nil {
 		return false, err
 	}
 	g := l.groups[w.Group]
@@ -254,14 +256,15 @@ func (l *Log) took(b *batch, bytes int) {
 }
 
 // refuses returns why the log takes nothing now, or nil. Records are refused
-// when the disk is nearly full; a promise is not, since its blocks exist.
-func (l *Log) refuses(records bool) error {
+// when the disk is nearly full, unless they may use the reserve; a promise is not,
+// since its blocks exist.
+func (l *Log) refuses(records, reserve bool) error {
 	switch {
 	case l.err != nil:
 		return refusedPoisoned(l.err)
 	case l.closing:
 		return &partition.Error{Code: partition.CodeClosed, Why: "the log is closed"}
-	case (l.noSpace || l.stuck) && records:
+	case (l.noSpace && !reserve || l.stuck) && records:
 		l.o.point(AtNoSpace)
 		return &partition.Error{
 			Code: partition.CodeNoSpace, Why: "the log's disk is nearly full",
@@ -394,7 +397,7 @@ func (l *Log) Retain(g partition.GroupID, from partition.Index) {
 func (l *Log) Drop(g partition.GroupID, done func(error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.refuses(false); err != nil {
+	if err := l.refuses(false, false); err != nil {
 		return err
 	}
 	x := l.groups[g]
@@ -462,12 +465,16 @@ func (l *Log) Full() bool {
 	return l.low || l.noSpace || l.stuck
 }
 
+// NoSpace reports whether records without Write.Reserve are refused. It is cheap:
+// a host asks before each message that would bring records.
+func (l *Log) NoSpace() bool { return l.tight.Load() }
+
 // Stats returns the log's counters.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.stats
-	s.Segments, s.Spares, s.LogBytes = len(l.segments), len(l.spares), l.logBytes
+	s.Segments, s.Spares, s.LogBytes, s.CapBytes = len(l.segments), len(l.spares), l.logBytes, l.capBytes
 	s.QueuedBytes, s.NoSpace, s.Poisoned = l.queued, l.noSpace || l.stuck, l.err != nil
 	s.Groups = len(l.groups)
 	for _, g := range l.groups {
@@ -475,6 +482,6 @@ func (l *Log) Stats() Stats {
 			s.Quarantined++
 		}
 	}
-	s.Pinned = l.logBytes > l.o.SoftCapBytes/2 && len(l.pins(1)) > 0
+	s.Pinned = l.logBytes > l.capBytes/2 && l.segments[0].number+1 < l.active && len(l.pins(1)) > 0
 	return s
 }

@@ -210,7 +210,7 @@ func (l *Log) needs(id partition.GroupID, s *segment) need {
 		return needNothing
 	case p.Index > g.hard.Flushed && !l.o.Planted.Has(planted.ReuseNeeded):
 		return needFlush
-	case g.retain != 0 && p.Index >= g.retain && l.logBytes <= l.o.SoftCapBytes:
+	case g.retain != 0 && p.Index >= g.retain && l.logBytes <= l.capBytes:
 		return needRetain
 	}
 	return needNothing

@@ -195,7 +195,15 @@ func (l *Log) popSpare() (uint64, bool) {
 	return n, true
 }
 
-// pollSpace looks whether the disk has room for records.
+// setStuck notes whether there was no space for the next segment. The caller
+// holds l.mu.
+func (l *Log) setStuck(stuck bool) {
+	l.stuck = stuck
+	l.tight.Store(l.noSpace || stuck)
+}
+
+// pollSpace looks whether the disk has room for records, and how much of it the
+// log may take for the sake of others.
 func (l *Log) pollSpace() {
 	free, total, err := l.o.DiskFree()
 	if err != nil {
@@ -211,6 +219,11 @@ func (l *Log) pollSpace() {
 	low, full := free < limit, free < limit/2
 	if low != l.low || full != l.noSpace {
 		l.low, l.noSpace = low, full
+		l.setStuck(l.stuck)
 		l.o.Logger.Warn("disk space of the log", "low", low, "no_space", full, "free_bytes", free, "limit_bytes", limit)
 	}
+	if l.capBytes = l.o.SoftCapBytes; total > 0 {
+		l.capBytes = min(l.capBytes, (l.logBytes+max(free, 0))/2)
+	}
+	l.release() // what only peers want may be too much now
 }
