@@ -60,7 +60,11 @@ type Control struct {
 	stopped error // why the seat stopped itself
 	leader  leaderHint
 	hint    uint64 // the newest catalog version that somebody mentioned
-	lockQ   lockQueue
+	// The catalog is as new as the leader's was at current; it will be so for
+	// asked once it has reached version asks. Zero: never yet.
+	current, asked time.Time
+	asks           uint64
+	lockQ          lockQueue
 
 	hinted  pulse.Pulse
 	serving chan struct{} // one token per request being served
@@ -467,6 +471,7 @@ func (c *Control) expireLoop(ctx context.Context, s *seat) {
 func (c *Control) renewLoop(ctx context.Context) {
 	var last State
 	for {
+		asked := time.Now()
 		one, cancel := context.WithTimeout(ctx, c.cfg.SessionTTL/2)
 		a, err := c.ask(one, kindAskRenew, &askRenew{Boot: c.cfg.Boot, Start: c.cfg.Start})
 		cancel()
@@ -476,6 +481,7 @@ func (c *Control) renewLoop(ctx context.Context) {
 			if c.syncTo.CompareAndSwap(0, a.Catalog+1) {
 				c.changed.Fire()
 			}
+			c.noteAge(asked, a.Catalog)
 			c.Hint(a.Catalog)
 		} else if c.noteStale(err); !errors.Is(err, partition.ErrUnavailable) && !errors.Is(err, partition.ErrUnknown) {
 			c.cfg.Logger.Warn("session not renewed", "err", err)

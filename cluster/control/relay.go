@@ -16,7 +16,7 @@ import (
 // happen on the way.
 
 // serveRelay brings a request to the leader, or answers it if this node leads.
-func (c *Control) serveRelay(ctx context.Context, s *seat, from partition.NodeID, b []byte) ([]byte, *partition.Error) {
+func (c *Control) serveRelay(ctx context.Context, s *seat, from partition.NodeID, b []byte, out *answerBody) ([]byte, *partition.Error) {
 	ask, err := decode[relayBody](kindAskRelay, b)
 	if err != nil {
 		return nil, asError(err)
@@ -34,11 +34,11 @@ func (c *Control) serveRelay(ctx context.Context, s *seat, from partition.NodeID
 	case ask.From != "" || leader == "" || leader == from || leader == c.cfg.Node:
 		return nil, partition.Errorf(partition.CodeNotMaster, "node %s does not lead the control group", c.cfg.Node)
 	default:
-		return c.relay(ctx, leader, &relayBody{From: from, Body: ask.Body})
+		return c.relay(ctx, leader, &relayBody{From: from, Body: ask.Body}, out)
 	}
 }
 
-func (c *Control) relay(ctx context.Context, leader partition.NodeID, ask *relayBody) ([]byte, *partition.Error) {
+func (c *Control) relay(ctx context.Context, leader partition.NodeID, ask *relayBody, out *answerBody) ([]byte, *partition.Error) {
 	a, err := c.callOnce(ctx, leader, kindAskRelay, ask)
 	if err != nil {
 		switch partition.CodeOf(err) {
@@ -47,5 +47,6 @@ func (c *Control) relay(ctx context.Context, leader partition.NodeID, ask *relay
 		}
 		return nil, partition.Errorf(partition.CodeUnknown, "asked %s for %s: %v", leader, ask.From, err)
 	}
+	out.Catalog = a.Catalog // who asks must not take this seat's for it
 	return a.Body, fromItem(a.Error)
 }

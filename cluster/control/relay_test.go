@@ -55,6 +55,43 @@ func leaderOutOfReach(t *testing.T, seats int) {
 	}
 }
 
+// TestRelayTellsTheLeadersCatalog: who reaches the leader through a seat learns how
+// far the leader's catalog is, not the seat's, which may have started this moment.
+// Otherwise a node would take a catalog without its tables for whole, tell clients
+// that there are no such tables, and delete its replicas.
+func TestRelayTellsTheLeadersCatalog(t *testing.T) {
+	n := newTestNet(t)
+	for _, id := range []partition.NodeID{"a", "b", "c"} {
+		n.start(id, 3)
+	}
+	leader := n.leader()
+	ctx := deadline(t, 20*time.Second)
+	if _, err := leader.CreateTable(ctx, TableSpec{Name: "t", Kind: "kv", Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range n.running() {
+		if x.id != leader.id {
+			x.wait(t, "the table", func() bool { return x.Status().Leader == leader.id && len(x.Catalog().Tables()) == 1 })
+			x.catalog.Store(&Catalog{}) // as of a seat that has not read its log yet
+		}
+	}
+	n.sever("d", leader.id)
+	d := n.start("d", 0, func(c *Config) { c.Transport.(*testLink).deaf.Store(true) })
+	d.wait(t, "session", d.Admitted)
+	if d.Synced() || len(d.Catalog().Tables()) != 0 {
+		t.Fatalf("a catalog of version %d is taken for whole, the leader has %d", d.Catalog().Version, leader.Catalog().Version)
+	}
+	if age, ok := d.Age(); ok {
+		t.Errorf("an empty catalog is %s old", age)
+	}
+	if err := d.AwaitCurrent(ctx); partition.CodeOf(err) != partition.CodeUnavailable {
+		t.Errorf("the catalog is current: %v", err)
+	}
+	if age, ok := leader.Age(); !ok || age > time.Minute {
+		t.Errorf("the leader's catalog is %s old, known %v", age, ok)
+	}
+}
+
 // TestRelayRefused: nobody but a seat speaks for another node, and a request goes
 // over one seat only.
 func TestRelayRefused(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -44,6 +45,8 @@ type seat struct {
 
 	mu       sync.Mutex // guards renewals
 	renewals renewals
+	// ripe is the term of its own in which the state is known to be the newest.
+	ripe atomic.Uint64
 	// creating keeps two tables from being prepared for the same group ids.
 	creating sync.Mutex
 }

@@ -53,9 +53,10 @@ func (c *Control) serve(ctx context.Context, from partition.NodeID, request []by
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(r.TimeoutMs)*time.Millisecond, maxServeTime))
 	defer cancel()
-	body, failed := c.dispatch(ctx, from, r.Body)
-	// The version is of now: what the request has done is in it.
-	a.Body, a.Error, a.Catalog = body, toItem(failed), c.Catalog().Version
+	body, failed := c.dispatch(ctx, from, r.Body, a)
+	// The version is of now, or of the leader that was asked for it, which may be
+	// far ahead of this seat: what the request has done is in it.
+	a.Body, a.Error, a.Catalog = body, toItem(failed), max(a.Catalog, c.Catalog().Version)
 	return a
 }
 
@@ -70,8 +71,9 @@ func (c *Control) envelope() *answerBody {
 	return a
 }
 
-// dispatch answers the body of a request.
-func (c *Control) dispatch(ctx context.Context, from partition.NodeID, b []byte) ([]byte, *partition.Error) {
+// dispatch answers the body of a request. What another seat said of the catalog it
+// puts into a.
+func (c *Control) dispatch(ctx context.Context, from partition.NodeID, b []byte, a *answerBody) ([]byte, *partition.Error) {
 	k, err := kindOf(b)
 	if err != nil {
 		return nil, asError(err)
@@ -97,7 +99,7 @@ func (c *Control) dispatch(ctx context.Context, from partition.NodeID, b []byte)
 		return c.serveCatalog(ctx, s, b)
 	}
 	if k == kindAskRelay {
-		return c.serveRelay(ctx, s, from, b)
+		return c.serveRelay(ctx, s, from, b, a)
 	}
 	if k == kindAskRenew && !s.leads() {
 		// The seats are for a node that has just met this one.
@@ -199,6 +201,10 @@ func (c *Control) serveRenew(ctx context.Context, s *seat, from partition.NodeID
 	ask, err := decode[askRenew](kindAskRenew, b)
 	if err != nil {
 		return nil, asError(err)
+	}
+	failed := s.ripen(ctx)
+	if failed != nil {
+		return nil, failed
 	}
 	open, failed := s.renew(from, ask.Boot, ask.Start)
 	if failed != nil {
