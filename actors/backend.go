@@ -4,6 +4,7 @@ import (
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
+	"time"
 )
 
 // backend answers clients for the replicas of this node. It is called on the
@@ -102,13 +103,17 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 }
 
 // Route returns the catalog as clients need it.
-func (b backend) Route(haveVersion uint64) (*client.Routes, error) {
-	r := b.node.routes()
+func (b backend) Route(haveVersion uint64) (r *client.Routes, age time.Duration, err error) {
+	age, ok := b.node.control.Age() // before the catalog is read
+	if !ok {
+		age = -1
+	}
+	r = b.node.routes()
 	if r == nil {
-		return nil, partition.Errorf(partition.CodeUnavailable, "node %s has no catalog yet", b.node.ID())
+		return nil, age, partition.Errorf(partition.CodeUnavailable, "node %s has no catalog yet", b.node.ID())
 	}
 	if r.Version <= haveVersion {
-		return nil, nil
+		return nil, age, nil
 	}
-	return r, nil
+	return r, age, nil
 }

@@ -201,8 +201,8 @@ func (n *Node) Partitions(ctx context.Context, table string) ([]PartitionInfo, e
 	}
 	groups := cat.AllGroups()
 	if table != "" {
-		if _, ok := cat.Table(table); !ok {
-			return nil, noSuchTable(table)
+		if cat, err = n.catalogWith(ctx, cat, table); err != nil {
+			return nil, err
 		}
 		groups = cat.Groups(table)
 	}

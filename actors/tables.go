@@ -26,6 +26,22 @@ func (n *Node) catalog() (*control.Catalog, error) {
 	}
 }
 
+// catalogWith returns a catalog that has the table. If this node's copy lacks it
+// the control group is asked: the node may not have heard of a new table yet.
+func (n *Node) catalogWith(ctx context.Context, cat *control.Catalog, table string) (*control.Catalog, error) {
+	if _, ok := cat.Table(table); ok {
+		return cat, nil
+	}
+	if err := n.control.AwaitCurrent(ctx); err != nil {
+		return nil, fmt.Errorf("look for table %q: %w", table, err)
+	}
+	cat = n.control.Catalog()
+	if _, ok := cat.Table(table); !ok {
+		return nil, noSuchTable(table)
+	}
+	return cat, nil
+}
+
 // Tables returns the tables of the catalog by name.
 func (n *Node) Tables() []TableInfo {
 	cat := n.control.Catalog()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"time"
 
 	"pando.dev/pando/partition"
 )
@@ -28,9 +29,10 @@ type Backend interface {
 	// Read serves OpRead, with the same checks.
 	Read(req *Request, reply func(*Response))
 	// Route returns the node's copy of the catalog if its version is above
-	// haveVersion, otherwise nil. It must not block for long: it is called on
-	// the connection's reader. The routes must not be changed afterwards.
-	Route(haveVersion uint64) (*Routes, error)
+	// haveVersion, otherwise nil, and how long ago at most it was the newest;
+	// negative: nobody knows. It must not block for long: it is called on the
+	// connection's reader. The routes must not be changed afterwards.
+	Route(haveVersion uint64) (r *Routes, age time.Duration, err error)
 }
 
 // asError finds the error to be sent in err's chain.

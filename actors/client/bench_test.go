@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pando.dev/pando/partition"
 )
@@ -33,11 +34,11 @@ func (b *instant) Propose(_ *Request, reply func(*Response)) {
 
 func (b *instant) Read(_ *Request, reply func(*Response)) { reply(&Response{Index: 1, Body: b.result}) }
 
-func (b *instant) Route(have uint64) (*Routes, error) {
+func (b *instant) Route(have uint64) (*Routes, time.Duration, error) {
 	if have == 1 {
-		return nil, nil
+		return nil, 0, nil
 	}
-	return b.routes, nil
+	return b.routes, 0, nil
 }
 
 // loopback is a client of an instant node over a TCP connection.

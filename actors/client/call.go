@@ -60,6 +60,7 @@ type call struct {
 
 	routing *routing
 	first   uint64 // number of the refresh that was newest at the begin
+	began   time.Time
 	at      *group // the one asked last
 	session *session
 	// maybe: the command may have been executed under session and seq. From
@@ -137,7 +138,7 @@ func wake(waits []wait) {
 func (k *call) begin() {
 	k.mu.Lock()
 	if !k.end { // its context may have ended already
-		k.first = k.c.routing.Load().number
+		k.first, k.began = k.c.routing.Load().number, time.Now()
 		k.advance()
 	}
 	k.unlock()
@@ -231,20 +232,27 @@ func (k *call) target() *route {
 	return k.routing.find(k.table, k.req.Key)
 }
 
-// missingAfter is after how many refreshes what the routes do not name counts as
-// missing: one node may not have heard of a new table yet.
-const missingAfter = 3
-
-// unrouted handles that the routes know no target.
+// unrouted handles that the routes know no target. It is missing if it was not in
+// the catalog when the call had begun, for which some node must vouch: one that
+// has not heard of the control group for a while may not know a new table yet.
 func (k *call) unrouted() {
-	fresh := k.routing.number >= k.first+missingAfter
+	fresh := k.routing.asOf.After(k.began)
 	switch {
 	case fresh && k.group != nil:
 		k.fail(partition.Errorf(partition.CodeNotFound, "partition %s is gone", k.group.id))
 	case fresh && k.routing.tables[k.table] == nil:
 		k.fail(partition.Errorf(partition.CodeNoSuchTable, "no table %q", k.table))
 	default:
+		k.last = unheard(k.table)
 		k.awaitRoutes()
+	}
+}
+
+// unheard is why a call waits that knows no target.
+func unheard(table string) *partition.Error {
+	return &partition.Error{
+		Code: partition.CodeUnavailable, Why: fmt.Sprintf("no route to table %q, and no node that can be reached has heard from the control group since", table),
+		Next: "retry when the control group has a leader",
 	}
 }
 

@@ -88,24 +88,6 @@ func TestProposeAndRead(t *testing.T) {
 	}, "m")
 }
 
-// A table that was created after the routes were fetched is found.
-func TestNewTable(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *cluster, cl *Client) {
-		c.with(func() {
-			r := *c.routes
-			r.Version++
-			g := &fakeGroup{id: 9, rangeVersion: 1, members: []partition.NodeID{"n2"}, master: "n2", sessions: map[partition.SessionID]*fakeSession{}}
-			c.groups[9] = g
-			r.Tables = append(slices.Clone(r.Tables), Table{Name: "u", Kind: "fake", Partitions: []Partition{{Group: 9, RangeVersion: 1, Members: g.members}}})
-			late := &r // the node hears of it a little later
-			time.AfterFunc(30*time.Millisecond, func() { c.with(func() { c.routes = late }) })
-		})
-		if _, err := cl.Propose(within(t, time.Second), "u", nil, []byte("x")); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 // Redirects are followed, with a hint, with a wrong one, and without.
 func TestRedirect(t *testing.T) {
 	for _, hint := range []partition.NodeID{"n3", "n2", "nobody", ""} {

@@ -25,6 +25,7 @@ type cluster struct {
 	nodes    map[partition.NodeID]*fakeNode
 	groups   map[partition.GroupID]*fakeGroup
 	routes   *Routes
+	age      time.Duration     // of the routes; negative: nobody vouches for them
 	asked    int               // calls of Route
 	executed map[string]int    // commands, by body
 	order    []string          // bodies in the order of execution
@@ -211,14 +212,14 @@ func (c *cluster) open(cfg Config) *Client {
 	return cl
 }
 
-func (n *fakeNode) Route(have uint64) (*Routes, error) {
+func (n *fakeNode) Route(have uint64) (*Routes, time.Duration, error) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.c.asked++
 	if n.c.routes.Version <= have {
-		return nil, nil
+		return nil, n.c.age, nil
 	}
-	return n.c.routes, nil
+	return n.c.routes, n.c.age, nil
 }
 
 func (n *fakeNode) Propose(r *Request, reply func(*Response)) { n.handle(r, reply) }

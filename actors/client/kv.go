@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/kv"
@@ -245,16 +246,19 @@ func (t KV) DeleteRange(ctx context.Context, r partition.KeyRange) error {
 // last ones, if back) for its part of it, once more with other parts when the
 // partition was divided meanwhile. It returns the part that was asked for.
 func (t KV) eachPartition(ctx context.Context, r partition.KeyRange, back bool, ask func(part partition.KeyRange) (Result, error)) (Result, partition.KeyRange, error) {
-	for refreshed := 0; ; {
-		rt := t.c.routing.Load().edge(t.table, r, back)
+	for began := time.Now(); ; {
+		routes := t.c.routing.Load()
+		rt := routes.edge(t.table, r, back)
 		if rt == nil {
-			if refreshed == missingAfter {
+			if routes.asOf.After(began) {
 				return Result{}, r, partition.Errorf(partition.CodeNoSuchTable, "no table %q", t.table)
+			}
+			if time.Since(began) > t.c.cfg.Timeout {
+				return Result{}, r, unheard(t.table)
 			}
 			if err := t.c.Refresh(ctx); err != nil {
 				return Result{}, r, err
 			}
-			refreshed++
 			continue
 		}
 		part := r.Intersect(rt.Range())

@@ -173,7 +173,7 @@ func (c *Client) learn(table string, nodes []Node, parts []Partition) {
 		c.learned = slices.Delete(c.learned, 0, extra)
 	}
 	if r != old.routes {
-		c.routing.Store(c.routingLocked(r, old.number))
+		c.routing.Store(c.routingLocked(r, old.number, old.asOf))
 	}
 }
 

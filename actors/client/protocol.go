@@ -147,8 +147,8 @@ type Response struct {
 	Why    string
 	Next   string
 	Master partition.NodeID
-	// Age is, if AgeKnown, how long ago at most the state that the read reflects
-	// was the newest: no write acknowledged before then is missing.
+	// Age is, if AgeKnown, how long ago at most the state that the read reflects,
+	// or the routes, was the newest: no write acknowledged before then is missing.
 	Age      time.Duration
 	AgeKnown bool
 }

@@ -17,6 +17,9 @@ type routing struct {
 	// number counts refreshes, also those that found nothing new. A call that
 	// used one waits for a higher one.
 	number uint64
+	// asOf: everything that was in the catalog then is in the routes. Zero: nobody
+	// knows.
+	asOf   time.Time
 	routes *Routes
 	tables map[string]*tableRoutes
 	groups map[partition.GroupID]*route
@@ -191,7 +194,7 @@ func (f *refresher) refresh() error {
 		if p.down(time.Now()) {
 			continue
 		}
-		r, err := f.ask(p, have)
+		r, asOf, err := f.ask(p, have)
 		if err == nil {
 			f.idle++
 			if have == 0 || r != nil && r.Version > have {
@@ -199,7 +202,10 @@ func (f *refresher) refresh() error {
 			} else {
 				r = nil
 			}
-			f.c.install(r)
+			if r == nil || r.Version >= old.routes.Version {
+				asOf = later(asOf, old.asOf) // a newer version misses nothing that an older one has
+			}
+			f.c.install(r, asOf)
 			return nil
 		}
 		failed = err
@@ -213,14 +219,23 @@ func (f *refresher) refresh() error {
 	return fmt.Errorf("refresh routes: %w", failed)
 }
 
-// ask gets the routes from one source; nil if it has none above have.
-func (f *refresher) ask(p peer, have uint64) (*Routes, error) {
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// ask gets the routes from one source, nil if it has none above have, and for
+// when it vouches for its catalog; zero if it does not.
+func (f *refresher) ask(p peer, have uint64) (r *Routes, asOf time.Time, err error) {
 	q := &question{answer: make(chan error, 1)}
 	req := Request{Op: OpRoutes, RangeVersion: partition.RangeVersion(have)}
 	req.TimeoutMS = timeoutMS(float64(refreshWait / time.Millisecond))
-	_, run, err := p.send(attempt{to: q, deadline: time.Now().Add(refreshWait)}, &req)
+	asked := time.Now()
+	_, run, err := p.send(attempt{to: q, deadline: asked.Add(refreshWait)}, &req)
 	if err != nil {
-		return nil, err
+		return nil, asOf, err
 	}
 	if run != nil {
 		run()
@@ -228,12 +243,17 @@ func (f *refresher) ask(p peer, have uint64) (*Routes, error) {
 	f.c.cfg.Stats.Refreshes.Add(1)
 	f.c.wakeSweeper()
 	err = <-q.answer // comes for certain: the sweep ends every attempt
-	return q.routes, err
+	if q.aged {
+		asOf = asked.Add(-q.age)
+	}
+	return q.routes, asOf, err
 }
 
 // question is a request for the routes.
 type question struct {
 	routes *Routes
+	age    time.Duration
+	aged   bool
 	answer chan error
 }
 
@@ -243,6 +263,7 @@ func (q *question) answered(_ uint32, r *Response) {
 		return
 	}
 	var err error
+	q.age, q.aged = r.Age, r.AgeKnown
 	if len(r.Body) > 0 {
 		q.routes, err = ParseRoutes(r.Body)
 	}
@@ -297,24 +318,26 @@ func (c *Client) sources(r *routing) []peer {
 	return all
 }
 
-// install makes routes the current ones; nil keeps the old ones.
-func (c *Client) install(r *Routes) {
+// install makes routes the current ones; nil keeps the old ones. They are as new
+// as the catalog was at asOf.
+func (c *Client) install(r *Routes, asOf time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.routing.Load()
 	if r == nil {
 		next := *old
 		next.number++
+		next.asOf = asOf
 		c.routing.Store(&next)
 		return
 	}
-	c.routing.Store(c.routingLocked(c.relearnLocked(r), old.number+1))
+	c.routing.Store(c.routingLocked(c.relearnLocked(r), old.number+1, asOf))
 }
 
 // routingLocked makes the routes usable.
-func (c *Client) routingLocked(r *Routes, number uint64) *routing {
+func (c *Client) routingLocked(r *Routes, number uint64, asOf time.Time) *routing {
 	next := &routing{
-		number: number, routes: r, tables: map[string]*tableRoutes{},
+		number: number, asOf: asOf, routes: r, tables: map[string]*tableRoutes{},
 		groups: map[partition.GroupID]*route{}, nodes: map[partition.NodeID]*member{},
 	}
 	for i := range r.Nodes {

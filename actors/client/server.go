@@ -205,18 +205,20 @@ func (s *server) dispatch(x *exchange) {
 
 // routesResponse answers OpRoutes.
 func routesResponse(b Backend, have uint64) *Response {
-	routes, err := b.Route(have)
+	routes, age, err := b.Route(have)
 	if err != nil {
 		return ErrorResponse(err)
 	}
+	out := &Response{Age: max(age, 0), AgeKnown: age >= 0}
 	if routes == nil || routes.Version <= have {
-		return &Response{}
+		return out
 	}
 	body, err := AppendRoutes(nil, routes)
 	if err != nil {
 		return ErrorResponse(err)
 	}
-	return &Response{Body: body}
+	out.Body = body
+	return out
 }
 
 // reply is called by the backend, from any goroutine.

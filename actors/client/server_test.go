@@ -55,7 +55,9 @@ func (e *echo) release() int {
 	return n
 }
 
-func (e *echo) Route(uint64) (*Routes, error) { return nil, errors.New("no catalog") }
+func (e *echo) Route(uint64) (*Routes, time.Duration, error) {
+	return nil, -1, errors.New("no catalog")
+}
 
 // served is a server on one end of a pipe.
 type served struct {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/httpapi"
@@ -66,9 +67,9 @@ func (g *oneGroup) answer(req *client.Request) *client.Response {
 	return &client.Response{Index: g.index, Body: answer}
 }
 
-func (g *oneGroup) Route(have uint64) (*client.Routes, error) {
+func (g *oneGroup) Route(have uint64) (*client.Routes, time.Duration, error) {
 	if have >= 1 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	members := []partition.NodeID{"n1"}
 	return &client.Routes{
@@ -76,7 +77,7 @@ func (g *oneGroup) Route(have uint64) (*client.Routes, error) {
 		Tables: []client.Table{{Name: "t", Kind: "kv", Partitions: []client.Partition{
 			{Group: 1, Hi: []byte("m"), Members: members, Master: "n1"}, {Group: 2, Lo: []byte("m"), Members: members, Master: "n1"},
 		}}},
-	}, nil
+	}, 0, nil
 }
 
 func (g *oneGroup) Get(key []byte) ([]byte, bool, error) {
