@@ -20,6 +20,10 @@ func seeded(t testing.TB) *state {
 	permit := permitBody{Node: "a", Act: actDecree, Group: 2, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1, 2}}
 	applied(t, s, kindPermit, &permit)
 	applied(t, s, kindAlter, &alterBody{Token: "alter", Name: "t", Replicas: 3})
+	applied(t, s, kindSplit, splitOf(1, "b", "k"))
+	applied(t, s, kindUpdate, &updateBody{Updates: []groupItem{childUpdate(t, s, 1, 1, 3)}})
+	applied(t, s, kindSplit, splitOf(2, "q"))
+	applied(t, s, kindActivate, activationOf(t, s, 2, 3))
 	applied(t, s, kindSessions, &sessionsBody{Open: []sessionItem{{Node: "b", Boot: 3, Start: 77}}, Expire: []sessionItem{{Node: "a", Boot: 1}}})
 	return s
 }
@@ -39,6 +43,10 @@ func FuzzCommand(f *testing.F) {
 		kindLocksNoStart:    &locksNoStart{Node: "a", Boot: 1, Acquire: []acquireNoStart{{Group: 1, Replica: 1}}},
 		kindSessionsNoStart: &sessionsNoStart{Open: []heldSession{{Node: "x", Boot: 9}}},
 		kindUpdate:          &updateBody{Updates: []groupItem{updateOf(f, *g)}},
+		kindSplit:           splitOf(5, "t"),
+		kindActivate:        activationOf(f, s, 1, 3),
+		kindReport:          &reportBody{Task: 2, Epoch: 1, Seq: 1, State: TaskDone},
+		kindCancel:          &cancelBody{Task: 1, Why: "w"},
 	} {
 		f.Add(command(f, k, body))
 	}
@@ -66,13 +74,17 @@ func FuzzSnapshot(f *testing.F) {
 		starts, permits := x.startItems(), x.permitItems()
 		f.Add(command(f, kindHead, x.head()), command(f, kindStartPage, &startPage{Of: len(starts), Starts: starts}),
 			command(f, kindPermitPage, &permitPage{Of: len(permits), Permits: permits}),
-			command(f, kindLockPage, &lockPage{Locks: locks}), command(f, kindPage, p),
+			command(f, kindLockPage, &lockPage{Locks: locks}), coded(f)(p.encode()),
+			command(f, kindTaskHead, &taskHead{Next: s.nextTask, Tasks: len(s.catalog.tasks)}),
 			command(f, kindTail, &tailBody{Locks: len(locks), Tables: len(s.catalog.tables), Groups: len(s.catalog.groups)}))
 	}
-	f.Fuzz(func(t *testing.T, head, starts, permits, locks, page, tail []byte) {
+	f.Fuzz(func(t *testing.T, head, starts, permits, locks, page, tasks, tail []byte) {
 		var b []byte
 		// With the right checksums, so that what lies behind them is reached.
-		for _, part := range [][]byte{head, starts, permits, locks, page, tail} {
+		for _, part := range [][]byte{head, starts, permits, locks, tasks, page, tail} {
+			if len(part) == 0 {
+				continue
+			}
 			b = binary.LittleEndian.AppendUint32(b, uint32(len(part)))
 			b = append(binary.LittleEndian.AppendUint32(b, partition.Checksum(part)), part...)
 		}
@@ -135,7 +147,7 @@ func FuzzBodies(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		if p, err := decode[pageBody](kindPage, b); err == nil {
+		if p, err := decodePage(b); err == nil {
 			a := newAssembly(&Catalog{})
 			if done, err := a.add(p); err == nil && done {
 				if c, err := a.result(); err == nil {

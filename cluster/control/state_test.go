@@ -290,12 +290,14 @@ func drawCommand(t *rapid.T, s *state, n int) []byte {
 		return partition.NodeID(rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "node"))
 	}
 	boot := func() uint64 { return rapid.Uint64Range(1, 3).Draw(t, "boot") }
-	group := func() partition.GroupID { return partition.GroupID(rapid.Uint64Range(1, 8).Draw(t, "group")) }
+	group := func() partition.GroupID { return partition.GroupID(rapid.Uint64Range(1, 14).Draw(t, "group")) }
 	name := rapid.SampledFrom([]string{"t", "u", "v"}).Draw(t, "name")
 	token := fmt.Sprintf("token-%d", rapid.IntRange(0, n).Draw(t, "token"))
 	var k kind
 	var body any
-	switch rapid.IntRange(0, 12).Draw(t, "command") {
+	switch rapid.IntRange(0, 19).Draw(t, "command") {
+	case 13, 14, 15, 16, 17, 18, 19:
+		k, body = drawTask(t, s, token)
 	case 10, 11:
 		p := drawPermit(t, s, nil)
 		k, body = kindPermit, &p
@@ -379,8 +381,13 @@ func TestStateProperties(t *testing.T) {
 		copied := &Catalog{}
 		last := map[partition.GroupID]uint64{}
 		dropped := map[partition.GroupID]bool{}
+		var sent [][]byte
 		for n := range rapid.IntRange(1, 300).Draw(t, "steps") {
 			b := drawCommand(t, s, n/8)
+			if len(sent) > 0 && rapid.IntRange(0, 5).Draw(t, "late") == 0 {
+				b = rapid.SampledFrom(sent).Draw(t, "sent before")
+			}
+			sent = append(sent, b)
 			before := s.snapshot()
 			r, err := s.apply(b)
 			if err != nil {
@@ -391,6 +398,7 @@ func TestStateProperties(t *testing.T) {
 				t.Fatalf("answers differ: %s, %s", answerText(r), answerText(q))
 			}
 			checkGrowth(t, before, s, last, dropped)
+			checkCover(t, before.catalog, s)
 			if rapid.IntRange(0, 9).Draw(t, "snapshot") == 0 {
 				image := bytesOf(t, s)
 				if twin, err = readState(bytes.NewReader(image)); err != nil {
@@ -462,11 +470,11 @@ func followed(t *rapid.T, c, have *Catalog) *Catalog {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := encode(kindPage, p)
+		b, err := p.encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err = decode[pageBody](kindPage, b); err != nil {
+		if p, err = decodePage(b); err != nil {
 			t.Fatal(err)
 		}
 		if done, err = a.add(p); err != nil {
@@ -492,8 +500,13 @@ func describe(c *Catalog) []string {
 	for _, tab := range c.Tables() {
 		all = append(all, fmt.Sprintf("%+v", *tab))
 		for _, g := range c.Groups(tab.Name) {
-			all = append(all, fmt.Sprintf("%d %d %s %d %+v %s %s %d", g.ID, g.Table, g.Range, g.RangeVersion, *g.Membership, g.Master, g.Epoch, g.Changed))
+			all = append(all, fmt.Sprintf("%d %d %d %s %d %+v %s %s %d", g.ID, g.Table, g.Parent, g.Range, g.RangeVersion, *g.Membership, g.Master, g.Epoch, g.Changed))
 		}
+	}
+	for _, x := range c.Tasks() {
+		item, _, err := itemOfTask(x)
+		b, failed := encode(kindTaskPage, &item)
+		all = append(all, fmt.Sprintf("%s %x %v %v", x.ID, b, err, failed))
 	}
 	return all
 }

@@ -164,6 +164,7 @@ func (s *state) putTasks(tasks ...*Task) {
 	for _, t := range tasks {
 		t.Changed = version
 		e.putTask(t)
+		s.forgetUnmade(t)
 	}
 	for _, t := range tasks {
 		if t.Parent != 0 && !t.Open() {
@@ -209,13 +210,22 @@ func (s *state) endTasksOf(e *edit, table uint64, why string, version uint64) {
 		if t.Table != table || !t.Open() {
 			continue
 		}
-		for i := range t.Children {
-			delete(s.locks, t.Children[i].Group)
-			delete(s.permits, t.Children[i].Group)
-		}
 		next := *t
 		next.end(TaskAborted, why, msOf(t.Touched))
 		next.Changed = version
 		e.putTask(&next)
+		s.forgetUnmade(&next)
+	}
+}
+
+// forgetUnmade takes back what was granted for the children of a split that has
+// ended without them.
+func (s *state) forgetUnmade(t *Task) {
+	if t.Open() || t.Activated != 0 {
+		return
+	}
+	for i := range t.Children {
+		delete(s.locks, t.Children[i].Group)
+		delete(s.permits, t.Children[i].Group)
 	}
 }
