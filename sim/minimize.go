@@ -16,6 +16,9 @@ type Minimizer struct {
 	// Limit bounds the time (default 30 s). What was reached by then is the
 	// result.
 	Limit time.Duration
+	// Most bounds how many plans are tried (0: Limit alone does). Unlike time it gives
+	// the same result on every machine.
+	Most int
 	// Workers is how many plans are tried at once (default GOMAXPROCS). It does
 	// not change the result, unless the time runs out.
 	Workers int
@@ -86,7 +89,7 @@ type shrink struct {
 	runs   int
 }
 
-func (s *shrink) over() bool { return s.ctx.Err() != nil }
+func (s *shrink) over() bool { return s.ctx.Err() != nil || s.Most > 0 && s.runs >= s.Most }
 
 // first tries plans, several at once, and takes the first in order that still
 // fails. It returns its place, or -1.
