@@ -40,6 +40,8 @@ const (
 	kindActivate        kind = 11
 	kindReport          kind = 12
 	kindCancel          kind = 13
+	kindPlan            kind = 14
+	kindStart           kind = 15
 
 	// The outer form of what Transport.Call carries.
 	kindRequest kind = 16
@@ -63,6 +65,8 @@ const (
 	kindAskActivate  kind = 46
 	kindAskReport    kind = 47
 	kindAskCancel    kind = 55
+	kindAskPlan      kind = 56
+	kindAskStart     kind = 57
 	kindSeatAnswer   kind = 48
 	kindRenewAnswer  kind = 49
 	kindLockAnswer   kind = 54

@@ -59,6 +59,37 @@ type reportBody struct {
 	NowMs          int64
 }
 
+// planBody is both the request and the command.
+type planBody struct {
+	Token  string
+	Kind   TaskKind
+	Node   partition.NodeID
+	Parent TaskID
+	Look   bool
+	Steps  []planStep
+	Reason string
+	By     string
+	NowMs  int64
+}
+
+type planStep struct {
+	Kind              TaskKind
+	Group             partition.GroupID
+	MembershipVersion partition.MembershipVersion
+	From, To          partition.NodeID
+	Bytes             uint64
+	Why               string
+}
+
+func (b *planBody) digest() uint32 {
+	return partition.Checksum(fmt.Appendf(nil, "plan\x00%d %q %d %t %+v", b.Kind, b.Node, b.Parent, b.Look, b.Steps))
+}
+
+type startBody struct {
+	Plan  TaskID
+	NowMs int64
+}
+
 type cancelBody struct {
 	Task  TaskID
 	Why   string
@@ -249,13 +280,13 @@ func (t *Task) validateItem(i *taskItem) *partition.Error {
 		}
 	}
 	switch {
-	case t.ID == 0 || t.Parent >= t.ID || t.Kind < TaskSplit || t.Kind > TaskPlan || t.State < TaskOpen || t.State > TaskPlanned:
+	case t.ID == 0 || t.Parent >= t.ID || t.Kind < TaskSplit || t.Kind > TaskDecommission || t.State < TaskOpen || t.State > TaskPlanned:
 		return corrupt("task %d of kind %d in state %d", t.ID, t.Kind, t.State)
 	case max(len(t.From), len(t.To)) > partition.MaxNodeIDBytes || len(i.Children) > partition.MaxChildren || t.Tries < 0:
 		return corrupt("task %s: too long a name, or %d children", t.ID, len(i.Children))
 	case min(i.DeadlineMs, i.CreatedMs, i.TouchedMs, i.EndedMs) < 0:
 		return corrupt("task %s: a time before 1970", t.ID)
-	case (t.Kind == TaskSplit) != (len(i.Children) > 0) || (t.Kind == TaskPlan) != (t.Group == 0):
+	case (t.Kind == TaskSplit) != (len(i.Children) > 0) || t.below() != (t.Group == 0):
 		return corrupt("task %s: a %s of %s with %d children", t.ID, t.Kind, t.Group, len(i.Children))
 	case t.Kind == TaskSplit && (t.Keep.Empty() || max(len(i.KeepLo), len(i.KeepHi)) > MaxKeyBytes):
 		return corrupt("task %s: the group keeps %.80s", t.ID, t.Keep)
@@ -289,7 +320,7 @@ func rangeOf(lo, hi []byte) (r partition.KeyRange) {
 // those that there are.
 func (c *Catalog) validateTasks(tables map[uint64]bool) error {
 	open, ended := 0, 0
-	busy, made := map[partition.GroupID]bool{}, map[partition.GroupID]bool{}
+	busy, made := map[partition.GroupID]*Task{}, map[partition.GroupID]bool{}
 	for _, t := range c.tasks {
 		if t.Changed > c.Version {
 			return corrupt("task %s is too new", t.ID)
@@ -298,14 +329,15 @@ func (c *Catalog) validateTasks(tables map[uint64]bool) error {
 			ended++
 			continue
 		}
-		if open++; t.Kind == TaskPlan || t.State == TaskPlanned {
+		if open++; t.below() || t.State == TaskPlanned {
 			continue
 		}
 		g, ok := c.Group(t.Group)
-		if !ok || busy[t.Group] || g.Table != t.Table || !tables[t.Table] {
+		other := busy[t.Group]
+		if !ok || other != nil && (t.Parent == 0 || other.Parent != t.Parent) || g.Table != t.Table || !tables[t.Table] {
 			return corrupt("task %s is of %s, which is not there or has another task", t.ID, t.Group)
 		}
-		busy[t.Group] = true
+		busy[t.Group] = t
 		for i := range t.Children {
 			id := t.Children[i].Group
 			if _, ok := c.Group(id); t.Activated == 0 && (ok || made[id]) {

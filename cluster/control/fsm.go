@@ -123,6 +123,13 @@ func (s *state) applyTask(k kind, b []byte) (result, error) {
 			a, refused := s.applySplit(c)
 			return result{table: a, err: refused}
 		})
+	case kindPlan:
+		return execute(s, k, b, func(c *planBody) result {
+			a, refused := s.applyPlan(c)
+			return result{table: a, err: refused}
+		})
+	case kindStart:
+		return execute(s, k, b, func(c *startBody) result { return result{err: s.applyStart(c)} })
 	case kindActivate:
 		return execute(s, k, b, func(c *activateBody) result { return result{err: s.applyActivation(c)} })
 	case kindReport:

@@ -21,6 +21,9 @@ const (
 	MaxTaskNodes = 64
 	// MaxTaskText bounds each text of a task: reason, author, phase, why.
 	MaxTaskText = 256
+	// MaxPlanSteps bounds the moves and transfers that are planned at once. What is
+	// left is planned when they are done.
+	MaxPlanSteps = 200
 )
 
 // TaskID identifies a task. It is never reused.
@@ -42,6 +45,9 @@ const (
 	// TaskPlan has moves and transfers below it: the cluster is brought into
 	// balance, or a node is emptied.
 	TaskPlan TaskKind = 4
+	// TaskDecommission has moves and transfers below it, too: a node is emptied, and
+	// nothing new goes there. It stays open until somebody takes it back.
+	TaskDecommission TaskKind = 5
 )
 
 // String returns the name used in commands and answers.
@@ -55,6 +61,8 @@ func (k TaskKind) String() string {
 		return "transfer"
 	case TaskPlan:
 		return "plan"
+	case TaskDecommission:
+		return "decommission"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -216,6 +224,33 @@ type TaskReport struct {
 	Run, Stop bool
 }
 
+// PlanSpec is what a plan is made from.
+type PlanSpec struct {
+	// Kind is TaskPlan or TaskDecommission, and Node whom the latter empties.
+	Kind TaskKind
+	Node partition.NodeID
+	// Parent adds the steps to an open task instead of making a new one.
+	Parent TaskID
+	// Look: nothing is done before StartPlan. With the next plan it is over.
+	Look   bool
+	Steps  []PlanStep // at most MaxPlanSteps; those of one group in their order
+	Reason string
+	By     string
+	Token  string // as in TableSpec
+}
+
+// PlanStep is one move or transfer.
+type PlanStep struct {
+	Kind  TaskKind
+	Group partition.GroupID
+	// MembershipVersion is the group's as the plan saw it; 0: whatever the step
+	// before it has left.
+	MembershipVersion partition.MembershipVersion
+	From, To          partition.NodeID
+	Bytes             uint64
+	Why               string
+}
+
 // SplitActivation is what makes a split's children known to all.
 type SplitActivation struct {
 	Task TaskID
@@ -247,7 +282,29 @@ func (c *Catalog) Task(id TaskID) (*Task, bool) {
 	return c.tasks[i], true
 }
 
-// TaskOf returns the open task of a group, of which there is one at most.
+// Leaving reports whether a node is being emptied, or is to stay empty.
+func (c *Catalog) Leaving(n partition.NodeID) (*Task, bool) {
+	for _, t := range c.tasks {
+		if t.Kind == TaskDecommission && t.State == TaskOpen && t.From == n {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+// Steps returns the tasks below a task, by id.
+func (c *Catalog) Steps(id TaskID) []*Task {
+	var all []*Task
+	for _, t := range c.tasks {
+		if t.Parent == id {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// TaskOf returns the open task of a group. Only steps of one plan may be several;
+// then it is the first of them, and the others wait for it.
 func (c *Catalog) TaskOf(g partition.GroupID) (*Task, bool) {
 	t, ok := c.busy[g]
 	return t, ok
@@ -287,7 +344,9 @@ func (c *Catalog) indexTasks() {
 		if t.State != TaskOpen || t.Group == 0 {
 			continue
 		}
-		c.busy[t.Group] = t
+		if _, ok := c.busy[t.Group]; !ok {
+			c.busy[t.Group] = t
+		}
 		if t.Activated != 0 {
 			continue
 		}

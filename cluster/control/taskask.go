@@ -31,6 +31,27 @@ func (c *Control) BeginSplit(ctx context.Context, spec SplitSpec) (*Task, error)
 	return c.beginTask(ctx, kindAskSplit, b, fmt.Sprintf("split %s", spec.Group))
 }
 
+// BeginPlan makes a task with moves and transfers below it, which the masters of
+// the groups carry out, or only keeps it to be looked at. CodeExists: another plan
+// is being carried out, or a group has an open task.
+func (c *Control) BeginPlan(ctx context.Context, spec PlanSpec) (*Task, error) {
+	b := &planBody{Token: spec.Token, Kind: spec.Kind, Node: spec.Node, Parent: spec.Parent, Look: spec.Look, Reason: cut(spec.Reason), By: cut(spec.By)}
+	if b.Token == "" {
+		b.Token = rand.Text()
+	}
+	for _, x := range spec.Steps {
+		x.Why = cut(x.Why)
+		b.Steps = append(b.Steps, planStep(x))
+	}
+	return c.beginTask(ctx, kindAskPlan, b, "begin a plan")
+}
+
+// StartPlan has a plan carried out that was kept to be looked at. Steps whose
+// groups have changed meanwhile fail, the others are done. It may be repeated.
+func (c *Control) StartPlan(ctx context.Context, id TaskID) error {
+	return c.tellTask(ctx, kindAskStart, &startBody{Plan: id}, "start "+id.String())
+}
+
 // maxTaskTime bounds the deadline of a task.
 const maxTaskTime = 14 * 24 * time.Hour
 
@@ -104,6 +125,22 @@ func (s *seat) serveTask(ctx context.Context, k kind, b []byte) ([]byte, *partit
 			ask, err := decode[splitBody](k, b)
 			if err == nil {
 				ask.NowMs, ask.DeadlineMs = now, deadlineMs(now, ask.TimeoutMs)
+			}
+			return ask, err
+		})
+	case kindAskPlan:
+		return s.proposeTask(ctx, kindPlan, func() (any, error) {
+			ask, err := decode[planBody](k, b)
+			if err == nil {
+				ask.NowMs = now
+			}
+			return ask, err
+		})
+	case kindAskStart:
+		return s.proposeTask(ctx, kindStart, func() (any, error) {
+			ask, err := decode[startBody](k, b)
+			if err == nil {
+				ask.NowMs = now
 			}
 			return ask, err
 		})

@@ -147,13 +147,19 @@ func (s *state) applyCancel(b *cancelBody) *partition.Error {
 		}
 		next := *o
 		next.Cancel = b.Why
-		if o.State == TaskPlanned || o.Kind == TaskPlan {
+		if !o.begun() {
 			next.end(TaskAborted, b.Why, b.NowMs)
 		}
 		changed = append(changed, &next)
 	}
 	s.putTasks(changed...)
 	return nil
+}
+
+// begun reports whether somebody may have something of the task to undo: a split
+// may be in its group's log, a move that runs may have a learner.
+func (t *Task) begun() bool {
+	return t.State == TaskOpen && (t.Kind == TaskSplit || t.Kind == TaskMove && t.Running)
 }
 
 // putTasks makes the catalog with other tasks, the caller's own copies. A plan of
@@ -177,7 +183,7 @@ func (s *state) putTasks(tasks ...*Task) {
 // endPlan ends a plan all of whose steps have ended.
 func (e *edit) endPlan(id TaskID, at time.Time, version uint64) {
 	plan, ok := e.task(id)
-	if !ok || plan.State != TaskOpen {
+	if !ok || plan.State != TaskOpen || plan.Kind != TaskPlan {
 		return
 	}
 	done, all := 0, 0
