@@ -94,7 +94,8 @@ type ReplicaInfo struct {
 	Role     string              `json:"role"` // master, peer, a phase of an attempt, opening, broken, behind, unreachable, missing
 	Applied  partition.Index     `json:"applied"`
 	Last     partition.Index     `json:"last"`
-	Why      string              `json:"why,omitempty"` // why it does not serve, if it does not
+	Bytes    int64               `json:"bytes,omitempty"` // of its state on disk
+	Why      string              `json:"why,omitempty"`   // why it does not serve, if it does not
 }
 
 // MemberInfo is a node as the answering node sees it.

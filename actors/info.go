@@ -32,6 +32,7 @@ type report struct {
 	Epoch   partition.Epoch   `json:"epoch"`
 	Last    partition.Index   `json:"last"`
 	Commit  partition.Index   `json:"commit"`
+	Bytes   int64             `json:"bytes,omitempty"` // of its state on disk
 	Applied partition.Index   `json:"applied"`
 	Why     string            `json:"why"`
 	// Behind are the members whose next record the master's log no longer has.
@@ -88,6 +89,9 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 			if st.Serving || v.Master == 0 {
 				r.Configs = encodeConfigurations(v.Configurations)
 			}
+		}
+		if o := c.state.Load(); o != nil {
+			r.Bytes = o.store.Usage().DiskBytes
 		}
 		if s := c.stalled.Load(); s != nil {
 			r.Why = s.Why
@@ -355,7 +359,7 @@ func nodesOf(m *partition.Membership) string {
 func replicaInfo(m partition.Member, r report, ok, silent bool) ReplicaInfo {
 	info := ReplicaInfo{
 		Replica: m.Replica, Node: m.Node, Zone: m.Zone, Kind: m.Kind.String(), Eligible: m.Eligible,
-		Role: r.Role, Applied: r.Applied, Last: r.Last, Why: r.Why,
+		Role: r.Role, Applied: r.Applied, Last: r.Last, Bytes: r.Bytes, Why: r.Why,
 	}
 	switch {
 	case !ok && silent:

@@ -322,6 +322,8 @@ func (n *Node) openActors() error {
 	n.background.Go(n.tellMode)
 	n.background.Go(n.tender.tick)
 	n.background.Go(n.asker.run)
+	n.background.Go(newTaskRunner(n).run)
+	n.background.Go(n.emptyNodes)
 	n.background.Go(n.rememberCatalog)
 	n.local, err = client.Open(n.ctx, client.Config{
 		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Zone: n.cfg.Zone, Logger: n.logger,

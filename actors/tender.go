@@ -465,6 +465,9 @@ func (a *tenderActor) situation(g partition.GroupID) (s placement.Situation, c *
 	if x != nil {
 		s.Request = x.request
 	}
+	if s.Request.Kind == placement.NoRequest {
+		s.Request = wantedByTask(n.control.Catalog(), g, m)
+	}
 	for _, p := range st.Peers {
 		y := placement.PeerState{Replica: p.Replica, Present: p.Match > 0 || p.CaughtUp, CaughtUp: p.CaughtUp && !p.Down, State: p.State, Behind: p.Behind}
 		if x != nil {
@@ -493,8 +496,10 @@ func (a *tenderActor) addNodes(s *placement.Situation) {
 	if members == nil {
 		return
 	}
+	cat := a.node.control.Catalog()
 	for _, y := range *members {
-		if _, is := s.Membership.OnNode(y.ID); is {
+		_, leaving := cat.Leaving(y.ID)
+		if _, is := s.Membership.OnNode(y.ID); is || leaving {
 			continue
 		}
 		if x := a.nodes.of(y.ID, s.Now); x.up && x.alive {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"pando.dev/pando/cluster/placement"
@@ -60,7 +61,9 @@ func (c *Control) aliveNodes() []placement.Node {
 			nodes = append(nodes, placement.Node{ID: p.Node, Zone: p.Zone})
 		}
 	}
-	return nodes
+	cat := c.Catalog()
+	stay := slices.DeleteFunc(nodes, func(n placement.Node) bool { _, leaving := cat.Leaving(n.ID); return leaving })
+	return stay
 }
 
 // DropTable removes a table with all its groups. Token is as in TableSpec.

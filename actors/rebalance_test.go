@@ -1,0 +1,216 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/partition"
+)
+
+// addNode starts one more node.
+func (c *testCluster) addNode() *Node {
+	c.tb.Helper()
+	cfg := c.cfgs[0]
+	i := len(c.nodes)
+	cfg.Dir, cfg.NodeID, cfg.Zone = c.tb.TempDir(), partition.NodeID(fmt.Sprintf("n%d", i+1)), string(rune('a'+i))
+	c.cfgs, c.nodes = append(c.cfgs, cfg), append(c.nodes, nil)
+	return c.start(i)
+}
+
+// spread is how many replicas, and masterships, each node has.
+func (c *testCluster) spread() (replicas, masters map[partition.NodeID]int, err error) {
+	parts, err := c.any().Partitions(c.tb.Context(), "t")
+	if err != nil {
+		return nil, nil, err
+	}
+	replicas, masters = map[partition.NodeID]int{}, map[partition.NodeID]int{}
+	for _, p := range parts {
+		masters[p.Master]++
+		if len(p.Replicas) != 3 || p.InFlight {
+			return nil, nil, fmt.Errorf("partition %s has %+v", p.Group, p.Replicas)
+		}
+		for _, r := range p.Replicas {
+			if r.Kind != partition.Full.String() || !r.Eligible {
+				return nil, nil, fmt.Errorf("partition %s: replica %+v", p.Group, r)
+			}
+			replicas[r.Node]++
+		}
+	}
+	return replicas, masters, nil
+}
+
+// writers write to all partitions until they are stopped.
+type writers struct {
+	stop  func()
+	mu    sync.Mutex
+	acked map[string]string
+	err   error
+	worst time.Duration
+}
+
+func (c *testCluster) writeAll(through *Node, n int) *writers {
+	ctx, cancel := context.WithCancel(c.tb.Context())
+	w := &writers{acked: map[string]string{}}
+	var wg sync.WaitGroup
+	w.stop = func() { cancel(); wg.Wait() }
+	c.tb.Cleanup(w.stop)
+	kv := through.Client().KV("t")
+	for k := range n {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				key, value := fmt.Sprintf("%c%d", 'a'+(i+k*7)%20, i), fmt.Sprint(k, i)
+				limited, cancel := context.WithTimeout(ctx, patience)
+				began := time.Now()
+				_, err := kv.Put(limited, []byte(key+fmt.Sprint("-", k)), []byte(value))
+				took := time.Since(began)
+				cancel()
+				w.mu.Lock()
+				if err == nil {
+					w.acked[key+fmt.Sprint("-", k)] = value
+					w.worst = max(w.worst, took)
+				} else if ctx.Err() == nil {
+					w.err = errors.Join(w.err, fmt.Errorf("put %s: %w", key, err))
+				}
+				w.mu.Unlock()
+			}
+		})
+	}
+	return w
+}
+
+// check stops them; every write was acknowledged and is there.
+func (w *writers) check(c *testCluster) {
+	c.tb.Helper()
+	w.stop()
+	if w.err != nil {
+		c.tb.Fatal(w.err)
+	}
+	for key, value := range w.acked {
+		if got, err := get(c.tb.Context(), c.any(), key); err != nil || got != value {
+			c.tb.Fatalf("%s is %q, %v; acknowledged was %q", key, got, err, value)
+		}
+	}
+}
+
+// balanced carries out plans until there is nothing left to do, and returns all
+// steps that were done.
+func (c *testCluster) balanced(n *Node) (done []TaskInfo) {
+	c.tb.Helper()
+	for range 6 {
+		var p PlanInfo
+		eventually(c.tb, "a plan", func() (err error) { p, err = n.Rebalance(c.tb.Context(), BalanceOptions{By: "test"}); return err })
+		if len(p.Steps) == 0 {
+			return done
+		}
+		if t, err := n.StartPlan(c.tb.Context(), p.Task.ID); err != nil || t.State != "open" {
+			c.tb.Fatalf("start: %+v, %v", t, err)
+		}
+		done = append(done, c.settled(n, p.Task.ID)...)
+	}
+	c.tb.Fatal("plans do not come to an end")
+	return nil
+}
+
+// settled waits until a task is settled and returns its steps, all done.
+func (c *testCluster) settled(n *Node, id control.TaskID) []TaskInfo {
+	c.tb.Helper()
+	var steps []TaskInfo
+	eventually(c.tb, "the end of "+id.String(), func() error {
+		all, err := n.Tasks(c.tb.Context())
+		if err != nil {
+			return err
+		}
+		steps = StepsOf(all, id)
+		for _, t := range all {
+			if t.ID == id && t.Settled() {
+				return nil
+			}
+		}
+		for _, s := range steps {
+			if s.Open() {
+				return fmt.Errorf("%d steps, one is %+v", len(steps), s)
+			}
+		}
+		return errors.New("it goes on")
+	})
+	for _, s := range steps {
+		if s.State != "done" {
+			c.tb.Fatalf("step %+v", s)
+		}
+	}
+	return steps
+}
+
+func moves(steps []TaskInfo) (n int) {
+	for _, s := range steps {
+		if s.Kind == "move" {
+			n++
+		}
+	}
+	return n
+}
+
+// TestRebalance: a fourth node comes and gets its share and nothing else moves; it
+// is emptied again and gives exactly what it has. Every write meanwhile is
+// acknowledged, and found afterwards.
+func TestRebalance(t *testing.T) {
+	c := newCluster(t, 3)
+	var splits [][]byte
+	for k := 'b'; k < 'b'+19; k++ {
+		splits = append(splits, []byte(string(k)))
+	}
+	c.table(TableSpec{Name: "t", SplitPoints: splits})
+	n4 := c.addNode()
+	n := c.nodes[0]
+	eventually(t, "the new node", func() error {
+		if !n.knows("n4") || n4.Ready() != nil {
+			return errors.New("n4 is not ready")
+		}
+		return nil
+	})
+	w := c.writeAll(n, 4)
+	began := time.Now()
+	steps := c.balanced(n)
+	for _, s := range steps {
+		if s.Kind == "move" && s.To != "n4" {
+			t.Errorf("%s moves from %s to %s", s.Group, s.From, s.To)
+		}
+	}
+	replicas, masters, err := c.spread()
+	if err != nil || moves(steps) != 15 || replicas["n4"] != 15 || masters["n4"] < 4 {
+		t.Fatalf("%d moves, replicas %v, masters %v, %v", moves(steps), replicas, masters, err)
+	}
+	t.Logf("3 -> 4 in %v: %d moves, %d steps, replicas %v, masters %v", time.Since(began), moves(steps), len(steps), replicas, masters)
+
+	began = time.Now()
+	p, err := n.Decommission(t.Context(), BalanceOptions{Node: "n4"})
+	if err != nil || p.Task.OfUnits == 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := n.Decommission(t.Context(), BalanceOptions{Node: "n3"}); !errors.Is(err, partition.ErrRefused) {
+		t.Fatalf("two nodes would be left for three replicas: %v", err)
+	}
+	steps = c.settled(n, p.Task.ID)
+	left, masters, err := c.spread()
+	if err != nil || moves(steps) != 15 || left["n4"] != 0 || masters["n4"] != 0 {
+		t.Fatalf("%d moves, replicas %v, masters %v, %v", moves(steps), left, masters, err)
+	}
+	t.Logf("4 -> 3 in %v: %d moves, %d steps, replicas %v, masters %v", time.Since(began), moves(steps), len(steps), left, masters)
+	if q, err := n.Rebalance(t.Context(), BalanceOptions{DryRun: true}); err != nil || moves(q.Steps) != 0 {
+		t.Fatalf("an empty node that leaves is to get %+v, %v", q.Steps, err)
+	}
+	if again, err := n.Recommission(t.Context(), "n4"); err != nil || again.State != "aborted" {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	w.check(c)
+	t.Logf("%d writes, the slowest took %v", len(w.acked), w.worst)
+	if maps.Equal(left, replicas) {
+		t.Fatal("nothing moved")
+	}
+}
