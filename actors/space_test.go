@@ -51,7 +51,7 @@ func TestLogFull(t *testing.T) {
 	}
 }
 
-// TestBurst: more bytes at once than a segment of the log holds, and than the
+// TestBurst (P4): more bytes at once than a segment of the log holds, and than the
 // store may hold in memory, are divided and waited for; no replica fails.
 func TestBurst(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ type directed struct {
 // maxDirected is how many seeds a planted bug has; directedSeeds how many each
 // scenario passes.
 const (
-	maxDirected   = 60
+	maxDirected   = 300
 	directedSeeds = 3
 )
 
@@ -36,6 +36,8 @@ func scenarios() []directed {
 	const reads = "read-share 0.8\nops 200\nclients 8\n"
 	const slow = "sync-min 1ms\nsync-max 8ms\n"
 	const sessions = "sessions 1\nread-share 0\nops 100\nstream false\nrepeat 0.2\n"
+	const oneByOne = "max-append-bytes 1\nstream false\nloss 0.3\nread-share 0\ndelay-min 0s\ndelay-max 2ms\nsync-min 0s\nsync-max 2ms\n" +
+		"point-rate 0.1\npoint-classes power-cut,kill\npoint-names replica.commit,replica.commit-older,replica.lead,replica.noop-durable,replica.supported\n"
 	const disk = "real-log true\nread-share 0\nops 100\nsegment-bytes 65536\n"
 	return []directed{
 		// Reads.
@@ -48,9 +50,12 @@ func scenarios() []directed {
 		{"M3", "nodes 5\nreplicas 5\n", []string{"2s lock-doubles for 1500ms", "2s halves for 1s arg 3", "1500ms isolate master@0 for 700ms"}, []string{"sim.lock_doubled", "halves"}, nil},
 		{"M4", slow + "lock-forgets 1\n", []string{"500ms isolate master@0 for 300ms", "300ms power-cut peer@0 for 10ms"}, []string{"sim.lock_forgot", "power-cut", "replica.promise-durable"}, nil},
 		{"M5", "read-share 0\nops 200\n", []string{"900ms isolate master@0 for 500ms", "700ms power-cut peer@0 for 100ms"}, []string{"replica.newer-log", "replica.fetched"}, []planted.Bug{planted.NewerByIndex}},
+		{"M6", oneByOne, []string{"300ms isolate master@0 for 150ms"}, []string{"replica.commit-older", "replica.noop-durable"}, []planted.Bug{planted.AnyEpochCommit}},
 		{"M7", "", []string{"20s isolate-in 2 for 19s"}, []string{"isolate-in"}, nil},
+		{"M8", "nodes 5\nreplicas 3\n", []string{"2s isolate peer@0 for 3s", "700ms replace-member peer@0 anyone@0", "900ms isolate-in peer@0 for 500ms"}, []string{"replica.member-removed", "replica.removed", "replica.retired"}, []planted.Bug{planted.RetireEarly}},
 		{"M11", "nodes 6\nzones 3\nreplicas 6\npolicy-mix zones\n", []string{"2s power-cut-many for 900ms arg 9", "2500ms isolate-out 1 for 900ms"}, []string{"power-cut-many", "isolate-out"}, nil},
 		{"M12", "nodes 5\nreplicas 5\nretry-max 100ms\n", []string{"60ms gossip-storm", "400ms kill-many for 20ms arg 31"}, []string{"gossip-storm", "kill-many", "replica.abandoned"}, nil},
+		{"M13", "nodes 5\nreplicas 3\n", []string{"300ms remove-member 0", "400ms kill-fast master@0", "1s kill-many for 20ms arg 31"}, []string{"replica.configuration-refused", "kill-many"}, nil},
 		{"M14", "", []string{"30ms gossip-lies master@0 peer@0 arg 1", "500ms flap 0 1 for 300ms arg 20", "1s gossip-storm"}, []string{"gossip-lies", "flap", "gossip-storm"}, nil},
 		// Log.
 		{"L1", slow + "read-share 0\nops 200\n", []string{"400ms power-cut-many for 20ms arg 7"}, []string{"power-cut-many"}, []planted.Bug{planted.AckUnsynced, planted.CountSent}},
@@ -59,6 +64,7 @@ func scenarios() []directed {
 		{"L5", "read-share 0\nops 200\nstream false\nreplay 0.1\nrepeat 0.2\nflush 0.3\ntruncate 1\n", []string{"200ms truncate-log peer@0", "300ms replay master@0 - arg 16"}, []string{"replica.truncated", "replay"}, nil},
 		{"L6", "read-share 0\nops 400\nclients 16\n", []string{"4s disk-slow peer@0 for 2s arg 40", "5s delay peer@0 - for 2s arg 40000"}, []string{"disk-slow", "delay"}, nil},
 		{"L7", disk, []string{"1s disk-full master@0 for 500ms", "700ms sync-fail anyone@0"}, []string{"sim.log_full", "sync-fail"}, nil},
+		{"L8", disk + "flush 0.3\ntruncate 1\n", []string{"200ms truncate-log anyone@0", "250ms power-cut anyone@0 for 10ms", "900ms kill-many for 10ms arg 7"}, []string{"sim.log_truncated", "power-cut", "wal.recycled"}, []planted.Bug{planted.ReuseNeeded}},
 		// Exactly once.
 		{"X1", sessions, []string{"500ms isolate master@0 for 300ms", "300ms kill-fast master@0"}, []string{"replica.repeated"}, []planted.Bug{planted.ExecuteTwice}},
 		{"X2", sessions, []string{"300ms power-cut anyone@0 for 20ms"}, []string{"replica.repeated"}, []planted.Bug{planted.SessionsLost, planted.WindowLost}},
@@ -92,7 +98,10 @@ func scenarios() []directed {
 		{"P1", "", []string{"300ms pause anyone@0 for 100ms", "2s pause master@0 for 1500ms"}, []string{"pause"}, nil},
 		{"P2", "", []string{"2s freeze anyone@0 for 1500ms"}, []string{"freeze"}, nil},
 		{"P3", "", []string{"1s starve anyone@0 for 900ms arg 5000"}, []string{"starve"}, nil},
+		{"P4", "max-pending 8\nmax-in-flight-bytes 2000\ntail-bytes 500\npad 1000\nclients 32\nops 400\n", []string{"1s delay peer@0 - for 500ms arg 30000", "700ms disk-slow peer@0 for 300ms arg 20"}, []string{"replica.read-back", "delay"}, nil},
 		{"T1", "offset 1h\n", []string{"200ms clock-step anyone@0 arg 3600000", "500ms clock-strobe anyone@0 for 300ms arg 100"}, []string{"sim.wall_clock_stepped"}, nil},
+		{"T3", reads, []string{"100ms clock-strobe anyone@0 for 900ms arg 3600000", "1s isolate master@0 for 500ms"}, []string{"clock-strobe", "sim.wall_clock_stepped"}, nil},
+		{"T4", reads + "offset 10h\n", []string{"1s isolate master@0 for 600ms", "700ms kill-fast anyone@0"}, []string{"isolate", "replica.lease-wait"}, []planted.Bug{planted.NoLeaseWait}},
 		{"T2", reads + "drift 0.005\n", []string{"500ms clock-drift master@0 for 400ms arg -5000", "700ms isolate master@0 for 400ms"}, []string{"clock-drift"}, nil},
 	}
 }

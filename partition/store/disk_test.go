@@ -77,11 +77,12 @@ func TestCorruption(t *testing.T) {
 	}
 }
 
-// TestBadTable: a store with a file missing, or cut short, does not open, and says
-// why.
+// TestBadTable (D12): a store with a file missing, empty, or cut short, does not
+// open, and says why.
 func TestBadTable(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, fs vfs.FS, table string){
 		"missing": func(_ *testing.T, fs vfs.FS, table string) { _ = fs.Remove(table) },
+		"empty":   func(t *testing.T, fs vfs.FS, table string) { writeFile(t, fs, table, nil) },
 		"short":   func(t *testing.T, fs vfs.FS, table string) { writeFile(t, fs, table, []byte("short")) },
 	} {
 		t.Run(name, func(t *testing.T) {
