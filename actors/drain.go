@@ -134,10 +134,7 @@ func (s *service) set(change func(*word)) error {
 		return nil
 	}
 	next.Seq = s.word.Seq + 1
-	b, err := json.Marshal(next)
-	if err != nil {
-		return err
-	}
+	b, _ := json.Marshal(next) // numbers and text always encode
 	if err := writeFile(s.path, b); err != nil {
 		return fmt.Errorf("write down whether the node is drained: %w", err)
 	}
@@ -308,22 +305,11 @@ type answered[T any] struct {
 
 // callFor asks another node for something that an operator waits for.
 func callFor[T any](ctx context.Context, n *Node, to partition.NodeID, kind byte, ask any) (T, error) {
-	var a answered[T]
-	body, err := json.Marshal(ask)
-	if err != nil {
-		return a.Info, err
+	a, err := askNode[answered[T]](ctx, n, to, kind, ask)
+	if err == nil && a.Err != nil {
+		err = a.Err
 	}
-	b, err := n.call(ctx, to, kind, body)
-	if err != nil {
-		return a.Info, err
-	}
-	if err := json.Unmarshal(b, &a); err != nil {
-		return a.Info, fmt.Errorf("read the answer of node %s: %w", to, err)
-	}
-	if a.Err != nil {
-		return a.Info, a.Err
-	}
-	return a.Info, nil
+	return a.Info, err
 }
 
 // answerFor is the other side of callFor.

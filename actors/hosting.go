@@ -316,10 +316,10 @@ func (n *Node) install(h hosting, s *copies.Copy) error {
 		after = 0
 	}
 	generation, err := n.engine.NextGeneration(h.Group, after)
-	if err != nil {
-		return fmt.Errorf("install the state of %s: %w", h.Group, err)
+	if err == nil {
+		err = n.engine.Install(s.Dir, h.Group, generation)
 	}
-	if err := n.engine.Install(s.Dir, h.Group, generation); err != nil {
+	if err != nil {
 		return fmt.Errorf("install the state of %s: %w", h.Group, err)
 	}
 	synced := make(chan error, 1)

@@ -63,10 +63,7 @@ func (r *report) configurations() partition.Configurations {
 func encodeConfigurations(all partition.Configurations) [][]byte {
 	var out [][]byte
 	for _, m := range all {
-		b, err := m.AppendBinary(nil)
-		if err != nil {
-			return nil
-		}
+		b, _ := m.AppendBinary(nil) // never fails
 		out = append(out, b)
 	}
 	return out
@@ -181,19 +178,7 @@ func (n *Node) askReports(ctx context.Context, node partition.NodeID, groups []p
 	if node == n.ID() {
 		return n.reports(groups), nil
 	}
-	body, err := json.Marshal(groups)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := n.call(ctx, node, callReports, body)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s for reports: %w", node, err)
-	}
-	var got []report
-	if err := json.Unmarshal(answer, &got); err != nil {
-		return nil, fmt.Errorf("read the reports of %s: %w", node, err)
-	}
-	return got, nil
+	return askNode[[]report](ctx, n, node, callReports, groups)
 }
 
 // Partitions describes the partitions of a table, or of all tables if table is

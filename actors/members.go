@@ -305,19 +305,7 @@ func (n *Node) tellMaster(ctx context.Context, to partition.NodeID, ask memberAs
 	if to == n.ID() {
 		return n.tender.ask(ctx, n.ID(), ask)
 	}
-	body, err := json.Marshal(ask)
-	if err != nil {
-		return nil, err
-	}
-	b, err := n.call(ctx, to, callMembers, body)
-	if err != nil {
-		return nil, err
-	}
-	var answers []memberAnswer
-	if err := json.Unmarshal(b, &answers); err != nil {
-		return nil, fmt.Errorf("read the answer of node %s: %w", to, err)
-	}
-	return answers, nil
+	return askNode[[]memberAnswer](ctx, n, to, callMembers, ask)
 }
 
 // serveMembers answers another node's memberAsk.

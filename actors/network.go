@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"net"
 	"time"
 
@@ -135,6 +136,26 @@ func (n *Node) call(ctx context.Context, to partition.NodeID, kind byte, body []
 		return nil, partition.Errorf(partition.CodeUnavailable, "node %s gave an empty answer", to)
 	}
 	return nil, partition.Errorf(partition.Code(binary.LittleEndian.Uint16(b[1:])), "node %s: %s", to, b[3:])
+}
+
+// tell brings something to another node, in JSON.
+func (n *Node) tell(ctx context.Context, to partition.NodeID, kind byte, what any) ([]byte, error) {
+	body, _ := json.Marshal(what) // a fixed struct of this package always encodes
+	return n.call(ctx, to, kind, body)
+}
+
+// askNode is tell with an answer. What the other node has done when its answer
+// cannot be read is not known.
+func askNode[T any](ctx context.Context, n *Node, to partition.NodeID, kind byte, question any) (T, error) {
+	var answer T
+	b, err := n.tell(ctx, to, kind, question)
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(b, &answer); err != nil {
+		return answer, partition.Errorf(partition.CodeUnknown, "the answer of node %s cannot be read: %v", to, err)
+	}
+	return answer, nil
 }
 
 // controlTransport carries the control group over the links.

@@ -318,13 +318,10 @@ func (s *openState) query(q []byte) ([]byte, partition.Index, error) {
 		return nil, 0, fmt.Errorf("open a view: %w", err)
 	}
 	defer v.Close()
+	var index partition.Index
 	body, err := s.exec.Read(v, q)
-	if err != nil {
-		return nil, 0, err
+	if err == nil {
+		index, err = v.Applied()
 	}
-	index, err := v.Applied()
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the applied index: %w", err)
-	}
-	return body, index, nil
+	return body, index, err
 }

@@ -47,7 +47,7 @@ func (n *Node) load(c *cell, t *control.Table) (l *loaded, err error) {
 	}
 	if c.ran.Load() {
 		if err := n.awaitDisk(c.group); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("open %s: %w", c.group, err)
 		}
 	}
 	return n.loadNow(c, t)
@@ -88,16 +88,13 @@ func (n *Node) awaitAdmission(g partition.GroupID) error {
 func (n *Node) awaitDisk(g partition.GroupID) error {
 	synced := make(chan error, 1)
 	if err := n.log.Append(wal.Write{Group: g}, func(err error) { synced <- err }); err != nil {
-		return fmt.Errorf("open %s: %w", g, err)
+		return err
 	}
 	limit := time.NewTimer(diskWait)
 	defer limit.Stop()
 	select {
 	case err := <-synced:
-		if err != nil {
-			return fmt.Errorf("open %s: %w", g, err)
-		}
-		return nil
+		return err
 	case <-limit.C:
 		return partition.Errorf(partition.CodeBusy, "the log's disk has not taken what was written for %s", g)
 	case <-n.ctx.Done():
@@ -142,10 +139,10 @@ func (n *Node) loadNow(c *cell, t *control.Table) (*loaded, error) {
 		return nil, err
 	}
 	applied, err := st.store.Applied()
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", g, err)
+	var restored replica.Restored
+	if err == nil {
+		restored, err = restore(sum, applied)
 	}
-	restored, err := restore(sum, applied)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", g, err)
 	}
@@ -175,10 +172,10 @@ func (n *Node) openStore(c *cell, generation uint32, newKind func() (partition.P
 	}
 	defer v.Close()
 	exec, err := replica.NewExecutor(p, v)
-	if err != nil {
-		return nil, fmt.Errorf("read the sessions of %s: %w", g, err)
+	var applied partition.Index
+	if err == nil {
+		applied, err = v.Applied()
 	}
-	applied, err := v.Applied()
 	if err != nil {
 		return nil, fmt.Errorf("read the state of %s: %w", g, err)
 	}

@@ -122,17 +122,9 @@ func (n *Node) surveyAll(ctx context.Context, nodes []partition.NodeID, groups [
 func (n *Node) askSurvey(ctx context.Context, node partition.NodeID, groups []partition.GroupID) (map[partition.GroupID]*survey, error) {
 	list := n.surveys(groups)
 	if node != n.ID() {
-		body, err := json.Marshal(groups)
-		if err != nil {
+		var err error
+		if list, err = askNode[[]survey](ctx, n, node, callSurvey, groups); err != nil {
 			return nil, err
-		}
-		answer, err := n.call(ctx, node, callSurvey, body)
-		if err != nil {
-			return nil, fmt.Errorf("ask %s for a survey: %w", node, err)
-		}
-		list = nil
-		if err := json.Unmarshal(answer, &list); err != nil {
-			return nil, fmt.Errorf("read the survey of %s: %w", node, err)
 		}
 	}
 	all := make(map[partition.GroupID]*survey, len(list))
@@ -168,6 +160,9 @@ func (n *Node) RecoverPlan(ctx context.Context, ask RecoverAsk) (RecoverPlan, er
 		return plan, err
 	}
 	permits, err := n.permitsOf(ctx, ids)
+	if cat.Version == 0 && err == nil {
+		_, err = n.catalog() // that no partition is known does not say that there is none
+	}
 	if err != nil {
 		plan.Control = n.controlLost(err)
 	}
@@ -385,10 +380,7 @@ func (n *Node) carryOut(ctx context.Context, p *PartitionRescue, reason string) 
 // it is or ctx ends.
 func (n *Node) tellSurvivor(ctx context.Context, p *PartitionRescue, number uint64) error {
 	m := partition.Configurations{p.last}.GoAlone(p.next, number)
-	raw, err := m.AppendBinary(nil)
-	if err != nil {
-		return err
-	}
+	raw, _ := m.AppendBinary(nil) // never fails
 	d := decree{Group: p.Group, Replica: p.Replica, Membership: raw}
 	for refusals := 0; ; {
 		err := n.sendDecree(ctx, p.Node, &d)
@@ -414,14 +406,10 @@ func (n *Node) tellSurvivor(ctx context.Context, p *PartitionRescue, number uint
 func (n *Node) sendDecree(ctx context.Context, to partition.NodeID, d *decree) error {
 	ctx, cancel := context.WithTimeout(ctx, serveWait)
 	defer cancel()
-	body, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
 	if to == n.ID() {
-		return n.serveDecree(ctx, body)
+		return n.carryDecree(ctx, d)
 	}
-	_, err = n.call(ctx, to, callDecree, body)
+	_, err := n.tell(ctx, to, callDecree, d)
 	return err
 }
 
@@ -431,15 +419,22 @@ func (n *Node) sendDecree(ctx context.Context, to partition.NodeID, d *decree) e
 // refused.
 func (n *Node) serveDecree(ctx context.Context, body []byte) error {
 	var d decree
+	if err := json.Unmarshal(body, &d); err != nil {
+		return partition.Errorf(partition.CodeInvalid, "a decree that cannot be read")
+	}
+	return n.carryDecree(ctx, &d)
+}
+
+func (n *Node) carryDecree(ctx context.Context, d *decree) error {
 	m := new(partition.Membership)
-	if err := json.Unmarshal(body, &d); err != nil || m.UnmarshalBinary(d.Membership) != nil || m.Alone == 0 {
+	if m.UnmarshalBinary(d.Membership) != nil || m.Alone == 0 {
 		return partition.Errorf(partition.CodeInvalid, "a decree that cannot be read")
 	}
 	c := n.cells.get(d.Group)
 	if c == nil {
 		return partition.Errorf(partition.CodeNotFound, "node %s has no replica of %s", n.ID(), d.Group)
 	}
-	if done, err := c.decreed(&d, m); done || err != nil {
+	if done, err := c.decreed(d, m); done || err != nil {
 		return err
 	}
 	permits, err := n.permitsOf(ctx, []partition.GroupID{d.Group})

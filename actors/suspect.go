@@ -99,15 +99,12 @@ func (s *suspects) strike(g partition.GroupID, before partition.ReplicaID) error
 
 func (s *suspects) write() error {
 	if len(s.Replicas) == 0 && !s.Forgetful {
-		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(s.path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	b, err := json.Marshal(&s.suspectList)
-	if err != nil {
-		return err
-	}
+	b, _ := json.Marshal(&s.suspectList) // numbers always encode
 	return writeSealed(s.path, suspectMagic, b)
 }
 

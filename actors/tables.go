@@ -126,11 +126,7 @@ func (n *Node) AlterTable(ctx context.Context, name string, change TableChange) 
 		}
 		c.Policy = &p
 	}
-	nodes, err := n.candidates(nil)
-	if err != nil {
-		return TableInfo{}, err
-	}
-	c.Nodes = nodes
+	c.Nodes, _ = n.candidates(nil) // of nobody in particular there are always some
 	t, err := n.control.AlterTable(ctx, name, c)
 	if err != nil {
 		return TableInfo{}, err

@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -154,10 +153,6 @@ func (n *Node) askToHost(g partition.GroupID, step placement.Step, everywhere pa
 	if step.Node == n.ID() {
 		return n.hostReplica(ctx, h)
 	}
-	body, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	_, err = n.call(ctx, step.Node, callHost, body)
+	_, err := n.tell(ctx, step.Node, callHost, h)
 	return err
 }

@@ -258,9 +258,6 @@ func FirstConfiguration(g GroupID, at Index, m *Membership) (Record, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	payload, err := m.AppendBinary(nil)
-	if err != nil {
-		return nil, err
-	}
+	payload, _ := m.AppendBinary(nil) // never fails
 	return NewRecord(Header{Group: g, Index: at, Kind: KindMember}, payload), nil
 }
