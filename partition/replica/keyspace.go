@@ -22,9 +22,6 @@ func noKeys() partition.KeyRange { return partition.KeyRange{Lo: []byte{0}, Hi: 
 // soon as nothing is made from them any more. Digests of two states are compared
 // without them.
 func Foreign(x partition.Extent) []partition.KeyRange {
-	if x.Version == 0 {
-		return nil
-	}
 	var f []partition.KeyRange
 	own := userRange(x.Range)
 	if len(x.Range.Lo) > 0 {

@@ -178,7 +178,10 @@ func TestExecutorSplit(t *testing.T) {
 		t.Fatal(res.Err)
 	}
 	p.do(s, 2, "set f 3")
+	u := p.open()
+	p.do(u, 1, "set f 3")
 	p.decide(partition.KindSeal)
+	p.do(u, 65, "set b 1") // in the slot of 1
 	before := p.owned()
 	for cmd, code := range map[string]partition.Code{
 		"set f 9": partition.CodeBusy, "del m": partition.CodeBusy, "wipe b g": partition.CodeBusy, "wipe": partition.CodeBusy, "set d 1": 0,
@@ -186,6 +189,9 @@ func TestExecutorSplit(t *testing.T) {
 		if res := p.do(none, 0, cmd); code == 0 && res.Err != nil || code != 0 && (res.Err == nil || res.Err.Code != code) {
 			t.Errorf("%s while sealed: %v", cmd, res.Err)
 		}
+	}
+	if _, err := AdoptChild(p.state.clone(), 3, 18); partition.CodeOf(err) != partition.CodeRefused {
+		t.Errorf("a child is made while it is sealed: %v", err)
 	}
 	if res := p.do(s, 3, "set f 4"); res.Err == nil || p.exec.sessions.find(s).max != 2 || !same(before, p.owned()) {
 		t.Errorf("a refused command gives %+v and leaves its trace", res)
@@ -210,6 +216,12 @@ func TestExecutorSplit(t *testing.T) {
 	if m := c.exec.Configuration(); m.Index != p.exec.Extent().Split.At || m.Membership.Version != 1 || c.exec.Extent().Parent != 3 {
 		t.Errorf("the child begins with %+v of %s", m, c.exec.Extent().Parent)
 	}
+	if res := c.do(u, 65, "set f 0"); !res.Repeated {
+		t.Error("what the parent has executed before, the child executes again")
+	}
+	if res := p.do(none, 0, "nonsense"); res.Err != nil || string(res.Data) != "no such command" {
+		t.Errorf("what touches nothing gives %+v", res)
+	}
 	if res := c.do(s, 3, "set f 4"); !res.Repeated || string(res.Data) != "3" {
 		t.Errorf("a retry at the child gives %+v", res)
 	}
@@ -217,7 +229,8 @@ func TestExecutorSplit(t *testing.T) {
 		t.Errorf("the child opens %+v", s)
 	}
 	p.do(s, 4, "set b 5")
-	p.do(s, 66, "set b 6") // in the slot of 2
+	p.do(s, 66, "set b 6")  // in the slot of 2
+	p.do(s, 130, "set b 6") // and again
 	if late := p.child(18); !same(late.owned(), c.owned()) {
 		t.Error("a child that is made later is another")
 	}
@@ -370,6 +383,9 @@ func TestMask(t *testing.T) {
 	}
 	if seen != "ffff" {
 		t.Errorf("scans show %q", seen)
+	}
+	if got := w.within(partition.KeyRange{Lo: []byte("l")}); !got.Equal(noKeys()) {
+		t.Errorf("of what is masked %s is asked for", got)
 	}
 	w.DeleteRange(partition.KeyRange{Lo: []byte("l")})
 	w.DeleteRange(partition.KeyRange{Hi: []byte("b")})
