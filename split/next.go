@@ -119,6 +119,9 @@ func (d *decision) intended() Step {
 	if !s.Held {
 		return Step{Kind: Hold, Why: "every child's members are ready"}
 	}
+	if s.Now >= s.HeldSince+s.Limits.Hold { // an unsealed split, or a seal that was not taken
+		return Step{Kind: Release, Why: fmt.Sprintf("the leaving ranges were held for %s", s.Limits.Hold)}
+	}
 	return d.decide(partition.KindSeal, "the leaving ranges are held")
 }
 
