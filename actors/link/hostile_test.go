@@ -24,10 +24,11 @@ import (
 // hostileEnv marks the child process in which the hostile table runs.
 const hostileEnv = "PANDO_LINK_HOSTILE"
 
-// TestHostileTable sends everything in the table to a node, in a process that
+// TestHostileTable (G21) sends everything in the table to a node, in a process that
 // may hold 512 MiB of data (RLIMIT_DATA, which counts private writable memory;
 // an address-space limit of that size would not even let the Go runtime start).
-// Each row must end in an error and a counter, and the process must live. That
+// Each row must end in an error and a counter and cost at most 1 MiB, and the
+// process must live. That
 // the limit bites is shown by a second child that allocates more.
 func TestHostileTable(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -85,7 +86,14 @@ type attack struct {
 	end    bool // close after sending
 	open   bool // the connection stays: only the message is refused
 	count  string
+	// costs, if set, is how many bytes each byte sent may cost, of what is taken
+	// until a limit is met; otherwise a row may cost rowBytes.
+	costs uint64
 }
+
+// rowBytes is how much a row may make the process allocate (G21), the attacker's
+// own part included.
+const rowBytes = 1 << 20
 
 // victim is the node under attack.
 type victim struct {
@@ -147,6 +155,8 @@ func (v *victim) attack(t *testing.T, a attack) {
 		t.Fatal("something panicked")
 	}
 	v.attacks++
+	runtime.GC()
+	held := allocated()
 	conns := v.reach(t, a)
 	last := conns[len(conns)-1]
 	// The victim may end the connection before everything is sent.
@@ -158,11 +168,21 @@ func (v *victim) attack(t *testing.T, a attack) {
 		_, _ = io.Copy(io.Discard, last) // until the victim ends it, within the deadline
 	}
 	eventually(t, "the counter "+a.count, func() bool { return v.counters()[a.count] > before[a.count] })
+	if limit := max(rowBytes, a.costs*uint64(len(a.send))); allocated()-held > limit {
+		t.Errorf("%d bytes allocated for %d that were sent, limit %d", allocated()-held, len(a.send), limit)
+	}
 	for _, c := range conns {
 		c.Close()
 	}
 	eventually(t, "the link is forgotten", func() bool { return len(v.Peers()) == 0 })
 	v.healthy(t)
+}
+
+// allocated is how many bytes the process has ever allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 // reach opens the connections up to where the attack begins.
@@ -368,7 +388,7 @@ func controlAttacks() []attack {
 		{name: "call that ends early", before: "control", send: header2(frame(kindCall, body(uint32(1), uint32(100), []byte("abc"))), flagLast), count: "body"},
 		{name: "call that does not progress", before: "control", send: frame(kindCall, body(uint32(1), uint32(100))), count: "body"},
 		{name: "many begun calls", before: "control", send: many, count: "body"},
-		{name: "too much in begun calls", before: "control", send: flood, count: "body"},
+		{name: "too much in begun calls", before: "control", send: flood, count: "body", costs: 4},
 	}
 }
 
