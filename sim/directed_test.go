@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,23 +33,32 @@ const (
 	directedSeeds = 3
 )
 
-func scenarios() []directed {
-	const reads = "read-share 0.8\nops 200\nclients 8\n"
-	const slow = "sync-min 1ms\nsync-max 8ms\n"
-	const sessions = "sessions 1\nread-share 0\nops 100\nstream false\nrepeat 0.2\n"
-	const oneByOne = "max-append-bytes 1\nstream false\nloss 0.3\nread-share 0\ndelay-min 0s\ndelay-max 2ms\nsync-min 0s\nsync-max 2ms\n" +
+// Knobs that several scenarios have.
+const (
+	manyReads  = "read-share 0.8\nops 200\nclients 8\n"
+	slowSyncs  = "sync-min 1ms\nsync-max 8ms\n"
+	inSessions = "sessions 1\nread-share 0\nops 100\nstream false\nrepeat 0.2\n"
+	oneByOne   = "max-append-bytes 1\nstream false\nloss 0.3\nread-share 0\ndelay-min 0s\ndelay-max 2ms\nsync-min 0s\nsync-max 2ms\n" +
 		"point-rate 0.1\npoint-classes power-cut,kill\npoint-names replica.commit,replica.commit-older,replica.lead,replica.noop-durable,replica.supported\n"
-	const disk = "real-log true\nread-share 0\nops 100\nsegment-bytes 65536\n"
+	realDisks = "real-log true\nread-share 0\nops 100\nsegment-bytes 65536\n"
+)
+
+func scenarios() []directed {
+	return slices.Concat(groupScenarios(), worldScenarios())
+}
+
+// groupScenarios are about what a group promises.
+func groupScenarios() []directed {
 	return []directed{
 		// Reads.
-		{"R1", reads, []string{"1s isolate master@0 for 600ms", "1s reset master@0 -"}, []string{"isolate", "sim.read_lease", "replica.lease-wait"}, []planted.Bug{planted.NoLeaseWait}},
-		{"R2", reads + "drift 0.005\n", []string{"700ms pause master@0 for 400ms", "1s clock-drift 1 for 800ms arg 5000", "1500ms clock-jump master@0 arg 500"}, []string{"pause", "clock-drift", "clock-jump"}, nil},
-		{"R5", reads + "apply-max 5ms\n", []string{"400ms kill-fast master@0", "600ms kill-fast peer@0"}, []string{"kill-fast", "sim.read_session", "sim.read_stale"}, nil},
+		{"R1", manyReads, []string{"1s isolate master@0 for 600ms", "1s reset master@0 -"}, []string{"isolate", "sim.read_lease", "replica.lease-wait"}, []planted.Bug{planted.NoLeaseWait}},
+		{"R2", manyReads + "drift 0.005\n", []string{"700ms pause master@0 for 400ms", "1s clock-drift 1 for 800ms arg 5000", "1500ms clock-jump master@0 arg 500"}, []string{"pause", "clock-drift", "clock-jump"}, nil},
+		{"R5", manyReads + "apply-max 5ms\n", []string{"400ms kill-fast master@0", "600ms kill-fast peer@0"}, []string{"kill-fast", "sim.read_session", "sim.read_stale"}, nil},
 		// Mastership.
 		{"M1", "", []string{"2s freeze master@0 for 1200ms"}, []string{"freeze", "replica.stale-append"}, []planted.Bug{planted.StaleAppend}},
-		{"M2", reads, []string{"700ms cut master@0 supporter@0 for 350ms", "900ms isolate master@0 for 300ms"}, []string{"replica.lease-wait", "replica.lease-reported"}, nil},
+		{"M2", manyReads, []string{"700ms cut master@0 supporter@0 for 350ms", "900ms isolate master@0 for 300ms"}, []string{"replica.lease-wait", "replica.lease-reported"}, nil},
 		{"M3", "nodes 5\nreplicas 5\n", []string{"2s lock-doubles for 1500ms", "2s halves for 1s arg 3", "1500ms isolate master@0 for 700ms"}, []string{"sim.lock_doubled", "halves"}, nil},
-		{"M4", slow + "lock-forgets 1\n", []string{"500ms isolate master@0 for 300ms", "300ms power-cut peer@0 for 10ms"}, []string{"sim.lock_forgot", "power-cut", "replica.promise-durable"}, nil},
+		{"M4", slowSyncs + "lock-forgets 1\n", []string{"500ms isolate master@0 for 300ms", "300ms power-cut peer@0 for 10ms"}, []string{"sim.lock_forgot", "power-cut", "replica.promise-durable"}, nil},
 		{"M5", "read-share 0\nops 200\n", []string{"900ms isolate master@0 for 500ms", "700ms power-cut peer@0 for 100ms"}, []string{"replica.newer-log", "replica.fetched"}, []planted.Bug{planted.NewerByIndex}},
 		{"M6", oneByOne, []string{"300ms isolate master@0 for 150ms"}, []string{"replica.commit-older", "replica.noop-durable"}, []planted.Bug{planted.AnyEpochCommit}},
 		{"M7", "", []string{"20s isolate-in 2 for 19s"}, []string{"isolate-in"}, nil},
@@ -58,30 +68,35 @@ func scenarios() []directed {
 		{"M13", "nodes 5\nreplicas 3\n", []string{"300ms remove-member 0", "400ms kill-fast master@0", "1s kill-many for 20ms arg 31"}, []string{"replica.configuration-refused", "kill-many"}, nil},
 		{"M14", "", []string{"30ms gossip-lies master@0 peer@0 arg 1", "500ms flap 0 1 for 300ms arg 20", "1s gossip-storm"}, []string{"gossip-lies", "flap", "gossip-storm"}, nil},
 		// Log.
-		{"L1", slow + "read-share 0\nops 200\n", []string{"400ms power-cut-many for 20ms arg 7"}, []string{"power-cut-many"}, []planted.Bug{planted.AckUnsynced, planted.CountSent}},
+		{"L1", slowSyncs + "read-share 0\nops 200\n", []string{"400ms power-cut-many for 20ms arg 7"}, []string{"power-cut-many"}, []planted.Bug{planted.AckUnsynced, planted.CountSent}},
 		{"L2", "read-share 0\nops 200\nstream false\nreplay 0.05\nloss 0.1\n", []string{"900ms isolate master@0 for 600ms", "700ms replay master@0 - arg 16"}, []string{"replica.snip"}, []planted.Bug{planted.SnipOnStale}},
-		{"L3", disk + slow, []string{"800ms isolate master@0 for 500ms", "300ms power-cut peer@0 for 20ms"}, []string{"replica.snip", "wal.rotated"}, nil},
+		{"L3", realDisks + slowSyncs, []string{"800ms isolate master@0 for 500ms", "300ms power-cut peer@0 for 20ms"}, []string{"replica.snip", "wal.rotated"}, nil},
 		{"L5", "read-share 0\nops 200\nstream false\nreplay 0.1\nrepeat 0.2\nflush 0.3\ntruncate 1\n", []string{"200ms truncate-log peer@0", "300ms replay master@0 - arg 16"}, []string{"replica.truncated", "replay"}, nil},
 		{"L6", "read-share 0\nops 400\nclients 16\n", []string{"4s disk-slow peer@0 for 2s arg 40", "5s delay peer@0 - for 2s arg 40000"}, []string{"disk-slow", "delay"}, nil},
-		{"L7", disk, []string{"1s disk-full master@0 for 500ms", "700ms sync-fail anyone@0"}, []string{"sim.log_full", "sync-fail"}, nil},
-		{"L8", disk + "flush 0.3\ntruncate 1\n", []string{"200ms truncate-log anyone@0", "250ms power-cut anyone@0 for 10ms", "900ms kill-many for 10ms arg 7"}, []string{"sim.log_truncated", "power-cut", "wal.recycled"}, []planted.Bug{planted.ReuseNeeded}},
+		{"L7", realDisks, []string{"1s disk-full master@0 for 500ms", "700ms sync-fail anyone@0"}, []string{"sim.log_full", "sync-fail"}, nil},
+		{"L8", realDisks + "flush 0.3\ntruncate 1\n", []string{"200ms truncate-log anyone@0", "250ms power-cut anyone@0 for 10ms", "900ms kill-many for 10ms arg 7"}, []string{"sim.log_truncated", "power-cut", "wal.recycled"}, []planted.Bug{planted.ReuseNeeded}},
 		// Exactly once.
-		{"X1", sessions, []string{"500ms isolate master@0 for 300ms", "300ms kill-fast master@0"}, []string{"replica.repeated"}, []planted.Bug{planted.ExecuteTwice}},
-		{"X2", sessions, []string{"300ms power-cut anyone@0 for 20ms"}, []string{"replica.repeated"}, []planted.Bug{planted.SessionsLost, planted.WindowLost}},
-		{"X3", sessions + "clients 8\nsession-limit 2\n", []string{"500ms isolate master@0 for 300ms"}, []string{"replica.session-expired", "replica.session-unknown"}, []planted.Bug{planted.ExpiredExecutes}},
-		{"X4", sessions, []string{"300ms transfer master@0 peer@0", "900ms kill master@0 for 50ms"}, []string{"replica.go-taken", "replica.repeated"}, []planted.Bug{planted.OtherResult}},
-		// Disks.
-		{"D1", disk, []string{"150ms kill-fast anyone@0", "400ms kill-many for 10ms arg 7"}, []string{"kill-fast", "kill-many"}, nil},
-		{"D2", disk + slow, []string{"200ms power-cut anyone@0 for 10ms", "900ms power-cut-many for 10ms arg 7"}, []string{"power-cut", "power-cut-many"}, []planted.Bug{planted.DoneUnsynced}},
-		{"D3", disk + slow, []string{"150ms torn-write anyone@0 for 10ms"}, []string{"torn-write"}, nil},
-		{"D4", disk, []string{"3s flip-log peer@0 for 100ms arg *"}, []string{"flip-log"}, nil},
+		{"X1", inSessions, []string{"500ms isolate master@0 for 300ms", "300ms kill-fast master@0"}, []string{"replica.repeated"}, []planted.Bug{planted.ExecuteTwice}},
+		{"X2", inSessions, []string{"300ms power-cut anyone@0 for 20ms"}, []string{"replica.repeated"}, []planted.Bug{planted.SessionsLost, planted.WindowLost}},
+		{"X3", inSessions + "clients 8\nsession-limit 2\n", []string{"500ms isolate master@0 for 300ms"}, []string{"replica.session-expired", "replica.session-unknown"}, []planted.Bug{planted.ExpiredExecutes}},
+		{"X4", inSessions, []string{"300ms transfer master@0 peer@0", "900ms kill master@0 for 50ms"}, []string{"replica.go-taken", "replica.repeated"}, []planted.Bug{planted.OtherResult}},
+	}
+}
+
+// worldScenarios are about disks, networks, processes and clocks.
+func worldScenarios() []directed {
+	return []directed{
+		{"D1", realDisks, []string{"150ms kill-fast anyone@0", "400ms kill-many for 10ms arg 7"}, []string{"kill-fast", "kill-many"}, nil},
+		{"D2", realDisks + slowSyncs, []string{"200ms power-cut anyone@0 for 10ms", "900ms power-cut-many for 10ms arg 7"}, []string{"power-cut", "power-cut-many"}, []planted.Bug{planted.DoneUnsynced}},
+		{"D3", realDisks + slowSyncs, []string{"150ms torn-write anyone@0 for 10ms"}, []string{"torn-write"}, nil},
+		{"D4", realDisks, []string{"3s flip-log peer@0 for 100ms arg *"}, []string{"flip-log"}, nil},
 		{"D4", "nodes 5\nreplicas 5\n", []string{"3s flip-state peer@0 for 100ms arg 3", "4s flip-log peer@0 for 100ms arg 3"}, []string{"flip-state", "sim.log_damaged"}, nil},
-		{"D5", disk, []string{"2s flip-log peer@0 for 50ms arg *"}, []string{"flip-log"}, nil},
-		{"D6", disk, []string{"2s misdirect peer@0 for 50ms arg *", "3s lost-write peer@0 for 50ms arg *"}, []string{"misdirect"}, nil},
-		{"D7", disk, []string{"300ms sync-fail anyone@0", "500ms sync-fail master@0"}, []string{"sync-fail"}, nil},
-		{"D8", slow, []string{"3s lying-sync peer@0 for 500ms"}, []string{"lying-sync"}, nil},
+		{"D5", realDisks, []string{"2s flip-log peer@0 for 50ms arg *"}, []string{"flip-log"}, nil},
+		{"D6", realDisks, []string{"2s misdirect peer@0 for 50ms arg *", "3s lost-write peer@0 for 50ms arg *"}, []string{"misdirect"}, nil},
+		{"D7", realDisks, []string{"300ms sync-fail anyone@0", "500ms sync-fail master@0"}, []string{"sync-fail"}, nil},
+		{"D8", slowSyncs, []string{"3s lying-sync peer@0 for 500ms"}, []string{"lying-sync"}, nil},
 		{"D9", "tail-bytes 100\n", []string{"500ms read-fail master@0 for 200ms", "1s disk-read-only peer@0 for 300ms", "600ms kill peer@0 for 100ms"}, []string{"read-fail", "disk-read-only"}, nil},
-		{"D10", disk, []string{"700ms disk-full anyone@0 for 500ms"}, []string{"sim.log_full"}, nil},
+		{"D10", realDisks, []string{"700ms disk-full anyone@0 for 500ms"}, []string{"sim.log_full"}, nil},
 		{"D11", "length 40s\n", []string{"10s disk-stall peer@0 for 6s", "15s disk-stall master@0 for 3s", "4s disk-slow master@0 for 2s arg 100"}, []string{"disk-stall", "disk-slow"}, nil},
 		{"D13", "nodes 4\n", []string{"4s wipe peer@0 for 100ms"}, []string{"sim.wiped"}, nil},
 		{"D14", "", []string{"4s roll-back peer@0 for 50ms arg 1500", "900ms kill-fast anyone@0"}, []string{"roll-back", "sim.rolled_back_noticed"}, nil},
@@ -100,9 +115,9 @@ func scenarios() []directed {
 		{"P3", "", []string{"1s starve anyone@0 for 900ms arg 5000"}, []string{"starve"}, nil},
 		{"P4", "max-pending 8\nmax-in-flight-bytes 2000\ntail-bytes 500\npad 1000\nclients 32\nops 400\n", []string{"1s delay peer@0 - for 500ms arg 30000", "700ms disk-slow peer@0 for 300ms arg 20"}, []string{"replica.read-back", "delay"}, nil},
 		{"T1", "offset 1h\n", []string{"200ms clock-step anyone@0 arg 3600000", "500ms clock-strobe anyone@0 for 300ms arg 100"}, []string{"sim.wall_clock_stepped"}, nil},
-		{"T3", reads, []string{"100ms clock-strobe anyone@0 for 900ms arg 3600000", "1s isolate master@0 for 500ms"}, []string{"clock-strobe", "sim.wall_clock_stepped"}, nil},
-		{"T4", reads + "offset 10h\n", []string{"1s isolate master@0 for 600ms", "700ms kill-fast anyone@0"}, []string{"isolate", "replica.lease-wait"}, []planted.Bug{planted.NoLeaseWait}},
-		{"T2", reads + "drift 0.005\n", []string{"500ms clock-drift master@0 for 400ms arg -5000", "700ms isolate master@0 for 400ms"}, []string{"clock-drift"}, nil},
+		{"T3", manyReads, []string{"100ms clock-strobe anyone@0 for 900ms arg 3600000", "1s isolate master@0 for 500ms"}, []string{"clock-strobe", "sim.wall_clock_stepped"}, nil},
+		{"T4", manyReads + "offset 10h\n", []string{"1s isolate master@0 for 600ms", "700ms kill-fast anyone@0"}, []string{"isolate", "replica.lease-wait"}, []planted.Bug{planted.NoLeaseWait}},
+		{"T2", manyReads + "drift 0.005\n", []string{"500ms clock-drift master@0 for 400ms arg -5000", "700ms isolate master@0 for 400ms"}, []string{"clock-drift"}, nil},
 	}
 }
 
