@@ -93,6 +93,8 @@ type Config struct {
 	Recovery Recovery
 	// Operator, if set, changes partitions and takes nodes out of service.
 	Operator Operator
+	// Balancer, if set, has tasks, and plans some.
+	Balancer Balancer
 	// Authorize decides whether the request's client has the role; nil lets
 	// everyone in, which is only right where nobody else can connect.
 	Authorize func(r *http.Request, need cert.Role) error

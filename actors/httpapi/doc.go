@@ -12,6 +12,12 @@
 //	GET    /api/v1/nodes/{node}/drain          whether a node is in service, and how far that is
 //	POST   /api/v1/nodes/{node}/drain          take a node out of service (admin)
 //	DELETE /api/v1/nodes/{node}/drain          take it back (admin)
+//	POST   /api/v1/nodes/{node}/decommission   empty a node (admin)
+//	DELETE /api/v1/nodes/{node}/decommission   take it back (admin)
+//	GET    /api/v1/tasks                       structural changes, also those that ended lately
+//	DELETE /api/v1/tasks/{task}?why=           have one given up (admin)
+//	POST   /api/v1/plans                       plan what brings the cluster into balance (admin)
+//	POST   /api/v1/plans/{task}/apply          have a plan carried out (admin)
 //	GET    /api/v1/tables                      the catalog's tables
 //	POST   /api/v1/tables                      create a table (admin)
 //	PATCH  /api/v1/tables/{table}              alter a table: replicas, policy (admin)

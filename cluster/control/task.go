@@ -3,6 +3,8 @@ package control
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"pando.dev/pando/cluster/placement"
@@ -31,6 +33,28 @@ type TaskID uint64
 
 // String returns the form used in messages and commands.
 func (id TaskID) String() string { return fmt.Sprintf("t%d", uint64(id)) }
+
+// ParseTaskID reads what String wrote; the letter may be left out.
+func ParseTaskID(s string) (TaskID, error) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "t"), 10, 64)
+	if err != nil || n == 0 {
+		return 0, partition.Errorf(partition.CodeInvalid, "%.40q is no task, such as t7", s)
+	}
+	return TaskID(n), nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (id TaskID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *TaskID) UnmarshalText(b []byte) (err error) {
+	if string(b) == TaskID(0).String() {
+		*id = 0
+		return nil
+	}
+	*id, err = ParseTaskID(string(b))
+	return err
+}
 
 // TaskKind says what a task does. Values are append-only.
 type TaskKind uint8

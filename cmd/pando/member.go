@@ -48,7 +48,7 @@ func startMember(ctx context.Context, cfg memberConfig) (*member, error) {
 	}
 	handler, err := httpapi.New(httpapi.Config{
 		Cluster: m.node, Catalog: m.node, Store: httpapi.ClientStore{Client: m.node.Client()}, Meter: m.node, Recovery: m.node,
-		Operator: m.node, Authorize: security.authorize, Logger: cfg.logger, Pprof: cfg.pprof,
+		Operator: m.node, Balancer: m.node, Authorize: security.authorize, Logger: cfg.logger, Pprof: cfg.pprof,
 	})
 	if err != nil {
 		return nil, errors.Join(err, m.stop(ctx))
