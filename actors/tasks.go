@@ -10,12 +10,18 @@ import (
 	"pando.dev/pando/partition"
 )
 
+// TaskID identifies a task.
+type TaskID = control.TaskID
+
+// ParseTaskID reads a task's id, such as t7.
+func ParseTaskID(s string) (TaskID, error) { return control.ParseTaskID(s) }
+
 // TaskInfo is one structural change, as the catalog has it.
 type TaskInfo struct {
-	ID     control.TaskID    `json:"id"`
+	ID     TaskID            `json:"id"`
 	Kind   string            `json:"kind"`  // split, move, transfer, plan, decommission
 	State  string            `json:"state"` // planned, open, done, aborted, failed
-	Parent control.TaskID    `json:"parent,omitempty"`
+	Parent TaskID            `json:"parent,omitempty"`
 	Group  partition.GroupID `json:"group,omitempty"`
 	From   partition.NodeID  `json:"from,omitempty"`
 	To     partition.NodeID  `json:"to,omitempty"`
@@ -43,6 +49,9 @@ func (t *TaskInfo) Open() bool {
 	return t.State == control.TaskOpen.String() || t.State == control.TaskPlanned.String()
 }
 
+// Succeeded reports whether what was asked for is so.
+func (t *TaskInfo) Succeeded() bool { return t.State == control.TaskDone.String() }
+
 // Settled reports whether nothing more is to be waited for. A decommission
 // stays open for as long as its node is to stay empty.
 func (t *TaskInfo) Settled() bool { return !t.Open() || t.Phase == phaseEmpty }
@@ -65,14 +74,14 @@ func (n *Node) Tasks(context.Context) ([]TaskInfo, error) {
 
 // AbortTask asks for a task to be given up, with its steps if it is a plan, and
 // returns it as it is then: what was begun is undone step by step.
-func (n *Node) AbortTask(ctx context.Context, id control.TaskID, why string) (TaskInfo, error) {
+func (n *Node) AbortTask(ctx context.Context, id TaskID, why string) (TaskInfo, error) {
 	if err := n.control.CancelTask(ctx, id, why); err != nil {
 		return TaskInfo{}, err
 	}
 	return n.task(id)
 }
 
-func (n *Node) task(id control.TaskID) (TaskInfo, error) {
+func (n *Node) task(id TaskID) (TaskInfo, error) {
 	cat, err := n.catalog()
 	if err != nil {
 		return TaskInfo{}, err
@@ -107,7 +116,7 @@ func taskInfo(cat *control.Catalog, t *control.Task) TaskInfo {
 }
 
 // StepsOf returns the tasks below a task, in their order.
-func StepsOf(all []TaskInfo, id control.TaskID) []TaskInfo {
+func StepsOf(all []TaskInfo, id TaskID) []TaskInfo {
 	var steps []TaskInfo
 	for _, t := range all {
 		if t.Parent == id {

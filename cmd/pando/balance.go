@@ -13,7 +13,6 @@ import (
 
 	"pando.dev/pando/actors"
 	"pando.dev/pando/actors/httpapi"
-	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
 )
 
@@ -58,7 +57,7 @@ func (c *cli) planShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show <plan>", Short: "Show a plan and how far it is", Args: cobra.ExactArgs(1),
 		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
-			id, err := control.ParseTaskID(args[0])
+			id, err := actors.ParseTaskID(args[0])
 			if err != nil {
 				return err
 			}
@@ -82,7 +81,7 @@ func (c *cli) planApply() *cobra.Command {
 		Long: "Begins the plan. Steps of partitions that have changed meanwhile fail, the others are done.\n" +
 			"It goes on by itself whoever fails; pando plan show says how far it is.",
 		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
-			id, err := control.ParseTaskID(args[0])
+			id, err := actors.ParseTaskID(args[0])
 			if err != nil {
 				return err
 			}
@@ -94,7 +93,7 @@ func (c *cli) planApply() *cobra.Command {
 }
 
 // startPlan begins a plan, and waits for its end if that is wanted.
-func (c *cli) startPlan(cmd *cobra.Command, api *httpapi.Client, id control.TaskID, wait time.Duration) error {
+func (c *cli) startPlan(cmd *cobra.Command, api *httpapi.Client, id actors.TaskID, wait time.Duration) error {
 	ctx, cancel := c.within(cmd)
 	defer cancel()
 	t, err := api.StartPlan(ctx, id)

@@ -12,7 +12,6 @@ import (
 
 	"pando.dev/pando/actors"
 	"pando.dev/pando/actors/httpapi"
-	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
 )
 
@@ -53,7 +52,7 @@ func chosen(tasks []actors.TaskInfo, args []string) ([]actors.TaskInfo, error) {
 		}
 		return some, nil
 	}
-	id, err := control.ParseTaskID(args[0])
+	id, err := actors.ParseTaskID(args[0])
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +60,7 @@ func chosen(tasks []actors.TaskInfo, args []string) ([]actors.TaskInfo, error) {
 	return append(some, t), err
 }
 
-func taskIn(tasks []actors.TaskInfo, id control.TaskID) (actors.TaskInfo, error) {
+func taskIn(tasks []actors.TaskInfo, id actors.TaskID) (actors.TaskInfo, error) {
 	for _, t := range tasks {
 		if t.ID == id {
 			return t, nil
@@ -164,9 +163,9 @@ func (c *cli) taskWait() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use: "wait <task>", Short: "Wait until a task has ended", Args: cobra.ExactArgs(1),
-		Long: "Ends with 0 when the task is done, 1 when it failed or was aborted, 12 when it takes longer.",
+		Long: "Ends with 0 when the task is done, 11 when it failed or was aborted, 12 when it takes longer.",
 		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
-			id, err := control.ParseTaskID(args[0])
+			id, err := actors.ParseTaskID(args[0])
 			if err != nil {
 				return err
 			}
@@ -182,7 +181,7 @@ func (c *cli) taskWait() *cobra.Command {
 }
 
 // awaitTask waits until a task is settled. One that came to nothing is an error.
-func awaitTask(ctx context.Context, api *httpapi.Client, id control.TaskID, wait time.Duration) (actors.TaskInfo, error) {
+func awaitTask(ctx context.Context, api *httpapi.Client, id actors.TaskID, wait time.Duration) (actors.TaskInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var t actors.TaskInfo
@@ -205,7 +204,7 @@ func awaitTask(ctx context.Context, api *httpapi.Client, id control.TaskID, wait
 			Code: partition.CodeUnknown, Why: fmt.Sprintf("%s after %v: %s", t.ID, wait, endText(t)),
 			Next: fmt.Sprintf("it goes on by itself; wait longer with pando task wait %s, or end it with pando task abort %s", t.ID, t.ID),
 		}
-	case !t.Open() && t.State != control.TaskDone.String():
+	case !t.Open() && !t.Succeeded():
 		return t, &partition.Error{Code: partition.CodeRefused, Why: endText(t), Next: "see pando task tree " + t.ID.String()}
 	}
 	return t, nil
@@ -231,7 +230,7 @@ func (c *cli) abortCommand(use, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long, Args: cobra.ExactArgs(1),
 		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
-			id, err := control.ParseTaskID(args[0])
+			id, err := actors.ParseTaskID(args[0])
 			if err != nil {
 				return err
 			}
