@@ -30,14 +30,8 @@ func (d *decision) begin() Step {
 	case t.Version != version:
 		return d.end(false, fmt.Sprintf("it was planned for range version %d, now it is %d", t.Version, version))
 	}
-	if w, ok := d.paused(); ok {
+	if w, ok := d.occupied(); ok {
 		return d.until(w)
-	}
-	if s.Pending {
-		return d.until(d.wait("a change of the members is not committed yet"))
-	}
-	if s.Busy != "" {
-		return d.until(d.wait("%s", s.Busy))
 	}
 	in := partition.Intent{Task: t.ID, Range: keys, Version: version}
 	for i := range t.Children {
@@ -50,14 +44,20 @@ func (d *decision) begin() Step {
 	return d.intend(&in)
 }
 
-// intend proposes the intent, if it would be taken.
+// occupied waits until the group's structure may be changed.
+func (d *decision) occupied() (Step, bool) {
+	switch s := d.s; {
+	case s.Pending:
+		return d.wait("a change of the members is not committed yet"), true
+	case s.Busy != "":
+		return d.wait("%s", s.Busy), true
+	}
+	return d.paused()
+}
+
+// intend proposes the intent, if it makes sense.
 func (d *decision) intend(in *partition.Intent) Step {
 	b, err := in.AppendBinary(nil)
-	if err == nil {
-		if _, refused := d.s.Extent.Next(partition.KindIntent, b, max(d.s.Extent.Base, 1)+1); refused != nil {
-			err = refused
-		}
-	}
 	if err != nil {
 		return d.end(false, err.Error())
 	}
@@ -69,8 +69,8 @@ func (d *decision) intend(in *partition.Intent) Step {
 func (d *decision) end(done bool, why string) Step {
 	s := d.s
 	own := func(m partition.Member) bool { return m.Kind == partition.Learner && d.wants(m.Node) }
-	if slices.ContainsFunc(s.Membership.Members, own) && !s.Pending && s.Busy == "" {
-		if w, ok := d.paused(); ok {
+	if slices.ContainsFunc(s.Membership.Members, own) {
+		if w, ok := d.occupied(); ok {
 			return w
 		}
 		next := s.Membership.Successor()

@@ -446,3 +446,65 @@ func TestNextDone(t *testing.T) {
 		t.Fatalf("%+v", step)
 	}
 }
+
+// What the tables above leave out.
+func TestNextDetails(t *testing.T) {
+	for what, c := range map[string]struct {
+		at   string
+		edit func(d *desk)
+		want string
+	}{
+		"a known task is no orphan": {"hold", func(d *desk) { d.s.Task.Deadline = 0; d.s.Now += time.Hour }, "hold"},
+		"sealed and not held":       {"activate", func(d *desk) { d.s.Held = false }, "hold"},
+		"held for nothing":          {"intent", func(d *desk) { d.s.Held = true }, "release"},
+		"a pause before done":       {"wait", func(d *desk) { d.made(); d.s.NotBefore = d.s.Now + 1 }, "wait"},
+		"no pause before done":      {"wait", func(d *desk) { d.made() }, "done"},
+		"one that was idle from the start": {"wait", func(d *desk) {
+			made(&d.s, 18, 1, 2)
+			c := d.s.Extent.Split.Children[0].Membership
+			c.At(3).Eligible = false
+		}, "done"},
+		"another child goes on without it": {"wait", func(d *desk) {
+			made(&d.s, 18, 1, 2)
+			d.s.Children = []Seen{{Group: 19, Membership: group("n1", "n2")}}
+		}, "wait"},
+		"prepared here, up there": {"hold", func(d *desk) { d.s.Peers[0].Up, d.s.Peers[2].Prepared = false, false }, "wait"},
+	} {
+		d := newDesk(t)
+		d.to(c.at)
+		c.edit(d)
+		if got := name(Next(d.s)); got != c.want {
+			t.Errorf("%s: %s, not %s", what, got, c.want)
+		}
+	}
+}
+
+// Learners that came for others stay, and are no part of a child.
+func TestNextOtherLearners(t *testing.T) {
+	d := newDesk(t)
+	d.s.Membership.Add(partition.Member{Node: "n8", Kind: partition.Learner, Eligible: true})
+	d.s.Peers = append(d.s.Peers, Peer{Replica: 4, Up: true, State: true})
+	d.to("hold")
+	if c := d.s.Extent.Split.Children[0]; len(c.Membership.Members) != 3 {
+		t.Errorf("the child is %+v", c.Membership)
+	}
+	d.s.Task.Cancel = "an operator asked"
+	if d.to("nothing"); d.s.Membership.Version != 3 {
+		t.Errorf("the members are %+v", d.s.Membership)
+	}
+	d = newDesk(t)
+	d.s.Task.Children[0].Nodes = []Place{{"n4", ""}}
+	d.do()
+	d.s.Task.Cancel = "an operator asked"
+	for what, edit := range map[string]func(s *Situation){
+		"not committed": func(s *Situation) { s.Pending = true },
+		"handed over":   func(s *Situation) { s.Busy = "it is handed over" },
+		"a pause":       func(s *Situation) { s.NotBefore = s.Now + 1 },
+	} {
+		s := d.s
+		edit(&s)
+		if step := Next(s); step.Kind != Wait || !strings.Contains(step.Why, what) {
+			t.Errorf("%s: %+v", what, step)
+		}
+	}
+}
