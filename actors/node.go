@@ -81,6 +81,7 @@ type Node struct {
 	leave        bool            // set by Stop before closeAll: say goodbye
 	stopped      chan struct{}   // closed when Stop has ended
 	stopErr      error           // of Stop, once stopped is closed
+	ending       atomic.Value    // string: what closeAll waits for, for who waits for it
 	ctx          context.Context // ends when the node stops
 	cancel       context.CancelFunc
 	background   sync.WaitGroup
@@ -347,33 +348,39 @@ func (n *Node) Stop(ctx context.Context) error {
 	case <-n.stopped:
 		return n.stopErr
 	case <-ctx.Done():
-		return fmt.Errorf("stop node %s: %w", n.ID(), ctx.Err())
+		return fmt.Errorf("stop node %s: still waiting for %v: %w", n.ID(), n.ending.Load(), ctx.Err())
 	}
 }
 
 // closeAll closes what was opened, the other way round.
 func (n *Node) closeAll() error {
 	n.closing.Store(true)
+	n.ending.Store("its masterships")
 	if n.up.Load() {
 		n.resignAll()
 	}
 	n.cancel()
 	var errs []error
+	n.ending.Store("its client")
 	if n.local != nil {
 		n.local.Close()
 	}
+	n.ending.Store("its actors")
 	if n.supervisor != nil {
 		errs = append(errs, n.system.Root.StopFuture(n.supervisor).Wait())
 	}
+	n.ending.Store("the control group")
 	if n.control != nil {
 		errs = append(errs, n.control.Close())
 	}
+	n.ending.Store("copies and links")
 	if n.copies != nil {
 		errs = append(errs, n.copies.Close())
 	}
 	if n.links != nil {
 		n.links.Close()
 	}
+	n.ending.Store("gossip")
 	if n.gossip != nil {
 		if n.leave {
 			if err := n.gossip.Leave(leaveWait); err != nil {
@@ -382,7 +389,9 @@ func (n *Node) closeAll() error {
 		}
 		errs = append(errs, n.gossip.Close())
 	}
+	n.ending.Store("what runs in the background")
 	n.background.Wait()
+	n.ending.Store("the log and the state")
 	if n.system != nil {
 		n.system.Shutdown()
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -126,7 +127,7 @@ func (g *Gossip) serfConfig() (*serf.Config, error) {
 	ml.ProbeInterval, ml.ProbeTimeout, ml.GossipInterval = probe, probe/2, min(100*time.Millisecond, probe/2)
 	ml.SuspicionMult, ml.SuspicionMaxTimeoutMult = 4, 4
 	ml.DeadNodeReclaimTime = time.Second
-	ml.TCPTimeout = 5 * time.Second
+	ml.TCPTimeout = 10 * probe
 	ml.SecretKey, ml.LogOutput = g.cfg.Key, out
 	if err := setAdvertise(ml, g.cfg.Advertise); err != nil {
 		return nil, err
@@ -385,8 +386,7 @@ func (g *Gossip) joinOnce() bool {
 	g.mu.Unlock()
 	alone, missing := g.missing(targets)
 	if len(missing) > 0 {
-		_, joinErr := g.serf.Join(missing, true)
-		if joinErr != nil {
+		if joinErr := g.joinEach(missing); joinErr != nil {
 			err = joinError(missing, joinErr)
 			g.mu.Lock()
 			if g.refused != nil {
@@ -413,6 +413,26 @@ func (g *Gossip) joinOnce() bool {
 	}
 	g.changed.Fire()
 	return joined
+}
+
+// joinEach tries one address after the other, each for seconds if nobody answers,
+// until this node closes: whoever closes it waits for one of them at most. There is
+// no error if any was reached.
+func (g *Gossip) joinEach(addrs []string) (err error) {
+	reached := 0
+	for _, a := range addrs {
+		select {
+		case <-g.done:
+			return nil
+		default:
+		}
+		n, e := g.serf.Join([]string{a}, true)
+		reached, err = reached+n, errors.Join(err, e)
+	}
+	if reached > 0 {
+		return nil
+	}
+	return err
 }
 
 // missing returns the addresses at which no living member is, and whether this

@@ -280,3 +280,26 @@ func TestNobodyAnswers(t *testing.T) {
 		t.Fatal("joined nobody, says it has")
 	}
 }
+
+// TestCloseWhileJoining: to close does not wait until everybody was tried who does
+// not answer.
+func TestCloseWhileJoining(t *testing.T) {
+	var silent []string
+	for range 8 {
+		l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		silent = append(silent, l.Addr().String())
+	}
+	g := gossipNode(t, "a", func(c *GossipConfig) { c.Join = silent })
+	began := time.Now()
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Each is waited for for a second.
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("closed after %s", took)
+	}
+}
