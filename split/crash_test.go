@@ -54,11 +54,22 @@ func (d *desk) wantPath(want string) {
 // as far as the group's master decides what follows. What a child does by itself is
 // an ordinary group's; which states there are at all is explored by TestModel.
 func TestCrashTable(t *testing.T) {
-	const (
-		rest  = " activate release tell wait done tell"
-		whole = "hold seal" + rest
-	)
-	for name, crash := range map[string]func(d *desk){
+	for _, rows := range []map[string]func(d *desk){crashesIntended(), crashesSealed(), crashesActivated()} {
+		for name, crash := range rows {
+			t.Run(name, func(t *testing.T) { crash(newDesk(t)) })
+		}
+	}
+}
+
+// What is left to do from where a split has got.
+const (
+	rest  = " activate release tell wait done tell"
+	whole = "hold seal" + rest
+)
+
+// crashesIntended are the rows of a split that has sealed nothing.
+func crashesIntended() map[string]func(d *desk) {
+	return map[string]func(d *desk){
 		// The task is in the control group, the intent in the log, or it is not.
 		"0-1 K or P, without intent": func(d *desk) { d.successor(2, 100, d.s.Extent); d.wantPath("intent " + whole) },
 		"0-1 K or P, with intent":    func(d *desk) { d.to("hold"); d.successor(2, d.last, d.s.Extent); d.wantPath(whole) },
@@ -105,6 +116,12 @@ func TestCrashTable(t *testing.T) {
 			d.successor(2, d.last, d.s.Extent)
 			d.wantPath(strings.TrimSpace(rest))
 		},
+	}
+}
+
+// crashesSealed are those of one that waits for its decision.
+func crashesSealed() map[string]func(d *desk) {
+	return map[string]func(d *desk){
 		"6-7 P after S is durable, confirmed": func(d *desk) {
 			d.to("activate")
 			d.successor(3, d.last, d.s.Extent)
@@ -139,6 +156,12 @@ func TestCrashTable(t *testing.T) {
 			d.successor(2, at, before)
 			d.wantPath(strings.TrimSpace(rest))
 		},
+	}
+}
+
+// crashesActivated are those of one that is decided.
+func crashesActivated() map[string]func(d *desk) {
+	return map[string]func(d *desk){
 		"8-9 P, A is durable": func(d *desk) {
 			d.to("release")
 			d.successor(2, d.last, d.s.Extent)
@@ -206,7 +229,5 @@ func TestCrashTable(t *testing.T) {
 			d.s.Serving = false // its lease has lapsed and it was told of another
 			d.wantPath("release")
 		},
-	} {
-		t.Run(name, func(t *testing.T) { d := newDesk(t); crash(d) })
 	}
 }
