@@ -229,15 +229,15 @@ func (b *Bulk) frame(f Frame) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	b.buf = f.append(b.buf[:0])
-	if err := b.conn.SetWriteDeadline(time.Now().Add(b.silence)); err != nil {
-		return fmt.Errorf("write to a transfer: %w", err)
+	err := b.conn.SetWriteDeadline(time.Now().Add(b.silence))
+	if err == nil {
+		_, err = b.conn.Write(b.buf)
 	}
-	if _, err := b.conn.Write(b.buf); err != nil {
+	if err != nil {
 		err = fmt.Errorf("write to a transfer: %w", err)
 		b.fail(err)
-		return err
 	}
-	return nil
+	return err
 }
 
 // keepAlive sends an empty credit, so that a pause of reader or writer is not

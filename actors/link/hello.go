@@ -190,14 +190,20 @@ func readSealed(r io.Reader, magic uint32) ([]byte, error) {
 	return body[helloHead:], nil
 }
 
+// writeWithin writes b, and bounds that and what is read next.
+func writeWithin(c net.Conn, d time.Duration, b []byte) error {
+	err := c.SetDeadline(time.Now().Add(d))
+	if err == nil {
+		_, err = c.Write(b)
+	}
+	return err
+}
+
 // greet is the dialer's side: it sends the hello and waits for the welcome. The
 // other side's identity is checked against whom the hello is for.
 func greet(c net.Conn, h hello, timeout time.Duration) (welcome, error) {
 	var w welcome
-	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return w, fmt.Errorf("handshake: %w", err)
-	}
-	if _, err := c.Write(h.encode()); err != nil {
+	if err := writeWithin(c, timeout, h.encode()); err != nil {
 		return w, fmt.Errorf("send handshake: %w", err)
 	}
 	b, err := readSealed(c, welcomeMagic)

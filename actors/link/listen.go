@@ -171,10 +171,7 @@ func (l *Links) refuse(in *incoming, err error) {
 // answer sends the welcome or the refusal.
 func (l *Links) answer(in *incoming, r Refusal, why string) error {
 	w := welcome{refusal: r, boot: l.c.Boot, node: l.c.Node, why: why}
-	if err := in.SetDeadline(time.Now().Add(l.c.Silence)); err != nil {
-		return fmt.Errorf("answer a handshake: %w", err)
-	}
-	if _, err := in.Write(w.encode()); err != nil {
+	if err := writeWithin(in, l.c.Silence, w.encode()); err != nil {
 		return fmt.Errorf("answer a handshake: %w", err)
 	}
 	return in.SetDeadline(time.Time{})
