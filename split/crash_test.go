@@ -156,6 +156,13 @@ func crashesSealed() map[string]func(d *desk) {
 			d.successor(2, at, before)
 			d.wantPath(strings.TrimSpace(rest))
 		},
+		"9-10 K is gone while the ranges are sealed": func(d *desk) {
+			d.to("activate")
+			d.s.Task = nil
+			if step := d.do(); step.Record != partition.KindActivate {
+				d.t.Errorf("%+v", step)
+			}
+		},
 	}
 }
 
@@ -188,13 +195,6 @@ func crashesActivated() map[string]func(d *desk) {
 			}
 			d.s.Task = task
 			d.wantPath("tell wait done tell")
-		},
-		"9-10 K is gone while the ranges are sealed": func(d *desk) {
-			d.to("activate")
-			d.s.Task = nil
-			if step := d.do(); step.Record != partition.KindActivate {
-				d.t.Errorf("%+v", step)
-			}
 		},
 		"11 any, Done is in the log": func(d *desk) {
 			d.to("wait")
