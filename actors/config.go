@@ -60,8 +60,9 @@ type Config struct {
 	// most a quarter of one: 64 MiB are enough for 50,000 replicas.
 	WALSegmentBytes int64
 	// WALCapBytes is how large the log may grow for the sake of members that are
-	// away (default 4 GiB). Beyond it the records they lack are let go, and they
-	// get a copy of the state when they come back.
+	// away (default 4 GiB, and never more than half of what it has and what is free
+	// on its disk). Beyond it the records they lack are let go, and they get a copy
+	// of the state when they come back.
 	WALCapBytes int64
 	// MemoryBytes is what all replicas together may hold in memory before it is
 	// flushed (default 256 MiB). More means fewer flushes and less written in
