@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -263,5 +264,22 @@ func TestNothingDroppedBeforeSynced(t *testing.T) {
 	a.reconcile(nil) // a drop would use the context
 	if len(a.leaving) != 0 {
 		t.Error("replicas were dropped")
+	}
+	n := c.any()
+	eventually(t, "the catalog to be written down", func() error {
+		_, cat, err := readCatalog(filepath.Join(n.cfg.Dir, catalogFile))
+		if err == nil && cat.Version < n.control.Catalog().Version {
+			err = fmt.Errorf("version %d", cat.Version)
+		}
+		return err
+	})
+	c.stop(0)
+	n = c.start(0)
+	eventually(t, "the replica", func() error { return put(t.Context(), n, "k", "v") })
+	a = newReplicas(n)
+	a.catalog = &flip{cat: &control.Catalog{}, whole: true}
+	a.reconcile(nil)
+	if len(a.leaving) != 0 {
+		t.Error("replicas were dropped at the word of an older catalog")
 	}
 }

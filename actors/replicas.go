@@ -137,6 +137,9 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 	// Asked before the catalog is taken: an older one may lack what is here.
 	whole := a.catalog.Synced() && !a.node.foreign()
 	cat := a.catalog.Catalog()
+	// Whatever says that it is whole: one that this node had gone beyond before
+	// it was stopped is not.
+	whole = whole && (a.node.recalled == nil || cat.Version >= a.node.recalled.Version)
 	if whole && a.node.suspects.forgetful() {
 		if err := a.node.remembered(cat); err != nil {
 			a.node.logger.Error("lost replicas not written down", "err", err)
