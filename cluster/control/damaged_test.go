@@ -92,10 +92,17 @@ func TestDamagedParts(t *testing.T) {
 		"a table without a name":            {kindPage, &pageBody{Version: 3, Whole: true, Tables: []tableItem{{ID: 1}}}},
 		"a catalog that forgot its future":  {kindPage, &pageBody{Version: 3, Whole: true, Floor: 9}},
 		"a catalog whose page is the first": {kindPage, &pageBody{Version: 3}},
+		"a task of no kind":                 {kindPage, &taskPage{Page: pageBody{Version: 3, Whole: true}, Tasks: []taskItem{{ID: 1}}}},
+		"a group that comes from itself":    {kindPage, &taskPage{Page: pageBody{Version: 3, Whole: true}, Origins: []originItem{{Group: 1, Parent: 1}}}},
+		"more tasks than there are":         {kindTaskHead, &taskHead{Next: 9, Tasks: 7}},
+		"no next task":                      {kindTaskHead, &taskHead{}},
 		"a tail of another":                 {kindTail, &tailBody{Locks: 99}},
 	} {
 		parts := slices.Clone(good)
-		i := slices.IndexFunc(parts, func(p []byte) bool { return kind(p[1]) == x.kind })
+		i := slices.IndexFunc(parts, func(p []byte) bool { return kind(p[1]) == x.kind || x.kind == kindPage && kind(p[1]) == kindTaskPage })
+		if _, ok := x.body.(*taskPage); ok {
+			x.kind = kindTaskPage
+		}
 		parts[i] = command(t, x.kind, x.body)
 		refused(name, parts)
 	}

@@ -47,6 +47,8 @@ func FuzzCommand(f *testing.F) {
 		kindActivate:        activationOf(f, s, 1, 3),
 		kindReport:          &reportBody{Task: 2, Epoch: 1, Seq: 1, State: TaskDone},
 		kindCancel:          &cancelBody{Task: 1, Why: "w"},
+		kindPlan:            planOf("p", true, moveOf(5, "a", "b")),
+		kindStart:           &startBody{Plan: 1},
 	} {
 		f.Add(command(f, k, body))
 	}

@@ -295,7 +295,9 @@ func drawCommand(t *rapid.T, s *state, n int) []byte {
 	token := fmt.Sprintf("token-%d", rapid.IntRange(0, n).Draw(t, "token"))
 	var k kind
 	var body any
-	switch rapid.IntRange(0, 19).Draw(t, "command") {
+	switch rapid.IntRange(0, 24).Draw(t, "command") {
+	case 20, 21, 22, 23, 24:
+		k, body = drawPlan(t, s, token)
 	case 13, 14, 15, 16, 17, 18, 19:
 		k, body = drawTask(t, s, token)
 	case 10, 11:
@@ -399,6 +401,7 @@ func TestStateProperties(t *testing.T) {
 			}
 			checkGrowth(t, before, s, last, dropped)
 			checkCover(t, before.catalog, s)
+			checkPlaces(t, s)
 			if rapid.IntRange(0, 9).Draw(t, "snapshot") == 0 {
 				image := bytesOf(t, s)
 				if twin, err = readState(bytes.NewReader(image)); err != nil {

@@ -212,6 +212,7 @@ func (e *edit) endPlan(id TaskID, at time.Time, version uint64) {
 
 // endTasksOf ends the tasks of a table that goes.
 func (s *state) endTasksOf(e *edit, table uint64, why string, version uint64) {
+	var ended []*Task
 	for _, t := range s.catalog.tasks {
 		if t.Table != table || !t.Open() {
 			continue
@@ -221,6 +222,12 @@ func (s *state) endTasksOf(e *edit, table uint64, why string, version uint64) {
 		next.Changed = version
 		e.putTask(&next)
 		s.forgetUnmade(&next)
+		ended = append(ended, &next)
+	}
+	for _, t := range ended {
+		if t.Parent != 0 {
+			e.endPlan(t.Parent, t.Ended, version)
+		}
 	}
 }
 
