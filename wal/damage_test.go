@@ -313,6 +313,9 @@ func TestRotUnderRead(t *testing.T) {
 			if s.Damage != nil || s.First != 8 || s.Before.Index != 7 {
 				t.Fatalf("the state has record 7, but: %+v", s)
 			}
+			if len(s.Runs) == 0 || s.Runs[0].First != s.First { // or no replica starts from it
+				t.Fatalf("the log begins at %d, its runs are %+v", s.First, s.Runs)
+			}
 			sameRecords(t, l, c)
 		} else if s.Damage == nil || s.Damage.From != 7 {
 			t.Fatalf("not quarantined: %+v", s)

@@ -239,12 +239,13 @@ func (g *group) section(seg uint32) (s section, ok bool) {
 	return s, true
 }
 
-// runs returns the epochs of the records in the log.
+// runs returns the epochs of the records in the log. Behind a damaged record it
+// begins in the middle of an entry.
 func (g *group) runs() []Run {
 	var all []Run
 	for _, e := range g.entries {
 		if n := len(all); n == 0 || all[n-1].Epoch != e.epoch {
-			all = append(all, Run{Epoch: e.epoch, First: e.first})
+			all = append(all, Run{Epoch: e.epoch, First: max(e.first, g.first())})
 		}
 	}
 	return all
