@@ -23,7 +23,8 @@
 // replica, until the holder has acknowledged it; a later replica of the group on
 // the same node has a greater id, which is what its grants count for. A grant
 // counts only for the incarnation that gave it: the caller names the one in which
-// the replica has confirmed the epoch.
+// the replica has confirmed the epoch. What an incarnation has revoked goes with it
+// as well, since a promise may have been lost with it on its way to the disk.
 //
 // Grants are in memory only. A table that has just started has forgotten
 // whom it revoked, so it grants nothing until [Table.Open]: before that the

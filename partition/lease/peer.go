@@ -79,7 +79,9 @@ type revision struct {
 func newPeer() *peer { return &peer{revoked: make(map[partition.GroupID]revoked)} }
 
 // learn notes the peer's incarnation. A dead one holds no grant, and does not
-// keep those it gave; what was revoked or is revoked here stands.
+// keep those it gave. What was revoked here stands; what it has revoked goes with
+// it, since the next one revokes anew what its disk says, and what that does not
+// say was never promised. The grants go first: see Granted.
 func (p *peer) learn(boot uint64) {
 	if boot <= p.boot {
 		return
@@ -87,6 +89,7 @@ func (p *peer) learn(boot uint64) {
 	p.boot = boot
 	p.held.Store(nil)
 	p.answered.Store(0)
+	p.floors.clear()
 	p.applied = 0
 	p.granted = 0
 }
@@ -225,6 +228,16 @@ func (f *floors) raise(list []Revocation, limit int) bool {
 // isNew reports whether the revocation goes beyond what is kept.
 func (f *floors) isNew(r Revocation) bool {
 	return f.get(r.Group).below(floor{r.Replica, r.Epoch})
+}
+
+func (f *floors) clear() {
+	if f.count.Load() == 0 {
+		return
+	}
+	for s := range f.shards {
+		f.shards[s].Store(nil)
+	}
+	f.count.Store(0)
 }
 
 func (f *floors) remove(g partition.GroupID) {

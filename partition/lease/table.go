@@ -158,9 +158,13 @@ func (t *Table) Granted(g partition.GroupID, epoch partition.Epoch, by partition
 		return 0
 	}
 	// The end first and the floor second: OnAnswer stores them the other way
-	// round, so an end that came with a revocation is never seen without it.
+	// round, so an end that came with a revocation is never seen without it. The
+	// floors go with their incarnation, after its grant.
 	h := p.held.Load()
 	if h == nil || s.Boot == 0 || h.boot != s.Boot && !t.c.Planted.Has(planted.GrantOfAnotherBoot) || p.distrust.Load() || (floor{s.Replica, epoch}).below(p.floors.get(g)) {
+		return 0
+	}
+	if now := p.held.Load(); now == nil || now.boot != h.boot {
 		return 0
 	}
 	return h.until

@@ -245,6 +245,30 @@ func TestRestartVoidsBothDirections(t *testing.T) {
 	}
 }
 
+// TestRevocationOfALostPromise: a promise was revoked for, and the power went before
+// it was on disk. What the next incarnation revokes is what counts, or its grants
+// would count for nothing until somebody promises more.
+func TestRevocationOfALostPromise(t *testing.T) {
+	p := newPair(Config{})
+	p.g.Revoke(1, 1, 6, "h")
+	p.round(t, ms)
+	if p.h.Granted(1, 5, "g", by(9)) != 0 {
+		t.Fatal("the revocation was not taken")
+	}
+	p.g = New(Config{Self: "g", Boot: 10, Now: func() partition.Time { return p.now }})
+	p.g.Revoke(1, 1, 5, "h") // from its disk
+	p.g.Open()
+	p.round(t, ms)
+	for epoch, counts := range map[partition.Epoch]bool{4: false, 5: true} {
+		if got := p.h.Granted(1, epoch, "g", by(10)) != 0; got != counts {
+			t.Errorf("counts in epoch %d: %t", epoch, got)
+		}
+	}
+	if p.h.Granted(1, 5, "g", by(9)) != 0 {
+		t.Error("it counts for the incarnation before")
+	}
+}
+
 // TestAcknowledgementOfAnotherIncarnation must not drop revocations.
 func TestAcknowledgementOfAnotherIncarnation(t *testing.T) {
 	p := newPair(Config{})
