@@ -127,6 +127,11 @@ func (c *checker) ends(n *node) {
 	if n.disk.real != nil {
 		c.left[n.disk] = n.disk.pending
 	}
+	if n.disk.hit { // damage that nobody has come upon may take what it has by now
+		for gi := range c.groups {
+			c.loses(n, gi)
+		}
+	}
 }
 
 // crashed is told of a process that has ended: what clients have seen is still on

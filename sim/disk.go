@@ -131,6 +131,10 @@ func (d *disk) synced(n *node) {
 		d.w.eng.at(d.stalled, evSynced, n.ord).life = n.life
 		return
 	}
+	if len(d.pending) == 0 {
+		d.syncing = false // it was written meanwhile
+		return
+	}
 	if d.failing && d.real != nil {
 		d.failing, d.real.fail = false, true // the log has to notice
 	}

@@ -79,7 +79,7 @@ func (r *realDisk) open() error {
 	who := partition.NodeID(fmt.Sprintf("disk%d", d.id))
 	log, report, err := wal.Open(r.fs, logDir, wal.Options{
 		Node: who, Incarnation: d.boot, SegmentBytes: size, Manual: true, Rand: &seed, Fatal: func(err error) { r.err = err },
-		BatchBytes: []int{0, 512}[d.w.rnd.two(onDamage, uint64(d.id), 2)%2],
+		BatchBytes: []int{0, 512, 1}[d.w.rnd.two(onDamage, uint64(d.id), 2)%3],
 		Planted:    d.w.plan.Planted, Point: func(p wal.Point) { r.point(p) },
 	})
 	if err != nil {
@@ -268,17 +268,21 @@ func (r *realDisk) damage(f *Fault) {
 	if len(logs) == 0 {
 		return
 	}
+	const page = 4096
 	h := mix(f.Arg)
 	name := logs[len(logs)-1-pick(h, min(2, len(logs)))]
 	b, err := r.fs.ReadFile(name)
 	if err != nil {
 		return
 	}
-	const page = 4096
 	pages := len(b) / page
 	p := pick(h>>8, pages)
 	switch f.Class {
 	case fault.FlipLog:
+		if f.For == 0 {
+			r.rot(name, b[:len(b)-page], h)
+			return
+		}
 		if err := r.fs.Flip(name, int64(h>>16)%int64(len(b)), 1<<(h>>60&7)); err != nil {
 			r.d.w.violate("log", "%v", errors.Join(err))
 		}
@@ -291,4 +295,25 @@ func (r *realDisk) damage(f *Fault) {
 		b = b[:len(b)-pick(h>>24, len(b))]
 	}
 	r.fs.WriteFile(name, b)
+}
+
+// rot flips bits here and there in what a file of the log holds, more in what was
+// written last. No start comes to read all of it and find them, so it takes several
+// until one is in a record that somebody wants.
+func (r *realDisk) rot(name string, b []byte, h uint64) {
+	var held []int
+	for i, x := range b {
+		if x != 0 {
+			held = append(held, i)
+		}
+	}
+	if h>>8%2 == 0 {
+		held = held[len(held)/2:]
+	}
+	for range 1 << (h >> 16 % 6) {
+		h = mix(h)
+		if err := r.fs.Flip(name, int64(held[pick(h, len(held))]), 1<<(h>>60&7)); err != nil {
+			r.d.w.violate("log", "%v", err)
+		}
+	}
 }

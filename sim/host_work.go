@@ -51,7 +51,9 @@ func (h *host) writeOrStall(x *replica.Persist) {
 			e.life, e.group, e.a = h.n.life, int16(h.gi), h.incarnation
 		}
 	default:
-		h.n.w.check.logRefused(h, err)
+		if !h.n.disk.hit { // for a snip the log reads a record, which may be damaged
+			h.n.w.check.logRefused(h, err)
+		}
 		h.rebuild("the log refuses a write")
 	}
 }
@@ -210,6 +212,9 @@ func (h *host) execute(x *replica.Apply) {
 func (h *host) flushMaybe() {
 	h.flushes++
 	if !share(h.n.w.rnd.of(onFlush, uint64(h.n.ord), uint64(h.gi), uint64(h.n.life), h.flushes), h.n.w.k.Flush) {
+		if h.n.w.plan.Planted.Has(planted.TruncateUnflushed) {
+			h.keepLog()
+		}
 		return
 	}
 	h.flush()

@@ -81,7 +81,17 @@ func (t *faults) damage(n *node, f *Fault) bool {
 	}
 	// What was synced last, and not proved by a later batch, is taken for torn: that
 	// is the window that the guarantees name.
-	d.prove(n)
+	done := d.prove(n)
+	if f.Class == fault.FlipLog && f.For == 0 && d.real != nil && d.fatal == nil && n.alive() {
+		t.loseAll(n)
+		d.real.damage(f)
+		w.mark("sim.open_log_damaged")
+		if len(d.pending) > 0 {
+			d.startSync(n)
+		}
+		n.written(done)
+		return true
+	}
 	n.end(true, f.Class.String())
 	if f.Class != fault.FlipState && f.Class != fault.FlipIdentity {
 		t.loseAll(n)
@@ -110,14 +120,18 @@ func (t *faults) loseAll(n *node) {
 	}
 }
 
-// prove makes the log of a node write what waits, and the batch that proves it.
-func (d *disk) prove(n *node) {
+// prove makes the log of a node write what waits, and the batch that proves it. It
+// returns whom to tell, if the process goes on.
+func (d *disk) prove(n *node) (done []token) {
 	if n.up && d.real != nil && d.log != nil {
-		if k, err := d.log.turn(0); err == nil {
-			d.settled(k)
-			_ = d.log.settle() // if it fails the process ends anyway
+		k, err := d.log.turn(0)
+		if err == nil {
+			d.syncing, done = false, d.settled(k)
+			err = d.log.settle()
 		}
+		d.fatal = err
 	}
+	return done
 }
 
 // damage damages the synced log.

@@ -116,6 +116,9 @@ func (p *points) reached(n *node, i int) {
 	if share(mix(h^4), p.w.k.FastRestart) {
 		f.For = between(mix(h^5), 0, 20*time.Millisecond)
 	}
+	if f.Class == fault.FlipLog {
+		f.For = 0 // under the process that came by
+	}
 	p.follow(n, f)
 }
 

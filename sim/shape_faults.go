@@ -190,8 +190,10 @@ func (d *drawer) lasts(c fault.Class) partition.Time {
 		return d.time(100*time.Microsecond, 20*time.Millisecond)
 	case fault.Blink: // long enough for an election among those who are back
 		return d.time(d.k.Lease/4, 4*d.k.Lease)
+	case fault.FlipLog:
+		return d.down() * partition.Time(d.pick(0, 1)) // or under a process that goes on
 	case fault.Kill, fault.KillMany, fault.PowerCut, fault.PowerCutMany, fault.TornWrite, fault.LyingSync, fault.Restart,
-		fault.FlipLog, fault.FlipState, fault.FlipIdentity, fault.Misdirect, fault.LostWrite, fault.CutFile,
+		fault.FlipState, fault.FlipIdentity, fault.Misdirect, fault.LostWrite, fault.CutFile,
 		fault.RollBack, fault.Wipe, fault.SwapDisks, fault.SyncFail, fault.DiskReadOnly:
 		return d.down()
 	case fault.Pause:

@@ -10,8 +10,8 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 12, nil},
-		{"crashes", "nodes end and come back right after they did what they must not forget", 10, crashes},
+		{"general", "anything may happen", 11, nil},
+		{"crashes", "nodes end and come back right after they did what they must not forget", 9, crashes},
 		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 8, smallBatches},
 		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 5, amnesia},
 		{"network", "little but the network is bad, and it is very bad", 8, networkHeavy},
@@ -21,7 +21,7 @@ func DefaultShapes() []Shape {
 		{"quiet", "a long time in which little happens", 2, quiet},
 		{"pairs", "two replicas, both in sync, of which one may go on alone", 5, pairs},
 		{"churn", "an operator adds, removes, replaces and changes members all the time", 4, churn},
-		{"damage", "disks that lose and spoil what they have, on few nodes at a time", 3, damage},
+		{"damage", "disks that lose and spoil what they have, on few nodes at a time", 5, damage},
 		{"membership", "short changes of a group one after the other, and faults where each begins and ends", 10, membership},
 		{"hand-overs", "masterships that are handed over, and links that break in the middle of it", 3, handOvers},
 		{"successions", "masters that follow each other, end and change the group while the lease of one before them runs", 4, successions},
@@ -160,8 +160,12 @@ func churn(d *drawer) {
 func damage(d *drawer) {
 	k := d.k
 	k.Nodes = d.pick(3, 3, 4, 5)
-	k.Replicas = min(k.Nodes, 3)
-	k.RealLog = d.half()
+	k.Replicas = min(k.Nodes, d.pick(3, 3, 5))
+	k.RealLog = !d.oneIn(4)
+	k.TailBytes = d.pick(1, 100, 1000) // so that what goes out is mostly read back
+	if d.half() {
+		k.PointRate, k.PointNames, k.PointClasses = d.rate(0.003, 0.3), "replica.read-back,replica.apply-read-back,replica.snip", "flip-log"
+	}
 	k.Tender = true
 	k.LogAfter, k.ReplaceAfter = d.time(200*time.Millisecond, 5*time.Second), d.time(time.Second, 20*time.Second)
 	k.Length = d.time(10*time.Second, 60*time.Second)

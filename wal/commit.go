@@ -271,7 +271,7 @@ func (l *Log) rotate(s *segment) error {
 	l.mu.Unlock()
 	l.o.point(AtRotate)
 	if old != nil && old.footer != nil {
-		if err := writeFooter(old); err != nil {
+		if err := l.writeFooter(old); err != nil {
 			return fmt.Errorf("seal segment %d: %w", old.number, err)
 		}
 		l.o.point(AtSealed)
@@ -323,11 +323,15 @@ func (l *Log) startSegment(spare uint64, s *segment) (File, error) {
 }
 
 // writeFooter makes the footer and the trailer of a segment durable.
-func writeFooter(s *segment) error {
+func (l *Log) writeFooter(s *segment) error {
 	if len(s.footer) > 0 {
 		if _, err := s.file.WriteAt(s.footer, s.seal.footerAt); err != nil {
 			return err
 		}
+	}
+	if s == l.replayed {
+		_, err := s.file.WriteAt(s.seal.encode(), s.size-pageBytes)
+		return err
 	}
 	return writeSync(s.file, s.seal.encode(), s.size-pageBytes)
 }

@@ -68,10 +68,12 @@ type Log struct {
 	spareSeq uint64
 	stats    Stats
 
-	// owed and ahead belong to planted bugs: a file whose sync was not waited
-	// for, and the batch that was written too early. Only the committer has them.
-	owed  File
-	ahead uint64
+	// owed, ahead and replayed belong to planted bugs: a file whose sync was not
+	// waited for, the batch that was written too early, and the segment whose
+	// batches a start has taken for durable. Only the committer has them.
+	owed     File
+	ahead    uint64
+	replayed *segment
 
 	// filling is held while a spare is made.
 	filling sync.Mutex

@@ -52,6 +52,7 @@ func (r *recovery) scanSegment(f *found, last bool) error {
 		r.l.o.point(AtTornTail)
 	}
 	if r.l.o.Planted.Has(planted.ReplayUnsynced) {
+		r.l.replayed = f.seg
 		return nil
 	}
 	if err := writeSync(f.seg.file, b[:f.seg.end], 0); err != nil {

@@ -92,7 +92,7 @@ const (
 	RotAsTorn             // rot is cut as if it were a torn tail
 	TornTaken             // a torn batch is taken for a whole one
 	WriteAhead            // a batch is written before the one before is synced
-	ReplayUnsynced        // what was written and never synced is not written again at a start
+	ReplayUnsynced        // what a start has replayed counts as durable, though nobody has synced it
 	TablePromiseLost      // the state table of a new segment forgets the promises
 	ReuseNeeded           // a segment is used again that a state still needs
 	InstallForgetsPromise // an install sets the promise back
@@ -107,7 +107,7 @@ const (
 
 	PersistedWritten  // a change counts as durable when it is written
 	StateUnindexed    // the state is flushed apart from its applied index
-	TruncateUnflushed // the log is let go of before the state is flushed
+	TruncateUnflushed // the log is let go of up to what is applied instead of flushed
 	RestartUntold     // a restarted replica is told that it is new
 
 	end
@@ -192,7 +192,7 @@ var known = [...]struct{ layer, name, about string }{
 	RotAsTorn:             {"wal", "rot-as-torn", "rot is cut as if it were a torn tail"},
 	TornTaken:             {"wal", "torn-taken", "a torn batch is taken for a whole one"},
 	WriteAhead:            {"wal", "write-ahead", "a batch is written before the one before is synced"},
-	ReplayUnsynced:        {"wal", "replay-unsynced", "what was written and never synced is not written again at a start"},
+	ReplayUnsynced:        {"wal", "replay-unsynced", "what a start has replayed counts as durable, though nobody has synced it"},
 	TablePromiseLost:      {"wal", "table-promise-lost", "the state table of a new segment forgets the promises"},
 	ReuseNeeded:           {"wal", "reuse-needed", "a segment is used again that a state still needs"},
 	InstallForgetsPromise: {"wal", "install-forgets-promise", "an install sets the promise back"},
@@ -204,6 +204,6 @@ var known = [...]struct{ layer, name, about string }{
 	ReadUnchecked:         {"wal", "read-unchecked", "a record is read back without its checksum"},
 	PersistedWritten:      {"host", "persisted-written", "a change counts as durable when it is written"},
 	StateUnindexed:        {"host", "state-unindexed", "the state is flushed apart from its applied index"},
-	TruncateUnflushed:     {"host", "truncate-unflushed", "the log is let go of before the state is flushed"},
+	TruncateUnflushed:     {"host", "truncate-unflushed", "the log is let go of up to what is applied instead of flushed"},
 	RestartUntold:         {"host", "restart-untold", "a restarted replica is told that it is new"},
 }

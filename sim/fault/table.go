@@ -49,7 +49,7 @@ var table = [Classes]entry{
 	SyncFail:     {"sync-fail", "one sync fails; what it was for may be lost, and the next one succeeds", "", OnNode, both},
 	ReadFail:     {"read-fail", "reads of the log fail for a while", "", OnNode, Simulator},
 	TornWrite:    {"torn-write", "the power goes in the middle of a write, of which some sectors survive", "", OnNode, both},
-	FlipLog:      {"flip-log", "a bit of the log flips while the node is down", "where", OnNode, both},
+	FlipLog:      {"flip-log", "a bit of the log flips while the node is down; for no time: some flip while it runs", "where", OnNode, both},
 	FlipState:    {"flip-state", "a bit of a replica's state flips while the node is down", "where", OnNode, both},
 	FlipIdentity: {"flip-identity", "a bit of the node's identity flips while it is down", "where", OnNode, both},
 	Misdirect:    {"misdirect", "a write of the log lands where another one was, with a valid checksum", "where", OnNode, both},
