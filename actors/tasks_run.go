@@ -267,6 +267,21 @@ func (r *taskRunner) move(t *control.Task, m *partition.Membership, pending bool
 	return now > x.told+taskWord || why != x.why && now > x.told+taskNews
 }
 
+// guestsOf are the nodes where an open split of the group makes others of it: a
+// learner stays there until the split has ended.
+func guestsOf(cat *control.Catalog, g partition.GroupID) (nodes []partition.NodeID) {
+	t, ok := cat.TaskOf(g)
+	if !ok || t.Kind != control.TaskSplit {
+		return nil
+	}
+	for i := range t.Children {
+		for _, p := range t.Children[i].Nodes {
+			nodes = append(nodes, p.ID)
+		}
+	}
+	return nodes
+}
+
 // wantedByTask is what the group's open move asks the tender for.
 func wantedByTask(cat *control.Catalog, g partition.GroupID, m *partition.Membership) placement.Request {
 	t, ok := cat.TaskOf(g)

@@ -460,6 +460,7 @@ func (a *tenderActor) situation(g partition.GroupID) (s placement.Situation, c *
 		Pending: len(v.Configurations) > 1 || st.InFlight || st.Version != m.Version,
 		Limits:  placement.Limits{LogAfter: n.cfg.LogAfter, ReplaceAfter: n.cfg.ReplaceAfter, HostAgain: hostAgain},
 	}
+	s.Guests = guestsOf(n.control.Catalog(), g)
 	a.addNodes(&s)
 	x := a.groups[g]
 	if x != nil {

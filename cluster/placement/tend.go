@@ -119,7 +119,11 @@ type Situation struct {
 	Nodes   []NodeState // those that are known, the members' too
 	Peers   []PeerState
 	Request Request
-	Limits  Limits
+	// Guests are nodes where a learner is wanted for something else, such as a
+	// split that makes a group there. It is brought up with the state, and neither
+	// made to count nor removed.
+	Guests []partition.NodeID
+	Limits Limits
 }
 
 // StepKind says what a Step does.

@@ -240,7 +240,7 @@ func (t *tending) host() (Step, bool) {
 			continue
 		}
 		logOnly := slices.ContainsFunc(logs, func(y *partition.Member) bool { return y.Replica == x.Replica })
-		toBeFull := x.Kind == partition.Full || slices.ContainsFunc(full, func(y *partition.Member) bool { return y.Replica == x.Replica })
+		toBeFull := x.Kind == partition.Full || t.isGuest(x) || slices.ContainsFunc(full, func(y *partition.Member) bool { return y.Replica == x.Replica })
 		switch {
 		case p.Present && !p.Behind && (logOnly || !toBeFull || p.State):
 			continue

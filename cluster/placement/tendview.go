@@ -189,6 +189,7 @@ func (t *tending) roles() (full, logs []*partition.Member) {
 	var learners []*partition.Member
 	for i := range t.m.Members {
 		switch x := &t.m.Members[i]; {
+		case t.isGuest(x):
 		case x.Kind == partition.LogReplica, x.Kind == partition.Learner && t.withoutState(x):
 			logs = append(logs, x)
 		case x.Kind == partition.Learner:
@@ -223,6 +224,11 @@ func stateless(p PeerState) int {
 		return 0
 	}
 	return 1
+}
+
+// isGuest reports whether the learner is here for something else.
+func (t *tending) isGuest(x *partition.Member) bool {
+	return x.Kind == partition.Learner && slices.Contains(t.s.Guests, x.Node)
 }
 
 // withoutState reports whether the learner was brought up as a log replica.
