@@ -203,6 +203,7 @@ func TestEachStepOfADirectory(t *testing.T) {
 		errorfs.OpOpen, errorfs.OpOpenDir, errorfs.OpLink, errorfs.OpReuseForWrite, errorfs.OpFileClose, errorfs.OpFileStat, errorfs.OpFileRead,
 	}
 	for name, c := range map[string]struct {
+		kinds       []errorfs.OpKind // nil: all
 		prepare, do func(*Engine) error
 		check       func(*Engine) error
 	}{
@@ -269,6 +270,17 @@ func TestEachStepOfADirectory(t *testing.T) {
 			},
 			check: func(e *Engine) error { return listed(e, 2) },
 		},
+		"divide": { // what fails while the child's first flush makes a manifest ends the process
+			kinds: []errorfs.OpKind{errorfs.OpStat, errorfs.OpList, errorfs.OpMkdirAll, errorfs.OpLink, errorfs.OpOpen, errorfs.OpRemoveAll},
+			do: func(e *Engine) error {
+				s, err := e.Open(1, 1)
+				if err == nil {
+					err = s.Divide(t.Context(), 2, 1, 30, become)
+				}
+				return err
+			},
+			check: func(e *Engine) error { return listed(e, 2) },
+		},
 		"next generation": {
 			do:    func(e *Engine) error { _, err := e.NextGeneration(1, 0); return err },
 			check: func(e *Engine) error { return listed(e, 1) },
@@ -286,6 +298,9 @@ func TestEachStepOfADirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := &narrow{kinds: kinds, pass: -1, once: true}
+			if c.kinds != nil {
+				f.kinds = c.kinds
+			}
 			e, err := narrowEngine(t, mem, f)
 			if err == nil && c.prepare != nil {
 				err = c.prepare(e)
