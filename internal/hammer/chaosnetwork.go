@@ -124,6 +124,10 @@ func (n *nemesis) cutApart(a, b []*patient) func(context.Context) error {
 // bridge leaves one node that reaches two halves, which do not reach each other.
 // By turns the halves are those that most groups can not be served in without the
 // leader of the control group on the other side.
+//
+// Requests to the control group go over the node in the middle only if it has a
+// seat: nobody else speaks for others. Over another node no mastership passes to
+// the half that does not reach most seats, until the bridge ends.
 func bridge(ctx context.Context, n *nemesis, p *patient) (func(context.Context) error, error) {
 	sides := n.others(p)
 	if n.one(2) {
@@ -131,6 +135,7 @@ func bridge(ctx context.Context, n *nemesis, p *patient) (func(context.Context) 
 			p, sides = worst[0], worst[1:]
 		}
 	}
+	n.beyond = p.ordinal >= labSeats
 	n.note("only %s reaches both %s, %s and %s, %s", p.name, sides[0].name, sides[1].name, sides[2].name, sides[3].name)
 	return n.cutApart(sides[:2], sides[2:]), nil
 }

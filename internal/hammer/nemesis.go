@@ -93,6 +93,8 @@ type nemesis struct {
 	during   map[fault.Class]times // from the fault until every partition took a write, while it went on
 	told     []string              // what was done, for the artefacts
 
+	// beyond is set by a fault that turns out to be more than must be stood.
+	beyond bool
 	// owed is what an operator takes back when all is healed: it wants the control
 	// group.
 	owed []func(context.Context) error
@@ -272,12 +274,13 @@ func (n *nemesis) hurt(ctx context.Context, room int, alone bool) (*wound, error
 	stood := i.live && alone && n.canLose(ctx)
 	p.busy = true
 	n.note("%s at %s", i.class, p.name)
+	n.beyond = false
 	heal, err := i.do(ctx, n, p)
 	if err != nil {
 		return nil, fmt.Errorf("%s at %s: %w", i.class, p.name, err)
 	}
 	n.injected[i.class]++
-	return &wound{i, p, heal, stood}, nil
+	return &wound{i, p, heal, stood && !n.beyond}, nil
 }
 
 // canLose reports whether the cluster says that it can lose one more node. A node
