@@ -42,24 +42,32 @@ func newBadNode(t *testing.T) *badNode {
 	table := actors.TableInfo{Name: "t", Kind: "kv", Replicas: 1, Policy: "majority", Partitions: []partition.GroupID{1}}
 	done := actors.ChangeInfo{PartitionChange: actors.PartitionChange{Group: 1}, Done: true, Version: 2}
 	drained := actors.DrainInfo{Node: "n1", Mode: "drained", Done: true}
+	task := actors.TaskInfo{ID: 7, Kind: "plan", State: "done"}
+	plan := actors.PlanInfo{Task: task, Steps: []actors.TaskInfo{{ID: 8, Parent: 7, Kind: "move", State: "done", Group: 1, From: "n1", To: "n2"}}}
 	n := &badNode{answers: map[string]any{
-		"GET /api/v1/status":                actors.ClusterStatus{Cluster: "c", CanLose: 1, Partitions: 1, WithMaster: 1},
-		"GET /api/v1/members":               []actors.MemberInfo{{Node: "n1", Status: "alive", Link: "127.0.0.1:1"}},
-		"GET /api/v1/partitions":            []actors.PartitionInfo{part},
-		"GET /api/v1/partitions/g1":         part,
-		"POST /api/v1/partitions/g1/change": done,
-		"GET /api/v1/tables":                []actors.TableInfo{table},
-		"POST /api/v1/tables":               table,
-		"PATCH /api/v1/tables/t":            table,
-		"DELETE /api/v1/tables/t":           nil,
-		"GET /api/v1/nodes/n1/drain":        drained,
-		"POST /api/v1/nodes/n1/drain":       drained,
-		"DELETE /api/v1/nodes/n1/drain":     drained,
-		"GET /api/v1/recover":               lostPlan(),
-		"POST /api/v1/recover":              actors.RecoverOutcome{Groups: []actors.RescueOutcome{{Group: 17, Node: "n1", Done: true}}},
-		"GET /api/v1/kv/t":                  httpapi.Page{Pairs: []httpapi.Pair{{Key: "k", Value: "v"}}},
-		"PUT /api/v1/kv/t":                  nil,
-		"DELETE /api/v1/kv/t":               nil,
+		"GET /api/v1/tasks":                    []actors.TaskInfo{task, plan.Steps[0]},
+		"DELETE /api/v1/tasks/t7":              task,
+		"POST /api/v1/plans":                   plan,
+		"POST /api/v1/plans/t7/apply":          task,
+		"POST /api/v1/nodes/n1/decommission":   plan,
+		"DELETE /api/v1/nodes/n1/decommission": task,
+		"GET /api/v1/status":                   actors.ClusterStatus{Cluster: "c", CanLose: 1, Partitions: 1, WithMaster: 1},
+		"GET /api/v1/members":                  []actors.MemberInfo{{Node: "n1", Status: "alive", Link: "127.0.0.1:1"}},
+		"GET /api/v1/partitions":               []actors.PartitionInfo{part},
+		"GET /api/v1/partitions/g1":            part,
+		"POST /api/v1/partitions/g1/change":    done,
+		"GET /api/v1/tables":                   []actors.TableInfo{table},
+		"POST /api/v1/tables":                  table,
+		"PATCH /api/v1/tables/t":               table,
+		"DELETE /api/v1/tables/t":              nil,
+		"GET /api/v1/nodes/n1/drain":           drained,
+		"POST /api/v1/nodes/n1/drain":          drained,
+		"DELETE /api/v1/nodes/n1/drain":        drained,
+		"GET /api/v1/recover":                  lostPlan(),
+		"POST /api/v1/recover":                 actors.RecoverOutcome{Groups: []actors.RescueOutcome{{Group: 17, Node: "n1", Done: true}}},
+		"GET /api/v1/kv/t":                     httpapi.Page{Pairs: []httpapi.Pair{{Key: "k", Value: "v"}}},
+		"PUT /api/v1/kv/t":                     nil,
+		"DELETE /api/v1/kv/t":                  nil,
 	}}
 	n.server = httptest.NewServer(n)
 	t.Cleanup(n.server.Close)
@@ -124,6 +132,9 @@ var asking = []string{
 	"partition add-replica g1 --node n2 --wait 0", "partition add-replica g1 --node n2 --wait 100ms",
 	"partition replace-replica g1 --from n1 --wait 0", "partition transfer-master g1 --wait 100ms",
 	"node drain n1 --status", "node drain n1 --wait 0", "node drain n1 --wait 100ms", "node undrain n1 --wait 100ms",
+	"task ls", "task ls t7", "task tree", "task tree t7", "task wait t7 --wait 100ms", "task abort t7",
+	"plan show t7", "plan apply t7", "plan apply t7 --wait 100ms", "plan cancel t7", "rebalance", "rebalance --apply --wait 100ms",
+	"node decommission n1", "node decommission n1 --wait 100ms", "node recommission n1",
 	"recover plan", "recover plan g17 --dead n2", "recover apply x", "load t FILE -q", "export t -q",
 }
 
