@@ -214,3 +214,134 @@ func TestRebalance(t *testing.T) {
 		t.Fatal("nothing moved")
 	}
 }
+
+// TestRebalanceOutlivesItsLeader: a plan begins, the node that leads the control
+// group stops, and with it masters in the middle of moves; then a node that is to
+// receive is gone for good. What can be done is done by whoever is master then,
+// nobody waits for what cannot, and that can be given up.
+func TestRebalanceOutlivesItsLeader(t *testing.T) {
+	c := newClusterWith(t, 5, func(cfg *Config) { never(cfg); cfg.Zone = "z" })
+	var splits [][]byte
+	for _, k := range "bcdefgh" {
+		splits = append(splits, []byte(string(k)))
+	}
+	c.table(TableSpec{Name: "t", SplitPoints: splits, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
+	var leader int
+	eventually(t, "a leader", func() error {
+		leader = c.at(c.nodes[0].control.Status().Leader)
+		if leader < 0 {
+			return errors.New("nobody leads")
+		}
+		return nil
+	})
+	n := c.nodes[3] // stays
+	w := c.writeAll(n, 2)
+	p, err := n.Rebalance(t.Context(), BalanceOptions{})
+	if err != nil || moves(p.Steps) == 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := n.StartPlan(t.Context(), p.Task.ID); err != nil {
+		t.Fatal(err)
+	}
+	ended := func(state string) (count int) {
+		all, err := n.Tasks(t.Context())
+		if err != nil {
+			return 0
+		}
+		for _, s := range StepsOf(all, p.Task.ID) {
+			if s.State == state {
+				count++
+			}
+		}
+		return count
+	}
+	eventually(t, "a first step", func() error {
+		if ended("done") == 0 {
+			return errors.New("none is done")
+		}
+		return nil
+	})
+	gone := c.nodes[leader].ID()
+	c.stop(leader)
+	before := ended("done")
+	// What is for the node that is gone waits, and the rest goes on.
+	eventually(t, "the steps of the others", func() error {
+		all, err := n.Tasks(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, s := range StepsOf(all, p.Task.ID) {
+			if s.Open() && s.To != gone && s.From != gone {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	if _, err := n.AbortTask(t.Context(), p.Task.ID, "it is gone"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of what waits", func() error {
+		if k := ended("open"); k > 0 {
+			return fmt.Errorf("%d are open", k)
+		}
+		return nil
+	})
+	if done, failed := ended("done"), ended("failed"); done <= before || failed > 0 {
+		t.Errorf("%d steps are done, %d were when it stopped; %d failed", done, before, failed)
+	}
+	t.Logf("of %d steps %d were done when the leader stopped, %d in the end, %d aborted, %d failed", len(p.Steps), before, ended("done"), ended("aborted"), ended("failed"))
+	w.check(c)
+}
+
+// TestStuckMoves: more moves from a node than may run at a time cannot be done.
+// They wait without a place, each with its reason, and hold up nobody; and what is
+// given up is as it was.
+func TestStuckMoves(t *testing.T) {
+	c := newClusterWith(t, 4, func(cfg *Config) { never(cfg); cfg.Zone = "z" })
+	c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("d"), []byte("h"), []byte("p")}, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
+	n := c.nodes[0]
+	spec := control.PlanSpec{Kind: control.TaskPlan, By: "test"}
+	for _, g := range n.control.Catalog().AllGroups() {
+		spec.Steps = append(spec.Steps, control.PlanStep{Kind: control.TaskMove, Group: g.ID, From: "n1", To: "n9"})
+	}
+	last := len(spec.Steps) - 1
+	spec.Steps[last].To = "n4"
+	plan, err := n.control.BeginPlan(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps []TaskInfo
+	look := func() error {
+		all, err := n.Tasks(t.Context())
+		steps = StepsOf(all, plan.ID)
+		return err
+	}
+	eventually(t, "the move that can be done, and reasons for the others", func() error {
+		if err := look(); err != nil {
+			return err
+		}
+		for i, s := range steps {
+			if (i == last) != (s.State == "done") || i < last && s.Why != "there is no node n9" {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	if _, err := n.AbortTask(t.Context(), plan.ID, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end", func() error {
+		if err := look(); err != nil {
+			return err
+		}
+		for i, s := range steps {
+			if i < last && s.State != "aborted" {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	if replicas, _, err := c.spread(); err != nil || replicas["n1"] != 3 || replicas["n4"] != 1 {
+		t.Fatalf("%v, %v", replicas, err)
+	}
+}

@@ -36,6 +36,9 @@ const (
 	// that its bytes take at that rate.
 	moveTime = time.Minute
 	moveRate = 8 << 20
+	// awayTime is how long a move keeps its place while the node that receives is
+	// away.
+	awayTime = 10 * time.Second
 )
 
 // taskRunner carries out the moves and transfers of the groups whose master is on
@@ -61,6 +64,7 @@ type taskTry struct {
 	notBefore partition.Time
 	tries     int
 	since     partition.Time // when it began to run here
+	there     partition.Time // when the node that receives was last in service
 	told      partition.Time
 	why       string
 }
@@ -240,9 +244,15 @@ func (r *taskRunner) move(t *control.Task, m *partition.Membership, pending bool
 	case !there || from.Kind != partition.Full || arrived && to.Kind != partition.Learner && !t.Running:
 		return end(report, control.TaskFailed, fmt.Sprintf("the group has changed since it was planned, to membership version %d", m.Version))
 	}
+	away := r.away(t.To)
 	if !t.Running {
 		if t.Tries == 0 && t.MembershipVersion != 0 && t.MembershipVersion != m.Version {
 			return end(report, control.TaskFailed, fmt.Sprintf("the group has changed since it was planned: membership version %d, now %d", t.MembershipVersion, m.Version))
+		}
+		if away != "" {
+			x.notBefore = now + placeAgain
+			report.Phase, report.Why = "waiting", away
+			return x.why != away
 		}
 		report.Run, report.Phase, report.Why = true, "copying", fmt.Sprintf("a replica comes to node %s", t.To)
 		return true
@@ -250,18 +260,24 @@ func (r *taskRunner) move(t *control.Task, m *partition.Membership, pending bool
 	if x.since == 0 {
 		x.since = now // another master began it
 	}
+	if away == "" {
+		x.there = now
+	}
 	_, why := r.node.tending(t.Group)
 	report.Run, report.Phase, report.Why = true, "copying", why
 	r.node.tender.mark(t.Group)
-	if allowed := moveTime + time.Duration(2*float64(t.Bytes)/moveRate*float64(time.Second)); now > x.since+allowed {
-		if why == "" {
+	if allowed := moveTime + time.Duration(2*float64(t.Bytes)/moveRate*float64(time.Second)); now > x.since+allowed || now > max(x.there, x.since)+awayTime {
+		switch {
+		case away != "":
+			why = away
+		case why == "":
 			why = "nothing came of it"
 		}
 		if t.Tries+1 >= maxTaskTries {
 			return end(report, control.TaskFailed, fmt.Sprintf("tried %d times: %s", t.Tries+1, why))
 		}
 		report.Run, report.Stop, report.Phase = false, true, "waiting"
-		report.Why = fmt.Sprintf("not done after %s, it is tried again: %s", allowed, why)
+		report.Why = fmt.Sprintf("not done after %s, it is tried again: %s", (now - x.since).Round(time.Second), why)
 		return true
 	}
 	return now > x.told+taskWord || why != x.why && now > x.told+taskNews
@@ -280,6 +296,22 @@ func guestsOf(cat *control.Catalog, g partition.GroupID) (nodes []partition.Node
 		}
 	}
 	return nodes
+}
+
+// away says why a node cannot receive a replica now, or "".
+func (r *taskRunner) away(id partition.NodeID) string {
+	for _, m := range r.node.Members() {
+		switch {
+		case m.Node != id:
+		case m.Status != "alive":
+			return fmt.Sprintf("node %s is %s", id, m.Status)
+		case m.Mode != "":
+			return fmt.Sprintf("node %s is %s", id, m.Mode)
+		default:
+			return ""
+		}
+	}
+	return fmt.Sprintf("there is no node %s", id)
 }
 
 // wantedByTask is what the group's open move asks the tender for.
