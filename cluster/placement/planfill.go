@@ -41,7 +41,7 @@ func (s *search) fillNode(to int32, why int32) {
 func (s *search) pull(to int32, why int32, dims ...Dim) {
 	barred := make([]bool, len(s.l.nodes))
 	for s.lacks(to, dims...) && s.room() {
-		from := s.fullest(to, barred)
+		from := s.fullest(to, barred, dims)
 		if from == none {
 			return
 		}
@@ -65,18 +65,28 @@ func (s *search) lacks(n int32, dims ...Dim) bool {
 }
 
 // fullest finds the node that gives next: of those that are not new the one
-// that has most of what it should have.
-func (s *search) fullest(to int32, barred []bool) int32 {
-	best := int32(none)
-	for r := len(s.orders[byKey].nodes) - 1; r >= 0; r-- {
-		n := s.orders[byKey].nodes[r]
-		if !barred[n] && (!s.l.nodes[n].New || s.cfg.planted == fillBetweenOld) && n != to {
-			best = n
+// that has most of what it should have in the dimensions that are filled. What it
+// has too much of otherwise, such as masterships, other steps bring down: taking
+// its replicas for that would only have others come back.
+func (s *search) fullest(to int32, barred []bool, dims []Dim) int32 {
+	best, most := int32(none), 0.0
+	for _, d := range dims {
+		most = max(most, s.part(to, d))
+	}
+	for _, d := range dims {
+		if !s.active[d] {
+			continue
+		}
+		for r := len(s.orders[d].nodes) - 1; r >= 0; r-- {
+			n := s.orders[d].nodes[r]
+			if barred[n] || s.l.nodes[n].New && s.cfg.planted != fillBetweenOld || n == to {
+				continue
+			}
+			if s.part(n, d) > most {
+				best, most = n, s.part(n, d)
+			}
 			break
 		}
-	}
-	if best == none || s.key(best) <= s.key(to) {
-		return none
 	}
 	return best
 }
