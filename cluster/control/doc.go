@@ -28,6 +28,10 @@
 //	UpdateGroups             keeps the newest, so repetition does nothing
 //	AcquireLocks             a repeated request gets a greater number
 //	ReleaseLocks             names the number, so an old one releases nothing
+//	BeginSplit, BeginPlan    carry a token
+//	ActivateSplit,
+//	StartPlan, CancelTask    do nothing the second time
+//	ReportTask               keeps the newest; an end is final
 //	Permit, Decree, Release,
 //	Extend, Pass             name lock and request, or the number they start from
 //
@@ -73,6 +77,15 @@
 // alone. A decree is the same by an operator's word. It is part of the replicated
 // state and of snapshots, but not of the catalog: who wants to know asks the leader
 // ([Control.Permits]).
+//
+// # Tasks
+//
+// A task is the wish for one structural change: a split, a move, a plan. Tasks are
+// part of the catalog, so the master of a group sees its task whoever it is, and a
+// new one goes on. The control group does none of it; it refuses what cannot be,
+// gives ids and places, and keeps the ranges of a table whole: tasks.go has the
+// rules, taskplan.go those of plans. What a split makes is prepared, so that it can
+// have locks, until its activation shows it in one command.
 //
 // # Founding
 //
