@@ -334,7 +334,7 @@ func (c *Catalog) validateTasks(tables map[uint64]bool) error {
 		}
 		g, ok := c.Group(t.Group)
 		other := busy[t.Group]
-		if !ok || other != nil && (t.Parent == 0 || other.Parent != t.Parent) || g.Table != t.Table || !tables[t.Table] {
+		if !ok || other != nil && other.Activated == 0 && t.Activated == 0 && (t.Parent == 0 || other.Parent != t.Parent) || g.Table != t.Table || !tables[t.Table] {
 			return corrupt("task %s is of %s, which is not there or has another task", t.ID, t.Group)
 		}
 		busy[t.Group] = t

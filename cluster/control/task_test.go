@@ -248,6 +248,7 @@ func TestSplitTask(t *testing.T) {
 			}
 			return nil
 		}},
+		{what: "given up by an older master", k: kindReport, body: same(&reportBody{Task: 1, Epoch: 4, State: TaskAborted}), code: partition.CodeNewerEpoch},
 		{what: "done too early", k: kindReport, body: same(&reportBody{Task: 1, Epoch: 5, Seq: 2, State: TaskDone}), code: partition.CodeRefused},
 		{what: "the group's update before", k: kindUpdate, body: func(s *state) any {
 			return &updateBody{Updates: []groupItem{parentUpdate(t, s, 1, 3, 8)}}
@@ -268,8 +269,8 @@ func TestSplitTask(t *testing.T) {
 		{what: "activated again", k: kindActivate, body: func(s *state) any { return activationOf(t, s, 1, 3) }},
 		{what: "activated otherwise", k: kindActivate, body: func(s *state) any { return activationOf(t, s, 1, 5) }, code: partition.CodeRefused},
 		{what: "cancelled too late", k: kindCancel, body: same(&cancelBody{Task: 1, Why: "enough"}), code: partition.CodeRefused},
-		{what: "aborted too late", k: kindReport, body: same(&reportBody{Task: 1, State: TaskAborted}), code: partition.CodeRefused},
-		{what: "done", k: kindReport, body: same(&reportBody{Task: 1, State: TaskDone, NowMs: 1200}), see: func(s *state) error {
+		{what: "aborted too late", k: kindReport, body: same(&reportBody{Task: 1, Epoch: 5, State: TaskAborted}), code: partition.CodeRefused},
+		{what: "done", k: kindReport, body: same(&reportBody{Task: 1, Epoch: 5, State: TaskDone, NowMs: 1200}), see: func(s *state) error {
 			if _, ok := s.catalog.TaskOf(1); ok {
 				return errors.New("it is open")
 			}
@@ -303,7 +304,6 @@ func TestSplitTaskAborted(t *testing.T) {
 			}
 			return nil
 		}},
-		{what: "activated after that", k: kindActivate, body: func(s *state) any { return activationOf(t, s, 1, 3) }, code: partition.CodeRefused},
 		{what: "an update of the child", k: kindUpdate, body: func(s *state) any {
 			return &updateBody{Updates: []groupItem{childUpdate(t, s, 1, 0, 3)}}
 		}, code: partition.CodeNotFound},
@@ -313,6 +313,15 @@ func TestSplitTaskAborted(t *testing.T) {
 			}
 			return nil
 		}},
+		{what: "activated after all", k: kindActivate, body: func(s *state) any { return activationOf(t, s, 1, 3) }, see: func(s *state) error {
+			x, y := taskNamed(t, s, 1), taskNamed(t, s, 2)
+			if x.State != TaskOpen || x.Activated != 3 || y.State != TaskFailed {
+				return fmt.Errorf("%s, %s", x.progress(), y.progress())
+			}
+			return errors.Join(leads("a", 1)(s), leads("g", 2)(s))
+		}},
+		{what: "the overtaken one, activated", k: kindActivate, body: func(s *state) any { return activationOf(t, s, 2, 5) }, code: partition.CodeInvalid},
+		{what: "done", k: kindReport, body: same(&reportBody{Task: 1, State: TaskDone})},
 	} {
 		x.run(t, s)
 	}

@@ -63,13 +63,13 @@ func TestPlanTask(t *testing.T) {
 			}
 			return nil
 		}},
-		{what: "the move is done", k: kindReport, body: same(&reportBody{Task: 4, State: TaskDone, NowMs: 4000}), see: func(s *state) error {
+		{what: "the move is done", k: kindReport, body: same(&reportBody{Task: 4, Epoch: 1, State: TaskDone, NowMs: 4000}), see: func(s *state) error {
 			if x, ok := s.catalog.TaskOf(1); !ok || x.ID != 5 {
 				return fmt.Errorf("%+v", x)
 			}
 			return nil
 		}},
-		{what: "the last step", k: kindReport, body: same(&reportBody{Task: 5, State: TaskDone, NowMs: 5000}), see: func(s *state) error {
+		{what: "the last step", k: kindReport, body: same(&reportBody{Task: 5, Epoch: 1, State: TaskDone, NowMs: 5000}), see: func(s *state) error {
 			if x := taskNamed(t, s, 3); x.State != TaskFailed || x.Why != "2 of 3 steps are done" || x.Ended.IsZero() {
 				return fmt.Errorf("%+v", x)
 			}
@@ -91,7 +91,7 @@ func TestPlanCancelled(t *testing.T) {
 	if x := taskNamed(t, s, 2); x.Cancel != "enough" {
 		t.Fatalf("%+v", x)
 	}
-	(&taskStep{what: "and undone", k: kindReport, body: same(&reportBody{Task: 2, State: TaskAborted}), see: inState(map[TaskID]TaskState{2: TaskAborted})}).run(t, s)
+	(&taskStep{what: "and undone", k: kindReport, body: same(&reportBody{Task: 2, Epoch: 1, State: TaskAborted}), see: inState(map[TaskID]TaskState{2: TaskAborted})}).run(t, s)
 }
 
 // TestPlaces: two moves from a node and two to it; a place of which nothing is
@@ -139,10 +139,10 @@ func TestDecommission(t *testing.T) {
 		{what: "a leaves again", k: kindPlan, body: same(decommissionOf("d2", "a", 0)), code: partition.CodeExists},
 		{what: "more, for a group that moves", k: kindPlan, body: same(decommissionOf("d3", "a", 1, moveOf(1, "a", "e"))), code: partition.CodeExists},
 		{what: "more, for another node", k: kindPlan, body: same(decommissionOf("d4", "b", 1)), code: partition.CodeRefused},
-		{what: "the step fails", k: kindReport, body: same(&reportBody{Task: 2, State: TaskFailed, Why: "no space"}), see: inState(map[TaskID]TaskState{1: TaskOpen, 2: TaskFailed})},
+		{what: "the step fails", k: kindReport, body: same(&reportBody{Task: 2, Epoch: 1, State: TaskFailed, Why: "no space"}), see: inState(map[TaskID]TaskState{1: TaskOpen, 2: TaskFailed})},
 		{what: "more", k: kindPlan, body: same(decommissionOf("d5", "a", 1, moveOf(1, "a", "e"))), see: inState(map[TaskID]TaskState{1: TaskOpen, 3: TaskOpen})},
 		{what: "taken back", k: kindCancel, body: same(&cancelBody{Task: 1, Why: "it stays"}), see: leaves(false)},
-		{what: "with its steps", k: kindReport, body: same(&reportBody{Task: 3, State: TaskAborted})},
+		{what: "with its steps", k: kindReport, body: same(&reportBody{Task: 3, Epoch: 1, State: TaskAborted})},
 		{what: "more, after that", k: kindPlan, body: same(decommissionOf("d6", "a", 1)), code: partition.CodeRefused},
 	} {
 		x.run(t, s)

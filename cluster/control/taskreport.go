@@ -32,6 +32,9 @@ func (s *state) applyReport(b *reportBody) *partition.Error {
 		}
 		return t.closed("is told to be " + b.State.String())
 	}
+	if b.State != 0 && b.Epoch < t.Epoch {
+		return partition.Errorf(partition.CodeNewerEpoch, "task %s is told to be %s by the master of %s, that of %s has reported", t.ID, b.State, b.Epoch, t.Epoch)
+	}
 	if err := t.mayEnd(b.State); err != nil {
 		return err
 	}

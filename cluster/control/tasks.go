@@ -17,6 +17,12 @@ import (
 //	open --Activate(rv, children)--> open, activated --Report(done)--> done
 //	  |                                (children in Lookup)
 //	  +--Report(aborted)--> aborted    (the prepared children vanish)
+//	                           |
+//	                           +--Activate--> open, activated
+//
+// The last line is for a master that did not know that it had been deposed, and
+// gave up what its successor had decided. Reports of older masters are refused where
+// a newer one has reported; before that nobody here can know.
 //
 // A table's ranges never overlap and never leave a hole, whatever arrives when:
 // an update of the group that has the range of after the split waits for the
@@ -215,10 +221,11 @@ func (s *state) applyActivation(b *activateBody) *partition.Error {
 		return partition.Errorf(partition.CodeInvalid, "task %s is a %s", t.ID, t.Kind)
 	case t.Activated == b.RangeVersion && b.RangeVersion != 0:
 		return nil
-	case t.Activated != 0 || t.State != TaskOpen:
+	case t.Activated != 0:
 		return t.closed(fmt.Sprintf("is to be activated at range version %d", b.RangeVersion))
 	}
 	next := *t
+	next.reopen()
 	next.Children = slices.Clone(t.Children)
 	if len(b.Children) != len(next.Children) {
 		return partition.Errorf(partition.CodeInvalid, "task %s is activated with %d children, it has %d", t.ID, len(b.Children), len(next.Children))
@@ -236,8 +243,49 @@ func (s *state) applyActivation(b *activateBody) *partition.Error {
 	if err := s.activate(e, &next, b.RangeVersion); err != nil {
 		return err
 	}
+	s.endOvertaken(e, &next)
 	s.catalog = e.apply(s.catalog.Version + 1)
 	return nil
+}
+
+// reopen takes back the end of the caller's own copy of the task: an activation is
+// a fact of the group's log, whatever somebody has told who was no longer master.
+func (t *Task) reopen() {
+	if t.State != TaskOpen {
+		t.State, t.Ended, t.Why = TaskOpen, time.Time{}, "it was told to be "+t.State.String()+", and was activated all the same"
+	}
+}
+
+// endOvertaken ends the split that was begun after the task had been taken for
+// ended: it was made for a range that is no more, so no master can begin it.
+func (s *state) endOvertaken(e *edit, t *Task) {
+	o, ok := s.catalog.busy[t.Group]
+	if !ok || o.ID == t.ID || o.Kind != TaskSplit {
+		return
+	}
+	next := *o
+	next.end(TaskFailed, fmt.Sprintf("the group was divided by task %s meanwhile", t.ID), msOf(o.Touched))
+	next.Changed = s.catalog.Version + 1
+	e.putTask(&next)
+	s.forgetUnmade(&next)
+}
+
+// divides reports whether what the task makes of a range is all of it, and nothing
+// twice.
+func (t *Task) divides(r partition.KeyRange) bool {
+	pieces := []partition.KeyRange{t.Keep}
+	for i := range t.Children {
+		pieces = append(pieces, t.Children[i].Range)
+	}
+	slices.SortFunc(pieces, func(a, b partition.KeyRange) int { return bytes.Compare(a.Lo, b.Lo) })
+	at := r.Lo
+	for i, p := range pieces {
+		if !bytes.Equal(p.Lo, at) || p.Empty() || len(p.Hi) == 0 && i < len(pieces)-1 {
+			return false
+		}
+		at = p.Hi
+	}
+	return bytes.Equal(at, r.Hi)
 }
 
 // group is the child as the activation tells it.
@@ -264,6 +312,9 @@ func (s *state) activate(e *edit, t *Task, rv partition.RangeVersion) *partition
 	}
 	if rv <= old.RangeVersion {
 		return partition.Errorf(partition.CodeInvalid, "task %s is activated at range version %d, %s is at %d", t.ID, rv, old.ID, old.RangeVersion)
+	}
+	if !t.divides(old.Range) {
+		return partition.Errorf(partition.CodeInvalid, "task %s does not divide %s, the range of %s", t.ID, old.Range, old.ID)
 	}
 	version := s.catalog.Version + 1
 	g := *old
