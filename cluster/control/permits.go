@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"pando.dev/pando/partition"
@@ -135,7 +136,7 @@ func (s *state) moved(b *permitBody, was permit) (permit, *partition.Error) {
 		return was, err
 	}
 	if b.Act == actDecree {
-		return was.decree(b)
+		return was.decree(b, s.locks[b.Group].last)
 	}
 	return s.permitted(b, was)
 }
@@ -181,12 +182,14 @@ func (s *state) permitted(b *permitBody, was permit) (permit, *partition.Error) 
 	}, nil
 }
 
-// decree is the permit by an operator's word. The last mastership, and every
-// one before, gets no further permit.
-func (p *permit) decree(b *permitBody) (permit, *partition.Error) {
+// decree is the permit by an operator's word. The last mastership, by the number that
+// the lock has come to, and every one before get no further permit: a request of the
+// holder that is still on its way would take this one's place, and, being given back
+// unused, leave the decree without any.
+func (p *permit) decree(b *permitBody, last uint64) (permit, *partition.Error) {
 	next := permit{
 		number: b.From + 1, holder: b.Holder, replica: b.Replica, able: b.Able, next: b.Next, decreed: true, why: b.Why,
-		lock: p.lock, seq: p.seq,
+		lock: max(p.lock, last), seq: math.MaxUint64,
 	}
 	same := p.number == next.number && p.holder == next.holder && p.replica == next.replica && p.decreed && slices.Equal(p.able, next.able)
 	switch {

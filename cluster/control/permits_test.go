@@ -99,6 +99,7 @@ func decreeCases() []permitCase {
 		{"a decree from an old number", 0, decrees(4, 1, 1), 5, "c", refused, "held by replica 3 on c"},
 		{"a decree over the holder", 0, decrees(5, 1, 1), 6, "a", 0, ""},
 		{"the decree again", 0, decrees(5, 1, 1), 6, "a", 0, ""},
+		{"by its holder, as the master before it", 0, wants(1, 3, 9, 1), 6, "a", oldRequest, "only the newest"},
 		{"by who held it before", 0, wants(3, 3, 2, 3), 6, "a", refused, "held by replica 1 on a"},
 		{"a release by who held it before", 0, releases(5), 6, "a", refused, "is 6, held by replica 1 on a"},
 		{"its release", 0, releases(6), 7, "", 0, ""},
