@@ -187,6 +187,13 @@ func brokenMasters() map[string]breaker {
 			next.Members = []partition.Member{{Replica: next.Next, Kind: partition.Full, Eligible: true}}
 			c.succeeds(o, q, &next)
 		},
+		"permit": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
+			next := *q.newest()
+			next.Alone = 7
+			rec := partition.NewRecord(partition.Header{Group: q.g.id, Index: h.n.disk.platter[0].last() + 9, Kind: partition.KindMember}, nil)
+			q.configs = append(q.configs, configAt{ConfigurationAt: replica.ConfigurationAt{Index: rec.Index(), Membership: &next}, rec: rec})
+			c.permitReturned(h, &replica.ReleasePermit{Number: 7})
+		},
 		"removed": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) { // M8
 			seen := &h.n.disk.seen[0]
 			next := *q.newest()

@@ -310,6 +310,7 @@ func (c *control) givenBack(q *question) {
 	if p.number != x.Number || p.holder == 0 {
 		return
 	}
+	c.w.check.permitReturned(q.h, x)
 	if len(x.Able) == 0 {
 		*p = permit{number: p.number + 1, lock: p.lock, seq: p.seq, granted: p.granted}
 		return

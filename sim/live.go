@@ -147,10 +147,10 @@ func (w *world) could(gi int, away []bool) bool {
 		}
 		return w.nodes[w.owner[who]].intact(gi, r)
 	}
-	full := false
+	full, permit := false, &w.control.groups[gi].permit
 	for _, m := range newest {
 		for _, x := range m.Members {
-			full = full || x.Kind == partition.Full && x.Eligible && here(x.Replica)
+			full = full || x.Kind == partition.Full && x.Eligible && here(x.Replica) && (permit.mayLead(x.Replica) || away == nil)
 		}
 	}
 	return full && newest.Durable(here) && newest.CanFailover(here) || w.couldAlone(gi, newest, away, here)
@@ -221,7 +221,7 @@ func (l *live) limit() partition.Time {
 // progress waits until every group has answered.
 func (l *live) progress() {
 	w := l.w
-	end := w.eng.now + l.limit()
+	end := max(w.eng.now, w.decreed) + l.limit()
 	var why string
 	for w.eng.now < end {
 		for gi := range w.groups {

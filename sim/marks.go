@@ -21,9 +21,6 @@ var elsewhere = map[string]string{
 	// to refuse anything.
 	"wal.no-space": "wal.TestNoSpace",
 	"wal.stuck":    "wal.TestNoSpaceForSegment",
-	// No operator of the simulator gives up a group's majority for lost.
-	"replica.recover":   "partition/replica.TestRecover",
-	"replica.recovered": "partition/replica.TestRecover",
 	// No group of the simulator is split yet.
 	"replica.split-intent":    "partition/replica.TestExecutorSplit",
 	"replica.split-sealed":    "partition/replica.TestExecutorSplit",

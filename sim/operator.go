@@ -23,6 +23,9 @@ func (w *world) operate(n *node, f *Fault) bool {
 		return w.drain(n, f)
 	}
 	gi := int(f.Arg % uint64(len(w.groups)))
+	if f.Class == fault.Recover {
+		return w.recovers(gi, f.ID())
+	}
 	w.tend(gi, f.ID())
 	m := w.leader(gi, n, w.rnd.two(onOperator, f.ID(), 1))
 	if m == nil {
@@ -101,7 +104,9 @@ func (w *world) edit(m *host, n *node, next *partition.Membership, f *Fault) boo
 		if pair && h>>24%4 > 0 {
 			return w.reunite(m, next)
 		}
-		next.Policy = w.drawPolicy(m.gi, 1000+f.ID()%64)
+		if next.Policy = w.drawPolicy(m.gi, 1000+f.ID()%64); pair && h>>26%2 == 0 {
+			next.Policy = partition.Policy{Rule: partition.Majority} // it is to be a pair no more
+		}
 	case fault.ChangeMember:
 		switch {
 		case pair && h>>24%4 > 0:

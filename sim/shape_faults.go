@@ -167,7 +167,7 @@ func (d *drawer) extent(f *Fault) {
 		f.Arg = uint64(d.time(5*time.Millisecond, 2*time.Second).Milliseconds())
 	case fault.GossipLies:
 		f.Arg = d.rng.Uint64N(2)
-	case fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy:
+	case fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.Recover:
 		f.Arg = d.rng.Uint64N(uint64(d.k.Groups))
 	default:
 		if f.Class.Arg() != "" {
@@ -205,7 +205,7 @@ func (d *drawer) lasts(c fault.Class) partition.Time {
 	case fault.Drain:
 		return d.time(100*time.Millisecond, 10*time.Second)
 	case fault.Reset, fault.Replay, fault.ClockStep, fault.ClockJump, fault.Transfer, fault.Resign, fault.TruncateLog,
-		fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.LockForgets:
+		fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.SetPolicy, fault.Recover, fault.LockForgets:
 		return 0
 	}
 	return d.long(5*time.Millisecond, 5*time.Second)

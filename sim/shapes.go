@@ -10,12 +10,12 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 11, nil},
+		{"general", "anything may happen", 10, nil},
 		{"crashes", "nodes end and come back right after they did what they must not forget", 9, crashes},
-		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 8, smallBatches},
+		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 7, smallBatches},
 		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 5, amnesia},
 		{"network", "little but the network is bad, and it is very bad", 8, networkHeavy},
-		{"disks", "the real log, and disks that are full, slow, torn and failing", 8, diskHeavy},
+		{"disks", "the real log, and disks that are full, slow, torn and failing", 7, diskHeavy},
 		{"clocks", "clocks that jump and drift, pauses, short leases", 5, clockHeavy},
 		{"groups", "many groups on many nodes", 2, manyGroups},
 		{"quiet", "a long time in which little happens", 2, quiet},
@@ -25,6 +25,7 @@ func DefaultShapes() []Shape {
 		{"membership", "short changes of a group one after the other, and faults where each begins and ends", 10, membership},
 		{"hand-overs", "masterships that are handed over, and links that break in the middle of it", 3, handOvers},
 		{"successions", "masters that follow each other, end and change the group while the lease of one before them runs", 4, successions},
+		{"decrees", "an operator who gives up those that are down, and links that break while the others are led on", 3, decrees},
 		{"reads", "many reads, long leases, old messages, and masters that come while leases run", 3, reads},
 		{"late-answers", "masters that are replaced while they ask, and answers that come when they are back", 4, lateAnswers},
 		{"grants", "nodes that restart though they have granted leases, masters cut off that hold some, old beats, fast and slow clocks", 4, grants},

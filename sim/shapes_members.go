@@ -110,3 +110,34 @@ func successions(d *drawer) {
 		at += f.For + d.time(time.Millisecond, k.Lease)
 	}
 }
+
+// decrees lets an operator give up who is down, and lead on with the others, while
+// those come back one after the other and links break right when somebody has
+// promised and not yet heard more.
+func decrees(d *drawer) {
+	k := d.k
+	k.Nodes = d.between(3, 6)
+	k.Replicas, k.Groups, k.LogShare, k.PolicyMix = k.Nodes, 1, 0, MajorityOnly
+	k.MaxAppendBytes = d.pick(1, 1, 4000)
+	k.DelayMin, k.DelayMax = 0, d.time(time.Millisecond, 10*time.Millisecond)
+	k.SyncMin, k.SyncMax = 0, d.time(time.Millisecond, 40*time.Millisecond)
+	k.RetryMin, k.RetryMax = 5*time.Millisecond, d.time(50*time.Millisecond, 400*time.Millisecond)
+	k.AnswerWait, k.Lease = d.time(50*time.Millisecond, 150*time.Millisecond), d.time(50*time.Millisecond, 300*time.Millisecond)
+	k.TailShare, k.Loss, k.LockForgets, k.LockDoubles = 0, d.sometimes(0.1), 0, 0
+	k.Ops, k.FastRestart, k.RealLog = float64(d.pick(10, 50)), 0, false
+	k.PointRate = d.rate(0.05, 0.5)
+	k.PointNames = "replica.gather-answered,replica.recovered,replica.configuration-taken,replica.configuration-committed,replica.serve,replica.eligible"
+	k.PointClasses = "isolate,isolate,power-cut,cut,change-member,change-member,change-member,remove-member"
+	k.Length = d.time(5*time.Second, 25*time.Second)
+	d.classes = []fault.Class{
+		fault.Recover, fault.Recover, fault.Recover, fault.KillMany, fault.PowerCutMany, fault.KillMany, fault.Kill, fault.PowerCut,
+		fault.Isolate, fault.Cut, fault.DiskSlow, fault.ChangeMember, fault.RemoveMember, fault.AddMember,
+	}
+	d.share, d.least, d.most = 0.8, 50*time.Millisecond, 500*time.Millisecond
+	d.shortest = 1
+	if d.oneIn(3) { // those who went on alone are brought back, and are no pair any more
+		k.Replicas, k.PolicyMix, k.WeightShare = d.pick(2, 2, 3), AllInSyncOnly, 0.5
+		k.SoloAfter = d.time(30*time.Millisecond, 200*time.Millisecond)
+		d.classes = append(d.classes, fault.SetPolicy, fault.SetPolicy, fault.DiskStall)
+	}
+}

@@ -36,7 +36,8 @@ type world struct {
 	points  points
 
 	driftPPM int
-	quiet    bool // the faults are over
+	quiet    bool           // the faults are over
+	decreed  partition.Time // until then a replica may attempt an operator's decree
 	parts    uint64
 	starts   uint64 // processes
 	pokes    uint64 // operations of nobody

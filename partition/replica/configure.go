@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"pando.dev/pando/internal/planted"
@@ -137,7 +138,9 @@ func counts(x partition.Member) bool { return x.Eligible && x.Kind != partition.
 // go by an older one when its return has freed the permit.
 func (r *Replica) caughtUp(p *peer) bool {
 	need := max(r.mastery.first, r.everywhere)
-	if !r.cfg.Planted.Has(planted.BackUnknowing) {
+	if r.cfg.Planted.Has(planted.BackUnknowing) && slices.Contains(r.log.newest().Membership.LeftBehind, p.id) {
+		need = 0
+	} else {
 		need = max(need, r.log.newest().Index)
 	}
 	return p.sure && !p.down && p.next == r.log.last+1 && r.cfg.Neighbours.Reachable(p.node) && p.match >= need

@@ -89,6 +89,7 @@ const (
 	SetPolicy
 	Drain
 	TruncateLog
+	Recover
 
 	// Classes is one more than the greatest.
 	Classes

@@ -82,4 +82,5 @@ var table = [Classes]entry{
 	SetPolicy:     {"set-policy", "the durability policy of a group changes", "ordinal of the group", OnWorld, both},
 	Drain:         {"drain", "a node is emptied for maintenance", "", OnNode, both},
 	TruncateLog:   {"truncate-log", "a node drops the part of its log that its state has", "", OnNode, Simulator},
+	Recover:       {"recover", "the members of a group that are down are given up, and the others lead on", "ordinal of the group", OnWorld, Simulator},
 }
