@@ -18,10 +18,11 @@ var (
 
 // Create implements FS.
 func (OS) Create(name string, size int64) (File, error) {
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return nil, err
+	err := os.MkdirAll(filepath.Dir(name), 0o700)
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
 	}
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +63,10 @@ func (OS) List(dir string) ([]string, error) {
 // SyncDir implements FS.
 func (OS) SyncDir(dir string) error {
 	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return err
 }
 
 // FreeSpace implements FreeSpacer.
@@ -80,11 +81,12 @@ func (f osFile) Sync() error { return dataSync(f.File) }
 
 // Size implements File.
 func (f osFile) Size() (int64, error) {
+	size := int64(0)
 	s, err := f.Stat()
-	if err != nil {
-		return 0, err
+	if err == nil {
+		size = s.Size()
 	}
-	return s.Size(), nil
+	return size, err
 }
 
 // Evict implements File.
