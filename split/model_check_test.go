@@ -33,6 +33,8 @@ func (e *explorer) check(s *state) string {
 			return "the parent answers for keys of a child that is open"
 		case v.x.Done && v.phase() == 0 && !e.allMade(s):
 			return "the split is done, and a member can make its child no more"
+		case v.x.Done && v.phase() == 0 && !s.told:
+			return "the split is done, and no catalog leads to the children"
 		case v.phase() == partition.Activated && !e.confirmed(s, v):
 			return "a child is activated without a quorum that has its state"
 		}
@@ -93,6 +95,9 @@ func TestModel(t *testing.T) {
 	b = inPlace()
 	b.epochs, b.cancel, b.writes = 3, false, 0
 	all["in place, two failovers"] = b
+	b = inPlace()
+	b.cancel, b.stale = false, true
+	all["in place, the word of a master of before"] = b
 	all["on a learner"] = onLearner()
 	if os.Getenv("PANDO_MODEL") != "" { // a minute
 		b = inPlace()
@@ -132,6 +137,7 @@ func TestModelCatches(t *testing.T) {
 		lost   = "acknowledged is not in the child"
 		two    = "begin with different states"
 		both   = "the parent answers"
+		untold = "no catalog leads"
 		never  = "can make its child no more"
 		quorum = "without a quorum"
 	)
@@ -146,6 +152,7 @@ func TestModelCatches(t *testing.T) {
 		"no confirmation":     {onLearner(), func(b *bounds) { b.unconfirmed = true }, []string{quorum}},
 		"leases run":          {inPlace(), func(b *bounds) { b.leasesRun = true }, []string{both}},
 		"done early":          {inPlace(), func(b *bounds) { b.doneEarly = true }, []string{never}},
+		"a closed task":       {inPlace(), func(b *bounds) { b.stale, b.untold = true, true }, []string{untold}},
 		"serves unapplied":    {inPlace(), func(b *bounds) { b.serveUnapplied = true }, []string{both, lost, two}},
 	} {
 		c.plant(&c.b)

@@ -61,13 +61,14 @@ type state struct {
 	crashes       uint8
 	served        uint8 // the newest epoch whose master has served; older leases have run out
 	told, cancel  bool
+	closed        bool // a master of before has said that the split is given up
 }
 
 // bounds are what the model is explored within, and which mistake it makes.
 type bounds struct {
 	members, epochs, writes, crashes uint8
 	children                         [][]partition.ReplicaID // the members of each
-	cancel                           bool
+	cancel, stale                    bool
 	tries                            int
 
 	openOnReceipt   bool // a child opens when the record is there, committed or not
@@ -76,6 +77,7 @@ type bounds struct {
 	unconfirmed     bool // Activate waits for nobody
 	leasesRun       bool // a master serves while older leases run
 	doneEarly       bool // Done waits for nobody
+	untold          bool // a closed task is taken for one that is known to be activated
 	serveUnapplied  bool // a master serves before its own first record is committed
 }
 
@@ -110,6 +112,7 @@ type question struct {
 	v                           *view
 	self, proposed              uint8
 	held, expired, cancel, told bool
+	closed                      bool
 	match                       [mostMembers]uint8
 	made                        uint8
 }
@@ -238,6 +241,11 @@ func (e *explorer) next(s *state, add func(state)) {
 			t.m[i].commit = 0
 			add(t)
 		}
+	}
+	if e.stale && !s.closed && !s.told { // once it is told, nobody can say so
+		t := *s
+		t.closed = true
+		add(t)
 	}
 	if e.cancel && !s.cancel {
 		t := *s
@@ -398,7 +406,7 @@ func (e *explorer) open(s *state, i uint8, add func(state)) {
 // drive asks Next and does what it says.
 func (e *explorer) drive(s *state, i uint8, expired bool, add func(state)) {
 	m := &s.m[i]
-	q := question{v: e.view(&m.log, m.commit), self: i, held: m.held, expired: expired, cancel: s.cancel, told: s.told}
+	q := question{v: e.view(&m.log, m.commit), self: i, held: m.held, expired: expired, cancel: s.cancel, told: s.told, closed: s.closed}
 	for n := m.commit; n < m.n && q.proposed == 0; n++ {
 		if k := kindOf(m.log[n]); k >= seal {
 			q.proposed = k
@@ -447,7 +455,11 @@ func (e *explorer) ask(q *question) Step {
 	if q.expired {
 		s.HeldSince -= time.Second
 	}
-	if q.cancel {
+	if q.closed && !q.told {
+		s.Task, s.Gone = nil, true
+		s.Told = e.untold
+	}
+	if q.cancel && s.Task != nil {
 		s.Task.Cancel = "somebody asked"
 	}
 	for j := range e.members {

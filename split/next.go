@@ -217,10 +217,11 @@ func (d *decision) activated() Step {
 	if s.Held {
 		return Step{Kind: Release, Why: "the leaving ranges are the children's"}
 	}
-	if d.foreign() && !s.Gone {
+	switch {
+	case s.Told || !d.foreign() && s.Task.Activated:
+	case d.foreign() && !s.Gone:
 		return d.wait("the control group has not said anything of task %d yet", s.Extent.Split.Task)
-	}
-	if !s.Gone && !s.Task.Activated {
+	default: // also if the task is closed: who closed it did not know
 		return d.tell(Report{Phase: partition.Activated, Version: s.Extent.Version, Range: s.Extent.Range}, "the catalog has to lead to the children")
 	}
 	if w, ok := d.paused(); ok {

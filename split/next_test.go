@@ -458,6 +458,8 @@ func TestNextDetails(t *testing.T) {
 		"sealed and not held":       {"activate", func(d *desk) { d.s.Held = false }, "hold"},
 		"held for nothing":          {"intent", func(d *desk) { d.s.Held = true }, "release"},
 		"a pause before done":       {"wait", func(d *desk) { d.made(); d.s.NotBefore = d.s.Now + 1 }, "wait"},
+		"a closed task":             {"tell", func(d *desk) { d.s.Task, d.s.Gone = nil, true }, "tell"},
+		"a closed task, told":       {"wait", func(d *desk) { d.made(); d.s.Task, d.s.Gone, d.s.Told = nil, true, true }, "done"},
 		"no pause before done":      {"wait", func(d *desk) { d.made() }, "done"},
 		"one that was idle from the start": {"wait", func(d *desk) {
 			made(&d.s, 18, 1, 2)

@@ -75,6 +75,11 @@ type Situation struct {
 	// group has no answer yet.
 	Proposed partition.Kind
 	Telling  bool
+	// Told: the control group has confirmed to this master that the ranges of the
+	// extent's split are the children's, or has never heard of its task. Needed for a
+	// task that is not open any more: one that a master of before has ended, not
+	// knowing that it is activated.
+	Told bool
 	// Aborted is why this master has proposed to abort the split that ended last;
 	// empty if another did.
 	Aborted string
