@@ -576,7 +576,7 @@ func TestUnknownCommands(t *testing.T) {
 	s := newState()
 	create(t, s, "t", 1, nil, "a")
 	image := bytesOf(t, s)
-	for what, b := range map[string][]byte{"newer version": {codecVersion + 1, 1, 0x90}, "newer kind": {codecVersion, 15, 0x90}} {
+	for what, b := range map[string][]byte{"newer version": {codecVersion + 1, 1, 0x90}, "newer kind": {codecVersion, 200, 0x90}} {
 		if _, err := s.apply(b); !errors.Is(err, partition.ErrNewerFormat) {
 			t.Errorf("%s: %v", what, err)
 		}
