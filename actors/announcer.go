@@ -106,7 +106,7 @@ func (a *announcer) settle(batch []control.GroupUpdate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, u := range batch {
-		if p := a.pending[u.Group]; p.Epoch == u.Epoch && p.Membership == u.Membership {
+		if p := a.pending[u.Group]; p.Epoch == u.Epoch && p.Membership == u.Membership && p.RangeVersion == u.RangeVersion {
 			delete(a.pending, u.Group)
 		}
 	}

@@ -80,8 +80,12 @@ type PartitionInfo struct {
 	Asked int `json:"asked,omitempty"`
 	// Tending is what its master's node does to bring it to what it shall be, or
 	// what is in the way; empty if it is what it shall be.
-	Tending  string        `json:"tending,omitempty"`
-	Replicas []ReplicaInfo `json:"replicas"`
+	Tending string `json:"tending,omitempty"`
+	// Extent says in words what the partition serves, by its own log, if it was ever
+	// split; Splitting what the master does for a split under way, or waits for.
+	Extent    string        `json:"extent,omitempty"`
+	Splitting string        `json:"splitting,omitempty"`
+	Replicas  []ReplicaInfo `json:"replicas"`
 }
 
 // ReplicaInfo is one replica of a partition.

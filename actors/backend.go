@@ -20,13 +20,13 @@ func (b backend) find(req *client.Request) (*cell, *partition.Error) {
 		return nil, partition.Errorf(partition.CodeClosed, "node %s is shutting down", b.node.ID())
 	}
 	c := b.node.cells.get(req.Group)
+	if c == nil && b.node.coming(req.Group) {
+		return nil, partition.Errorf(partition.CodeUnavailable, "group %s is being made on node %s", req.Group, b.node.ID())
+	}
 	if c == nil {
 		return nil, partition.Errorf(partition.CodeNotFound, "node %s has no replica of group %s", b.node.ID(), req.Group)
 	}
-	if err := c.check(req); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, c.check(req)
 }
 
 // takes reports whether a replica takes commands and linearizable reads: as the
@@ -39,7 +39,7 @@ func (b backend) takes(v *replica.View) bool {
 func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 	c, err := b.find(req)
 	if err != nil {
-		reply(client.ErrorResponse(err))
+		reply(b.node.refuse(c, req, err))
 		return
 	}
 	if v := c.view.Load(); !b.takes(v) {
@@ -67,7 +67,7 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 	c, err := b.find(req)
 	if err != nil {
-		reply(client.ErrorResponse(err))
+		reply(b.node.refuse(c, req, err))
 		return
 	}
 	if req.Level.Anywhere() {
@@ -81,11 +81,11 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 	}
 	switch req.Level {
 	case client.Lease:
-		if !v.Serving {
-			break // it is kept until the replica serves
+		if !v.Serving || c.holds(req) {
+			break // it is kept until the replica serves, or the keys are here or gone
 		}
-		res := st.read(req)
-		if after := c.view.Load(); after != nil && after.Epoch == v.Epoch && b.node.now() < after.LeaseEnd(b.node.leases) {
+		res := b.node.read(c, st, req)
+		if after := c.view.Load(); !c.holds(req) && after != nil && after.Epoch == v.Epoch && b.node.now() < after.LeaseEnd(b.node.leases) {
 			b.node.counters.leaseReads.Add(1)
 			reply(res)
 			return

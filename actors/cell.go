@@ -7,7 +7,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
-	"pando.dev/pando/actors/client"
 	"pando.dev/pando/actors/mailbox"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
@@ -41,6 +40,13 @@ type cell struct {
 	// ran: an actor of this process has written to the log for the replica, and
 	// what it wrote last may not be on disk yet.
 	ran atomic.Bool
+	// extent is what the group serves as of the last record applied here; nil
+	// before the state was open.
+	extent atomic.Pointer[partition.Extent]
+	// hold is what a master keeps out of the log; nil: nothing.
+	hold atomic.Pointer[hold]
+	// splitting is the split of the group that this node's master drives; nil: none.
+	splitting atomic.Pointer[splitting]
 	// stalled is why no commands are taken now although the replica serves.
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.
@@ -74,15 +80,6 @@ func (c *cell) master() partition.NodeID {
 	}
 	m, _ := v.Configurations.Member(v.Master)
 	return m.Node
-}
-
-// check refuses a request that the catalog sends elsewhere.
-func (c *cell) check(req *client.Request) *partition.Error {
-	g := c.route.Load()
-	if g == nil || req.RangeVersion != g.RangeVersion || req.Op != client.OpOpenSession && !g.Range.Contains(req.Key) {
-		return partition.Errorf(partition.CodeWrongGroup, "group %s does not serve this key at range version %d", req.Group, req.RangeVersion)
-	}
-	return nil
 }
 
 // notMaster is the answer of a replica that does not serve.

@@ -8,6 +8,7 @@ import (
 
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/kv"
+	"pando.dev/pando/split"
 )
 
 // Config is what a node is started with. Dir is required; the zero value of
@@ -106,6 +107,9 @@ type Config struct {
 	// diskFree, if set, is asked for the free and total bytes of the log's disk;
 	// for tests, which cannot fill one.
 	diskFree func() (free, total int64, err error)
+	// onSplit, if set, is told of each step of a split before it is taken; for tests,
+	// which stop nodes there.
+	onSplit func(*Node, *split.Step)
 	// untended leaves the groups mastered here as they are; for tests, which change
 	// them on their own.
 	untended bool

@@ -292,6 +292,9 @@ func (a *replicasActor) retired(ctx actor.Context, m *retired) {
 	if sum, ok := a.node.log.Summary(m.group); c == nil || !ok || sum.Replica != m.replica {
 		return
 	}
+	if a.madeBy(c) {
+		return // it asks again
+	}
 	a.node.logger.Info("replica has left its group", "group", m.group, "replica", m.replica)
 	a.drop(ctx, c)
 }

@@ -42,6 +42,12 @@ type report struct {
 	Configs [][]byte `json:"configs,omitempty"`
 	// Tending is what a master's node does for the group.
 	Tending string `json:"tending,omitempty"`
+	// Extent says what the group serves by this replica's state, and Splitting what
+	// the master does for a split. Made are the children of the split under way
+	// whose replicas are here.
+	Extent    string              `json:"extent,omitempty"`
+	Splitting string              `json:"splitting,omitempty"`
+	Made      []partition.GroupID `json:"made,omitempty"`
 	// Removed: the group has gone on without this replica.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -96,7 +102,14 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 		if b := c.broken.Load(); b != nil {
 			r.Role, r.Serving, r.Why = "broken", false, b.Why
 		}
+		if x, ok := c.served(); ok {
+			r.Extent = x.Describe()
+			r.Extent = r.Extent[:min(len(r.Extent), maxWhyBytes)]
+			r.Made = n.madeHere(c)
+		}
 		if r.Serving {
+			r.Splitting = n.splitter.why(g)
+			r.Splitting = r.Splitting[:min(len(r.Splitting), maxWhyBytes)]
 			_, why := n.tending(g)
 			r.Tending = why[:min(len(why), maxWhyBytes)]
 		}
@@ -268,6 +281,7 @@ func fillReplicas(p *PartitionInfo, g *control.Group, reports map[reportKey]repo
 		if r.Serving && (master == nil || r.Epoch > master.Epoch) {
 			master = &r
 			p.Master, p.Epoch, p.Commit, p.Tending = m.Node, r.Epoch.String(), r.Commit, r.Tending
+			p.Extent, p.Splitting = r.Extent, r.Splitting
 		}
 		p.Replicas = append(p.Replicas, info)
 	}

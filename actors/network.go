@@ -26,6 +26,8 @@ const (
 	callChange  = 7 // an operator's change of a partition
 	callSurvey  = 8 // what is left of partitions that are to be recovered
 	callDecree  = 9 // to go on with those that are left
+
+	callSplitKeys = 20 // where a partition's data divides
 )
 
 // The first byte of the answer to a call.
@@ -108,6 +110,8 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveSurvey(body[1:]))
 	case callDecree:
 		return answer(nil, n.serveDecree(ctx, body[1:]))
+	case callSplitKeys:
+		return answer(n.serveSplitKeys(ctx, body[1:]))
 	case callChange:
 		return answer(n.serveChange(ctx, body[1:]))
 	}
@@ -195,12 +199,12 @@ func (n *Node) resign(v *replica.View) {
 
 // announce tells the catalog of a new master.
 func (n *Node) announce(c *cell, v *replica.View) {
-	route := c.route.Load()
-	if route == nil {
+	keys, version, ok := c.rangeOf()
+	if !ok {
 		return
 	}
 	n.announcer.announce(control.GroupUpdate{
-		Group: c.group, Range: route.Range, RangeVersion: route.RangeVersion, Membership: v.Configurations[0],
+		Group: c.group, Range: keys, RangeVersion: version, Membership: v.Configurations[0],
 		Epoch: v.Epoch, Master: n.ID(),
 	})
 }

@@ -44,6 +44,8 @@ type Node struct {
 	suspects   *suspects
 	service    *service
 	tender     *tender
+	splitter   *splitter
+	reclaiming chan struct{} // who removes keys of others, one at a time
 	asker      *asker
 	log        *wal.Log
 	engine     *store.Engine
@@ -96,6 +98,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
 	n.tender, n.asker = newTender(n), &asker{node: n, hint: make(chan struct{}, 1)}
+	n.splitter, n.reclaiming = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}, make(chan struct{}, 1)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
 		if err := step(); err != nil {
@@ -322,6 +325,7 @@ func (n *Node) openActors() error {
 	n.background.Go(n.tellSeat)
 	n.background.Go(n.tellMode)
 	n.background.Go(n.tender.tick)
+	n.background.Go(n.splitter.watch)
 	n.background.Go(n.asker.run)
 	n.background.Go(newTaskRunner(n).run)
 	n.background.Go(n.emptyNodes)

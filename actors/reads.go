@@ -130,7 +130,11 @@ func (h *heldRead) step() {
 		if waits || err != nil {
 			return
 		}
-		res := h.st.read(h.req)
+		if h.req.MinIndex+partition.Index(h.req.MaxAge) > 0 && h.cell.sealed(h.req) {
+			h.behind("the keys are about to move") // where they go there may be newer writes before this state shows it
+			return
+		}
+		res := h.node.read(h.cell, h.st, h.req)
 		if res.Code == 0 && h.req.MaxAge > 0 && !h.young(ev) {
 			continue // reading took too long for it
 		}

@@ -109,7 +109,11 @@ type replicaActor struct {
 	// reads wait until the state has reached their index.
 	reads   []waitingRead
 	applied partition.Index
-	alarm   *time.Timer
+	// holding are the requests that wait for the outcome of a split, in order.
+	holding      []holding
+	holdingBytes int
+	ticking      bool // a holdTick is on its way
+	alarm        *time.Timer
 	// unwritten waits until the log takes writes again, unapplied until the
 	// store has room; both in order, and bounded by what the machine lets be
 	// under way.
@@ -175,7 +179,7 @@ func (a *replicaActor) begin() {
 	a.calls = make(map[uint64]call)
 	a.results = make(map[uint64]replica.Result)
 	a.driver = driver[replica.Event, replica.Work]{do: a.do, refused: a.refused}
-	a.proposals, a.unwritten, a.unapplied, a.retrying = nil, nil, nil, false
+	a.proposals, a.unwritten, a.unapplied, a.retrying, a.ticking = nil, nil, nil, false, false
 }
 
 // load reads what the replica continues from, once its table is known.
@@ -205,6 +209,7 @@ func (a *replicaActor) stop(why *partition.Error) {
 	}
 	a.cell.state.Store(nil)
 	a.cell.stalled.Store(nil)
+	a.dropHolding(partition.Errorf(partition.CodeUnavailable, "%s", why.Why))
 	for id, c := range a.calls {
 		c.refuse(why)
 		delete(a.calls, id)
@@ -241,6 +246,10 @@ func refuseItem(item any, why *partition.Error) {
 		m.reply(client.ErrorResponse(why))
 	case *indexedRead:
 		m.reply(client.ErrorResponse(why))
+	case *structural:
+		m.done(0, why)
+	case *beginHold:
+		m.done(why)
 	default:
 		refuseChange(item, why)
 	}
@@ -270,7 +279,11 @@ func (a *replicaActor) take(item any) {
 		a.propose(m)
 		return
 	case *indexedRead:
-		a.event(replica.ReadIndex{ID: a.remember(call{req: m.req, reply: m.reply})})
+		if a.admit(m, m.req, m.reply) {
+			a.event(replica.ReadIndex{ID: a.remember(call{req: m.req, reply: m.reply})})
+		}
+	case *structural, *beginHold, endHold, holdTick:
+		a.splits(m)
 	case *configure, *transferMaster, *resignMaster, *recoverGroup:
 		a.change(m)
 	case *received:
@@ -331,6 +344,9 @@ func (a *replicaActor) remember(c call) uint64 {
 
 // propose collects a command; those that arrive in a row are one event.
 func (a *replicaActor) propose(m *proposal) {
+	if !a.admit(m, m.req, m.reply) {
+		return
+	}
 	p := replica.Proposal{Kind: partition.KindCommand}
 	if m.req.Op == client.OpOpenSession {
 		p.Kind = partition.KindSession
@@ -350,12 +366,13 @@ func (a *replicaActor) flushProposals() {
 		return
 	}
 	if a.node.log.Full() {
-		full := client.ErrorResponse(&partition.Error{
+		full := &partition.Error{
 			Code: partition.CodeNoSpace, Why: fmt.Sprintf("the disk of node %s is nearly full", a.node.ID()),
 			Next: "free space; the node goes on by itself",
-		})
+		}
 		for _, p := range a.proposals {
-			a.calls[p.ID].reply(full)
+			c := a.calls[p.ID]
+			c.refuse(full)
 			delete(a.calls, p.ID)
 		}
 		a.proposals = nil
@@ -376,6 +393,9 @@ func (a *replicaActor) turn() {
 	st := a.machine.Status()
 	a.cell.status.Store(&st)
 	a.keepLog(&st)
+	if s := a.cell.splitting.Load(); s != nil {
+		s.wake()
+	}
 }
 
 // open builds the machine from what was read, or fails the actor. What passes by
@@ -414,6 +434,9 @@ func (a *replicaActor) open(m *opened) {
 		a.state.damaged = a.complete(replica.Tick{})
 	}
 	a.cell.stalled.Store(nil)
+	if a.state != nil {
+		a.noteExtent()
+	}
 	a.cell.state.Store(l.state)
 	a.event(replica.Tick{})
 }
@@ -482,6 +505,12 @@ func (a *replicaActor) publish(v *replica.View) {
 	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch || before.Configurations[0] != v.Configurations[0]) {
 		a.node.announce(a.cell, v)
 	}
+	if serves := before != nil && before.Serving; serves != v.Serving {
+		a.node.splitter.mark(a.cell.group)
+		if !v.Serving {
+			a.release() // each is told who is master now
+		}
+	}
 	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch || len(before.Configurations) != len(v.Configurations) ||
 		before.Configurations.Last() != v.Configurations.Last()) {
 		a.node.tender.mark(a.cell.group)
@@ -498,6 +527,8 @@ func (a *replicaActor) reply(w *replica.Reply) {
 	switch {
 	case w.Err != nil:
 		c.refuse(w.Err)
+	case c.done != nil && a.results[w.ID].Err != nil:
+		c.done(0, a.results[w.ID].Err)
 	case c.done != nil:
 		c.done(w.Index, nil)
 	case c.req.Op == client.OpRead:
@@ -506,7 +537,7 @@ func (a *replicaActor) reply(w *replica.Reply) {
 	default:
 		res := a.results[w.ID]
 		if res.Err != nil {
-			c.reply(client.ErrorResponse(res.Err))
+			c.reply(a.node.refuse(a.cell, c.req, res.Err))
 			return
 		}
 		c.reply(&client.Response{Index: w.Index, Body: res.Data})
@@ -521,7 +552,7 @@ func (a *replicaActor) serveReads() {
 			rest = append(rest, r)
 			continue
 		}
-		r.call.reply(a.state.read(r.call.req))
+		r.call.reply(a.node.read(a.cell, a.state, r.call.req))
 	}
 	a.reads = rest
 }

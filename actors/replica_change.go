@@ -52,6 +52,10 @@ func (c *cell) ask(item any) {
 // change gives a request that is not a client's to the machine. Its answer comes
 // as a Reply, like those to commands.
 func (a *replicaActor) change(item any) {
+	if err := a.occupied(item); err != nil {
+		refuseChange(item, err)
+		return
+	}
 	switch m := item.(type) {
 	case *configure:
 		if err := a.founded(m.membership); err != nil {
@@ -69,6 +73,21 @@ func (a *replicaActor) change(item any) {
 		id := a.remember(call{done: m.done})
 		a.event(replica.Recover{ID: id, Membership: m.membership})
 	}
+}
+
+// occupied refuses to change the members or to hand over while a split is under
+// way: one structural operation per group at a time. What a node that stops asks
+// for, and an operator's decree, are not refused.
+func (a *replicaActor) occupied(item any) *partition.Error {
+	x, ok := a.cell.served()
+	if !ok || x.Split == nil {
+		return nil
+	}
+	switch item.(type) {
+	case *configure, *transferMaster:
+		return partition.Errorf(partition.CodeBusy, "group %s is being split: %s", a.cell.group, x.Split.Describe())
+	}
+	return nil
 }
 
 // founded refuses a change that takes a member away while the catalog still
@@ -181,7 +200,7 @@ func (n *Node) unusable() []unusable {
 	}
 	for _, g := range n.control.Catalog().AllGroups() {
 		m, ok := g.Membership.OnNode(n.ID())
-		never := m.Kind == partition.Learner || g.Membership.Version == 1 // it may still come
+		never := m.Kind == partition.Learner || g.Membership.Version == 1 && (g.Parent == 0 || n.mayComeYet(g, m.Replica)) // it may still come
 		if !ok || never && !n.suspects.has(g.ID, m.Replica) || n.cells.get(g.ID) != nil {
 			continue
 		}

@@ -246,6 +246,7 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 		return fmt.Errorf("apply records %d to %d: %w", w.First, last, err)
 	}
 	a.applied = last
+	a.noteExtent()
 	a.state.held.reached(last)
 	a.event(replica.Applied{Index: last})
 	a.serveReads()
@@ -289,6 +290,15 @@ func (a *replicaActor) awaitRoom(w *replica.Apply) error {
 	return nil
 }
 
+// read answers a query from the state as it is now, or says where its keys are.
+func (n *Node) read(c *cell, st *openState, req *client.Request) *client.Response {
+	res := st.read(req)
+	if res.Code == partition.CodeWrongGroup {
+		return n.refuse(c, req, res.Err())
+	}
+	return res
+}
+
 // read answers a query from the state as it is now. It runs on whatever goroutine
 // asks, so a kind that panics must not take that along.
 func (s *openState) read(req *client.Request) (res *client.Response) {
@@ -301,7 +311,7 @@ func (s *openState) read(req *client.Request) (res *client.Response) {
 	if req.Level == levelIndex {
 		return &client.Response{Index: s.held.index()}
 	}
-	body, index, err := s.query(req.Body)
+	body, index, err := s.query(req)
 	if err == nil {
 		return &client.Response{Body: body, Index: index}
 	}
@@ -312,14 +322,14 @@ func (s *openState) read(req *client.Request) (res *client.Response) {
 	return client.ErrorResponse(err)
 }
 
-func (s *openState) query(q []byte) ([]byte, partition.Index, error) {
+func (s *openState) query(req *client.Request) ([]byte, partition.Index, error) {
 	v, err := s.store.View()
 	if err != nil {
 		return nil, 0, fmt.Errorf("open a view: %w", err)
 	}
 	defer v.Close()
 	var index partition.Index
-	body, err := s.exec.Read(v, q)
+	body, err := s.exec.ReadRouted(v, req.RangeVersion, req.Body)
 	if err == nil {
 		index, err = v.Applied()
 	}

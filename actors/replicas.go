@@ -112,6 +112,8 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 		a.forgotten(m)
 	case *hostRequest:
 		m.done(a.bring(ctx, m.hosting))
+	case *dividing:
+		a.divide(ctx)
 	case *copied:
 		a.copied(ctx, m)
 	case *brought:
@@ -166,20 +168,22 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 		if v := c.resigned.Load(); v != nil && c.view.Load() == nil {
 			a.node.resign(v) // the first time may have got lost
 		}
-		if _, ok := cat.Group(c.group); !ok && whole {
+		a.place(c, cat)
+		if whole && !wanted(cat, c.group) {
 			a.drop(ctx, c)
 		}
 	})
+	a.divide(ctx)
 	for g, l := range a.leaving {
 		a.forget(g, l) // what was refused is tried again
 	}
 	for g := range a.had { // as above
-		if _, ok := cat.Group(g); !ok && whole {
+		if whole && !wanted(cat, g) {
 			delete(a.had, g) // a group's id is never used again
 		}
 	}
 	for g, b := range a.bringing { // in no order: each on its own
-		if _, ok := cat.Group(g); !ok && whole {
+		if whole && !wanted(cat, g) {
 			b.cancel()
 			if b.err != nil {
 				delete(a.bringing, g)
@@ -211,9 +215,10 @@ func (a *replicasActor) adopt(c *cell, cat *control.Catalog, g *control.Group) {
 
 // create writes the first record of a new replica. A group whose membership has
 // changed since it was made is not begun again from its first record: its
-// members bring a new replica up.
+// members bring a new replica up. One that was split from another is made from the
+// other's state.
 func (a *replicasActor) create(g *control.Group) {
-	if a.creating[g.ID] || a.leaving[g.ID] != nil || a.bringing[g.ID] != nil || g.Membership.Version != 1 {
+	if g.Parent != 0 || a.creating[g.ID] || a.leaving[g.ID] != nil || a.bringing[g.ID] != nil || g.Membership.Version != 1 {
 		return
 	}
 	if me, _ := g.Membership.OnNode(a.node.ID()); a.node.suspects.has(g.ID, me.Replica) || me.Replica <= a.had[g.ID] {
@@ -251,6 +256,7 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool
 			a.adopt(c, cat, route)
 			return
 		}
+		a.place(c, cat)
 	}
 }
 

@@ -57,24 +57,42 @@ func (r *routeCache) get(c *control.Catalog) *client.Routes {
 }
 
 func makeRoutes(c *control.Catalog, nodes []cluster.Node) *client.Routes {
-	out := &client.Routes{}
-	known := make(map[partition.NodeID]bool, len(nodes))
-	for _, n := range nodes {
-		if n.Link != "" && !known[n.ID] {
-			known[n.ID] = true
-			out.Nodes = append(out.Nodes, client.Node{ID: n.ID, Addr: n.Link, Zone: n.Zone})
-		}
-	}
+	known := addressed(nodes)
+	out := &client.Routes{Nodes: known.list}
 	for _, t := range c.Tables() {
 		table := client.Table{Name: t.Name, Kind: t.Kind}
 		for _, g := range c.Groups(t.Name) {
-			table.Partitions = append(table.Partitions, makePartition(g, known))
+			table.Partitions = append(table.Partitions, makePartition(g, known.is))
 		}
 		if len(table.Partitions) > 0 {
 			out.Tables = append(out.Tables, table)
 		}
 	}
 	return out
+}
+
+// knownNodes are the nodes that clients can reach.
+type knownNodes struct {
+	list []client.Node
+	is   map[partition.NodeID]bool
+}
+
+func addressed(nodes []cluster.Node) knownNodes {
+	out := knownNodes{is: make(map[partition.NodeID]bool, len(nodes))}
+	for _, n := range nodes {
+		if n.Link != "" && !out.is[n.ID] {
+			out.is[n.ID] = true
+			out.list = append(out.list, client.Node{ID: n.ID, Addr: n.Link, Zone: n.Zone})
+		}
+	}
+	return out
+}
+
+// known returns the nodes that clients can reach.
+func (r *routeCache) known() knownNodes {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return addressed(r.nodes)
 }
 
 func makePartition(g *control.Group, known map[partition.NodeID]bool) client.Partition {

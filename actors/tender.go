@@ -369,6 +369,9 @@ func (a *tenderActor) tend(g partition.GroupID) {
 	}
 	x, now := a.of(g), a.node.now()
 	step := placement.Tend(&s)
+	if a.node.splitter.occupies(g) && step.Kind != placement.Nothing && step.Kind != placement.Host {
+		step = placement.Step{Why: "the group is being split: " + step.Why, Again: now + tendAgain}
+	}
 	if x.busy != 0 && now < x.since+stepWait {
 		x.again = x.since + stepWait // by then its outcome has come
 		return

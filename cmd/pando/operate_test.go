@@ -77,6 +77,7 @@ func (p *processes) checkOperate(t *testing.T) {
 	if _, err := p.try("status", "--can-lose", "2"); err == nil || !strings.Contains(err.Error(), "exit status 10") {
 		t.Errorf("more than a table on one node can lose: %v", err)
 	}
+	p.checkSplit(t)
 	p.pando("table", "drop", "single", "--confirm", "single")
 	p.pando("table", "drop", "ops", "--confirm", "ops")
 }

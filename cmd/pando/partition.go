@@ -15,7 +15,7 @@ import (
 
 func (c *cli) partitionCommand() *cobra.Command {
 	return group("partition", "List, show and change partitions", c.partitionLs(), c.partitionShow(),
-		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster())
+		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster(), c.partitionSplit())
 }
 
 func (c *cli) partitionLs() *cobra.Command {
@@ -115,6 +115,12 @@ func printPartition(w io.Writer, p actors.PartitionInfo) {
 	row(w, "versions", fmt.Sprintf("membership %d%s, range %d", p.Version, inFlight, p.RangeVersion))
 	if p.Asked != 0 {
 		row(w, "asked for", counted(p.Asked, "replica", "replicas")+", until the table's number is altered")
+	}
+	if p.Extent != "" {
+		row(w, "serves", p.Extent)
+	}
+	if p.Splitting != "" {
+		row(w, "split", p.Splitting)
 	}
 	if p.Tending != "" {
 		row(w, "to do", p.Tending)

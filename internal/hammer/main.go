@@ -65,6 +65,7 @@ func scenarios() []scenario {
 		{"damage", "a byte flipped in the log and in state files, and a disk rolled back", repairs},
 		{"recover", "two of three members gone for good, and the operator's recovery", recovery},
 		{"chaos", "every kind of fault, one after the other and all at once, on nodes with networks and disks of their own", chaosTrial},
+		{"split", "a partition split under load, with kill -9 of the master in each step", splitUnderLoad},
 		{"pairs", "two replicas, both in sync: each is taken away, and comes back", pairs},
 	}
 }

@@ -33,6 +33,10 @@ func Foreign(x partition.Extent) []partition.KeyRange {
 	return f
 }
 
+// Rows returns the range of a state's rows, as its store has them, that hold the
+// keys of a range. A row's key is the key behind one byte.
+func Rows(k partition.KeyRange) partition.KeyRange { return userRange(k) }
+
 // userReader shows the partition its own keys of a Reader: those of mask. Its
 // buffer makes it good for one goroutine at a time, as every Reader is.
 type userReader struct {
