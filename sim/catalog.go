@@ -4,32 +4,96 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"pando.dev/pando/partition"
 )
 
-// catalog says which keys a group has, as the control group's does. Nothing
-// divides or joins groups yet, so there is one version of it.
+// catalog says which keys a group has, as the control group's does, with the splits
+// that were asked for.
 type catalog struct {
 	version uint64
-	ranges  []partition.KeyRange // by ordinal of the group, in the order of keys
+	// By ordinal of the group. Those that are not born have no range.
+	ranges   []partition.KeyRange
+	live     []bool
+	versions []partition.RangeVersion
+	cuts     [][]cut
+	tasks    []task
+	next     int // the next group to be made, never given twice
+}
+
+// cut is a range that has left a group.
+type cut struct {
+	child int
+	keys  partition.KeyRange
+	base  partition.Index // of the child's log
+}
+
+// task is a split that the control group was asked for.
+type task struct {
+	id       uint64
+	group    int
+	children []int
+	keys     []partition.KeyRange
+	version  partition.RangeVersion
+	deadline partition.Time // true time
+	cancel   string
+
+	activated, ended, done bool
+}
+
+// catalogView is what a node has seen of the catalog.
+type catalogView struct {
+	version uint64
+	at      partition.Time // when it was sent
+	tasks   []task
+}
+
+// closed reports whether a task is no open one; nothing follows then from an
+// activation, either.
+func (v *catalogView) closed(id uint64) bool {
+	for i := range v.tasks {
+		if t := &v.tasks[i]; t.id == id {
+			return t.ended && t.activated == t.done
+		}
+	}
+	return true
 }
 
 // newCatalog deals all keys to so many groups, by the first two bytes.
 func newCatalog(groups int) *catalog {
-	c := &catalog{version: 1, ranges: make([]partition.KeyRange, groups)}
-	for i := 1; i < groups; i++ {
-		at := binary.BigEndian.AppendUint16(nil, uint16(i))
-		c.ranges[i-1].Hi, c.ranges[i].Lo = at, at
+	c := &catalog{version: 1, next: groups}
+	c.reserve(groups)
+	for i := range groups {
+		c.live[i], c.versions[i] = true, 1
+		if i > 0 {
+			at := binary.BigEndian.AppendUint16(nil, uint16(i))
+			c.ranges[i-1].Hi, c.ranges[i].Lo = at, at
+		}
 	}
 	return c
 }
 
+// reserve makes room for groups to come.
+func (c *catalog) reserve(n int) {
+	c.ranges = append(c.ranges, make([]partition.KeyRange, n)...)
+	c.live = append(c.live, make([]bool, n)...)
+	c.versions = append(c.versions, make([]partition.RangeVersion, n)...)
+	c.cuts = append(c.cuts, make([][]cut, n)...)
+}
+
 // check says what is wrong with a version: every key is in one range.
 func (c *catalog) check() error {
+	var order []int
+	for i := range c.ranges {
+		if c.live[i] {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return bytes.Compare(c.ranges[a].Lo, c.ranges[b].Lo) })
 	var at []byte
-	for i, r := range c.ranges {
-		last := i == len(c.ranges)-1
+	for n, i := range order {
+		r, last := c.ranges[i], n == len(order)-1
 		switch {
 		case r.Empty():
 			return fmt.Errorf("version %d: the range %s of group %d is empty", c.version, r, i)
@@ -43,13 +107,35 @@ func (c *catalog) check() error {
 	return nil
 }
 
-// holds reports whether all keys of a command are the group's.
-func (c *catalog) holds(group int, cmd *command) bool {
-	p := newRegisters(group)
-	for _, k := range [...]uint16{cmd.key, cmd.other} {
-		if !c.ranges[group].Contains(p.at(rowRegister, k)) {
-			return false
+// task is the one with an id.
+func (c *catalog) task(id uint64) *task {
+	if id == 0 || id > uint64(len(c.tasks)) {
+		return nil
+	}
+	return &c.tasks[id-1]
+}
+
+// openOf is the open task of a group, or nil.
+func (c *catalog) openOf(gi int) *task {
+	for i := range c.tasks {
+		if t := &c.tasks[i]; t.group == gi && !t.ended {
+			return t
 		}
 	}
-	return true
+	return nil
+}
+
+// view is a copy for the nodes.
+func (c *catalog) view(now partition.Time) *catalogView {
+	return &catalogView{version: c.version, at: now, tasks: slices.Clone(c.tasks)}
+}
+
+// activate gives the children of a task their ranges.
+func (c *catalog) activate(t *task, v partition.RangeVersion, keeps partition.KeyRange, base partition.Index) {
+	t.activated = true
+	c.ranges[t.group], c.versions[t.group] = keeps, v
+	for i, child := range t.children {
+		c.ranges[child], c.live[child], c.versions[child] = t.keys[i], true, v
+		c.cuts[t.group] = append(c.cuts[t.group], cut{child: child, keys: t.keys[i], base: base})
+	}
 }

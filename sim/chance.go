@@ -36,6 +36,7 @@ const (
 	onCorrupt
 	onDamage
 	onOperator
+	onSplit
 	onNotice
 )
 

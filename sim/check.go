@@ -30,7 +30,8 @@ type groupCheck struct {
 	served  partition.Epoch // the newest that has begun to serve
 	// visible is the index that every linearizable answer must show.
 	visible partition.Index
-	model   model
+	model   *model // of the table
+	divided divided
 	// lost are the platters that were damaged, as they were before.
 	lost []image
 }
@@ -57,15 +58,17 @@ func newChecker(w *world) *checker { return &checker{w: w, left: map[*disk][]pen
 // created is told of a new group, with its first record on its members' disks.
 func (c *checker) created(g *group) {
 	c.groups = append(c.groups, groupCheck{
-		g: g, masters: map[partition.Epoch]*masterOf{}, model: newModel(c.w.k),
+		g: g, masters: map[partition.Epoch]*masterOf{}, model: newModel(c.w.k), divided: divided{keys: c.w.catalog.ranges[g.ord]},
 		committed: []partition.Record{g.record}, configs: []configAt{{replica.ConfigurationAt{Index: 1, Membership: g.genesis}, g.record}},
 		visible: 1,
 	})
 	c.groups[g.ord].made(g.record)
 }
 
-// floor is what every linearizable answer of the group must show from now on.
-func (c *checker) floor(gi int) partition.Index { return c.groups[gi].visible }
+// floor is what every linearizable answer to an operation must show from now on.
+func (c *checker) floor(o *op) partition.Index {
+	return c.groups[c.owner(o.table, o.span(o.table))].visible
+}
 
 // made notes a record; it reports false if another one has its position.
 func (q *groupCheck) made(r partition.Record) bool {
@@ -172,6 +175,9 @@ func (c *checker) on(q *groupCheck, p partition.Position, but *node) func(partit
 	return func(r partition.ReplicaID) bool {
 		for _, n := range c.w.nodes {
 			if m := &n.disk.platter[q.g.ord]; m.replica == r && n != but && m.holds(p) {
+				return true
+			}
+			if p.Index <= q.divided.from.Index && n != but && n.makes(q, r) {
 				return true
 			}
 		}
@@ -301,8 +307,12 @@ func (c *checker) applied(h *host, rec partition.Record, res *replica.Result) {
 	}
 	if was := q.hashes[i]; was == 0 {
 		q.hashes[i] = h.state.hash | 1
-		if rec.Kind() == partition.KindCommand && res.Err == nil {
+		switch {
+		case res.Err != nil:
+		case rec.Kind() == partition.KindCommand:
 			c.executes(q, h, rec, res)
+		case rec.Kind().Structural():
+			c.divides(q, h, rec)
 		}
 	} else if was != h.state.hash|1 {
 		c.w.violate("state", "%s has another state at %s than somebody before", h, rec)

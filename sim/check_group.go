@@ -194,6 +194,9 @@ func (c *checker) resting(sent uint64, d partition.Time) {
 	k := c.w.k
 	members := 0
 	for gi := range c.groups {
+		if !c.groups[gi].g.born() {
+			continue
+		}
 		n := len(c.groups[gi].newest().Members)
 		members += n * n
 	}

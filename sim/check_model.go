@@ -23,8 +23,8 @@ type version struct {
 	register
 }
 
-func newModel(k *Knobs) model {
-	m := model{registers: make([]versions, max(1, k.Keys)), accounts: make([]versions, accounts(k))}
+func newModel(k *Knobs) *model {
+	m := &model{registers: make([]versions, max(1, k.Keys)), accounts: make([]versions, accounts(k))}
 	for _, all := range [][]versions{m.registers, m.accounts} {
 		for i := range all {
 			all[i] = versions{{}}
@@ -106,13 +106,21 @@ func (m *model) answers(c *command, r register, i partition.Index) bool {
 }
 
 // lacks names the first row of a state that is not what the model has at i.
-func (m *model) lacks(s *state, group int, i partition.Index) (class byte, key int, is, must register) {
-	p := newRegisters(group)
+// Keys that are another group's there are left out.
+func (m *model) lacks(s *state, q *groupCheck, i partition.Index) (class byte, key int, is, must register) {
+	table := q.g.table
+	p := newRegisters(table)
 	r := userRows{s}
 	for k, v := range m.registers {
+		if c := (command{verb: verbGet, key: uint16(k)}); !q.owns(c.span(table), i) {
+			continue
+		}
 		if is, _ = p.load(r, rowRegister, uint16(k)); is != v.at(i) {
 			return rowRegister, k, is, v.at(i)
 		}
+	}
+	if c := (command{verb: verbSum}); !q.owns(c.span(table), i) {
+		return 0, 0, is, must
 	}
 	for k, v := range m.accounts {
 		if is, _ = p.load(r, rowAccount, uint16(k)); is != v.at(i) {

@@ -31,13 +31,14 @@ func (c *checker) fate(id uint64) *fate {
 // begin is told of an operation before anybody is asked for it.
 func (c *checker) begin(o *op) { c.fate(o.id).op = o }
 
-// valueOf is, mostly, who has written a key last, as far as a client can know.
-func (c *checker) valueOf(gi int, key uint16, h uint64) uint64 {
-	q := &c.groups[gi]
-	if h%3 == 0 || int(key) >= len(q.model.registers) {
+// valueOf is, mostly, who has written the operation's key last, as far as a client
+// can know.
+func (c *checker) valueOf(o *op, h uint64) uint64 {
+	q := &c.groups[c.owner(o.table, o.span(o.table))]
+	if h%3 == 0 || int(o.key) >= len(q.model.registers) {
 		return h
 	}
-	return q.model.registers[key].at(q.visible).by
+	return q.model.registers[o.key].at(q.visible).by
 }
 
 // appliedLog is told of a replica without a state that has got so far.
@@ -57,7 +58,7 @@ func (c *checker) executes(q *groupCheck, h *host, rec partition.Record, res *re
 	if err == nil && ok {
 		f = c.fate(cmd.id)
 	}
-	if f == nil || f.op == nil || f.op.group != h.gi || f.op.command != cmd {
+	if f == nil || f.op == nil || f.op.table != h.g.table || f.op.command != cmd {
 		c.w.violate("command", "%s applies %s, for which nobody has asked: %v %+v", h, rec, err, cmd)
 	}
 	is := parseRegister(res.Data)
@@ -76,7 +77,7 @@ func (c *checker) executes(q *groupCheck, h *host, rec partition.Record, res *re
 	if !ok || is != must {
 		c.w.violate("result", "%s: operation %x at %d gives %v, what was executed before it leads to %v", h, cmd.id, rec.Index(), is, must)
 	}
-	if !c.w.catalog.holds(h.gi, &cmd) {
+	if !q.executable(cmd.span(h.g.table), rec.Index()) {
 		c.w.violate("ranges", "%s executes operation %x at %d on a key that is not in its range", h, cmd.id, rec.Index())
 	}
 	f.at, f.result = rec.Index(), is
@@ -122,6 +123,7 @@ func (c *checker) acked(h *host, o *op, i partition.Index, res *replica.Result) 
 		c.w.violate("linearizable", "operation %x takes effect at %d, when it was called %d was visible", o.id, f.at, o.floor)
 	}
 	c.durable(h, q, i)
+	c.alone(h, o)
 	q.visible = max(q.visible, f.at)
 }
 
@@ -160,8 +162,12 @@ func (c *checker) shown(h *host, r *reading) {
 		}
 		c.w.violate(what, "a %s read of %d at %s gives %v as the state at %d", o.level, key, h, r.value, r.index)
 	}
+	if !q.owns(o.span(h.g.table), r.index) {
+		c.w.violate("ranges", "a %s read of %d at %s shows %d, where the key is not the group's any more", o.level, o.key, h, r.index)
+	}
 	c.w.count.reads[o.level]++
 	if o.level < levelSession {
+		c.alone(h, o)
 		q.visible = max(q.visible, r.index)
 	}
 }
@@ -175,7 +181,7 @@ func (c *checker) holds(h *host, s *state) {
 	if int(s.applied) < len(q.hashes) && q.hashes[s.applied] != 0 && q.hashes[s.applied] != s.hash|1 {
 		c.w.violate("state", "%s opens another state at %d than somebody had", h, s.applied)
 	}
-	if class, key, is, must := q.model.lacks(s, h.gi, s.applied); class != 0 {
+	if class, key, is, must := q.model.lacks(s, q, s.applied); class != 0 {
 		c.w.violate("durable", "the state of %s at %d has %v in %c%d, the committed commands lead to %v", h, s.applied, is, class, key, must)
 	}
 }

@@ -35,8 +35,10 @@ func (l level) String() string { return [...]string{"lease", "quorum", "session"
 type op struct {
 	command
 	client  int // -1: nobody waits for the answer
-	group   int
+	table   int
+	group   int  // that is asked, as far as its client knows
 	opens   bool // it opens a session
+	opened  *clientSession
 	level   level
 	token   partition.Index // of a session read: what it must show at least
 	session partition.SessionID
@@ -66,7 +68,8 @@ type answer struct {
 	hint  int // node that may be master, -1: no idea
 	res   replica.Result
 	read  register
-	lease bool // it was answered under a lease
+	moved []cut // what the group that was asked has given away, as far as it tells
+	lease bool  // it was answered under a lease
 }
 
 // client asks for one operation after another, or for more while some are under
@@ -74,7 +77,7 @@ type answer struct {
 type client struct {
 	w        *world
 	ord      int
-	sessions []clientSession   // by group
+	sessions []*clientSession  // by group; nil: that of the group it was split from
 	tokens   []partition.Index // by group: the newest that it has seen
 	hints    []int             // by group: node that it takes for the master's, -1: none
 	inOrder  bool              // it writes in sessions
@@ -82,6 +85,7 @@ type client struct {
 	levels   bool              // it reads at all levels
 	count    uint64
 	under    []*op
+	cuts     [][]cut // by group: which keys have gone where, as far as it knows
 }
 
 type clientSession struct {
@@ -93,8 +97,11 @@ type clientSession struct {
 func (w *world) makeClients() {
 	for i := range w.k.Clients {
 		c := &client{
-			w: w, ord: i, sessions: make([]clientSession, len(w.groups)), tokens: make([]partition.Index, len(w.groups)),
-			hints: make([]int, len(w.groups)),
+			w: w, ord: i, sessions: make([]*clientSession, len(w.groups)), tokens: make([]partition.Index, len(w.groups)),
+			hints: make([]int, len(w.groups)), cuts: make([][]cut, len(w.groups)),
+		}
+		for gi := range w.k.Groups {
+			c.sessions[gi] = &clientSession{}
 		}
 		for gi := range c.hints {
 			c.hints[gi] = -1
@@ -142,6 +149,9 @@ func (c *client) think() {
 // next begins an operation.
 func (c *client) next() {
 	c.count++
+	if c.w.k.Splits > 0 && c.chance(8)%64 == 0 {
+		c.refresh()
+	}
 	if len(c.under) < maxUnderWay {
 		o := c.draw()
 		c.under = append(c.under, o)
@@ -160,16 +170,17 @@ func (c *client) next() {
 func (c *client) draw() *op {
 	w, k := c.w, c.w.k
 	h, v := c.chance(2), c.chance(4)
-	o := &op{client: c.ord, group: pick(h, len(w.groups))}
+	o := &op{client: c.ord, table: pick(h, w.k.Groups)}
 	o.id = opID(c.ord, c.count)
 	o.key = uint16(pick(h>>8, max(1, k.Keys)))
 	o.arg = c.chance(3)
-	s := &c.sessions[o.group]
+	o.group = c.route(o)
+	s := c.session(o.group)
 	if share(v, k.ReadShare) || c.inOrder && c.crowded(o.group) {
 		return c.drawRead(o, c.chance(5))
 	}
 	if c.inOrder && s.id == (partition.SessionID{}) && !s.opening {
-		o.opens, o.verb, s.opening = true, verbPut, true
+		o.opens, o.verb, s.opening, o.opened = true, verbPut, true, s
 		return o
 	}
 	o.verb = []verb{verbPut, verbPut, verbAppend, verbAppend, verbTransfer, verbTransfer, verbCas, verbCas, verbDelete}[pick(v>>16, 9)]
@@ -184,7 +195,11 @@ func (c *client) draw() *op {
 			o.verb = verbAppend
 		}
 	case o.verb == verbCas:
-		o.old = w.check.valueOf(o.group, o.key, c.chance(6))
+		o.old = w.check.valueOf(o, c.chance(6))
+	}
+	if o.verb == verbTransfer {
+		o.group = c.route(o)
+		s = c.session(o.group)
 	}
 	if c.inOrder && s.id != (partition.SessionID{}) {
 		s.seq++
@@ -212,6 +227,7 @@ func (c *client) drawRead(o *op, h uint64) *op {
 	case h%8 == 0:
 		o.level = levelQuorum
 	case c.levels && h%8 < 3:
+		o.group = c.route(o)
 		o.level, o.token = levelSession, c.tokens[o.group]
 	case c.levels && h%8 < 5:
 		o.level = levelStale
@@ -222,9 +238,9 @@ func (c *client) drawRead(o *op, h uint64) *op {
 // crowded reports whether the oldest command under way of a session is so far
 // behind that another one could push it out of the window.
 func (c *client) crowded(gi int) bool {
-	s := &c.sessions[gi]
+	s := c.session(gi)
 	for _, o := range c.under {
-		if o.seq != 0 && o.group == gi && o.session == s.id && s.seq >= o.seq+sessionAhead {
+		if o.seq != 0 && o.session == s.id && s.seq >= o.seq+sessionAhead {
 			return true
 		}
 	}
@@ -235,6 +251,7 @@ func (c *client) crowded(gi int) bool {
 // to be, now and then anywhere.
 func (c *client) send(o *op) {
 	w, k := c.w, c.w.k
+	c.follow(o)
 	o.try++
 	h := w.rnd.of(onClient, uint64(c.ord), o.id, uint64(o.try))
 	n := pick(h>>16, len(w.nodes))
@@ -253,7 +270,7 @@ func (c *client) send(o *op) {
 
 func (c *client) post(o *op, n int, d partition.Time) {
 	x := c.w.eng.after(d, evRequest, n)
-	x.from, x.a, x.p = int16(c.ord), uint64(o.try), o
+	x.from, x.group, x.a, x.p = int16(c.ord), int16(o.group), uint64(o.try), o
 }
 
 // again tries the operation once more, a little later.
@@ -293,8 +310,8 @@ func (c *client) ends(o *op) {
 			break
 		}
 	}
-	if s := &c.sessions[o.group]; o.opens {
-		s.opening = false
+	if o.opens {
+		o.opened.opening = false
 	}
 	if !c.open {
 		c.think()
@@ -316,23 +333,26 @@ func (c *client) answered(a *answer) {
 		c.unknown(o)
 	default: // it was not done, and may be asked for again, mostly elsewhere
 		c.w.count.Refused++
+		if a.code == partition.CodeWrongGroup {
+			c.reroute(o, a)
+		}
 		c.hints[o.group] = a.hint
 		c.again(o)
 	}
 }
 
 func (c *client) succeeded(o *op, a *answer) {
-	s := &c.sessions[o.group]
+	s := c.session(o.group)
 	c.tokens[o.group] = max(c.tokens[o.group], a.index)
 	if c.w.heard != nil {
 		c.w.heard(o, a)
 	}
 	switch {
 	case o.opens:
-		*s = clientSession{id: a.res.Session}
+		c.sessions[o.group] = &clientSession{id: a.res.Session}
 	case a.res.Err != nil:
 		if s.id == o.session {
-			*s = clientSession{}
+			c.sessions[o.group] = &clientSession{}
 		}
 		if !o.maybe {
 			c.w.check.refused(o)

@@ -70,6 +70,7 @@ const (
 	askPermit
 	askGiveBack
 	askEnroll
+	askReport
 )
 
 // question is on its way to the control group.
@@ -85,6 +86,7 @@ type question struct {
 	permit      *replica.Permit
 	next        partition.ReplicaID
 	back        *replica.ReleasePermit
+	report      *report
 	number      uint64
 	answered    bool
 	answer      replica.Input
@@ -161,6 +163,8 @@ func (c *control) arrives(kind uint64, q *question) {
 		c.permitted(q)
 	case askGiveBack:
 		c.givenBack(q)
+	case askReport:
+		c.reported(q)
 	case askEnroll:
 		x := c.w.eng.after(c.w.k.DelayMin, evAdmission, q.n.ord)
 		x.life = q.life
@@ -268,6 +272,10 @@ func (c *control) answered(q *question, in replica.Input) {
 		return
 	}
 	q.answered = true
+	if q.report != nil {
+		q.h.told()
+		return
+	}
 	q.h.take(in)
 }
 

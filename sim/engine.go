@@ -38,6 +38,9 @@ const (
 	evHint
 	evExpire
 	evWatch
+	evSplit
+	evCatalog
+	evAskSplit
 	eventKinds
 )
 

@@ -22,7 +22,14 @@ type group struct {
 	record  partition.Record
 	nodes   []bool // by identity: may hold a replica
 	behind  bool   // somebody lacks what only a copy brings back
+	// table is the ordinal of the group that had all of its keys at the start,
+	// parent the group that it was split from, -1 for none. One that is not born yet
+	// has no genesis.
+	table, parent int
 }
+
+// born reports whether there is such a group.
+func (g *group) born() bool { return g.genesis != nil }
 
 // on reports whether the node with this identity may hold a replica of the group.
 func (g *group) on(who int) bool { return who < len(g.nodes) && g.nodes[who] }
@@ -38,7 +45,7 @@ func (g *group) place(who int) {
 // drawGroups are the groups of the plan, each a valid configuration.
 func (w *world) drawGroups() (groups []*group) {
 	for i := range w.k.Groups {
-		g := &group{ord: i, id: partition.GroupID(i + 1)}
+		g := &group{ord: i, id: partition.GroupID(i + 1), table: i, parent: -1}
 		for try := uint64(0); ; try++ {
 			if g.genesis = w.drawMembers(g, try); g.genesis.Validate() == nil {
 				break
@@ -53,6 +60,9 @@ func (w *world) drawGroups() (groups []*group) {
 			g.place(w.whoIs[m.Node])
 		}
 		groups = append(groups, g)
+	}
+	for i := w.k.Groups; i < w.k.Groups+w.k.Splits; i++ {
+		groups = append(groups, &group{ord: i, id: partition.GroupID(i + 1), parent: -1})
 	}
 	return groups
 }

@@ -63,6 +63,7 @@ type host struct {
 	serving     bool // for the checkers: what the last view said
 	looked      partition.Index
 	fenced      partition.Epoch // of the last record applied
+	dividing    dividing
 }
 
 // firstIncarnation is where the count of a replica's incarnations begins: what was
@@ -115,6 +116,9 @@ func (h *host) turn() {
 	if h.rep == rep && rep != nil {
 		h.n.w.check.stepped(h)
 	}
+	if h.exec != nil && h.exec.Extent().Split != nil {
+		h.drive()
+	}
 	if h.n.step > 0 {
 		h.n.busyUntil = max(h.n.busyUntil, h.n.w.eng.now) + h.n.step
 	}
@@ -165,6 +169,7 @@ func (h *host) setAlarm(at partition.Time) {
 }
 
 func (h *host) publish(v *replica.View) {
+	h.serves(v.Serving)
 	h.view, h.serving = v, v.Serving
 	if w := h.n.w; w.tracing() {
 		w.tracef("%s: master %d of epoch %s, serving %v", h, v.Master, v.Epoch, v.Serving)
@@ -270,7 +275,7 @@ func (h *host) open() {
 			return
 		}
 		applied = h.state.applied
-		exec, err := replica.NewExecutor(newRegisters(h.gi), h.state)
+		exec, err := replica.NewExecutor(newRegisters(h.g.table), h.state)
 		if err != nil {
 			n.w.violate("host", "%s cannot read its state: %v", h, err)
 		}
@@ -376,12 +381,16 @@ func (h *host) drop() {
 	h.rep, h.view, h.serving, h.exec, h.state = nil, nil, false, nil, nil
 	h.events, h.unwritten, h.retrying, h.reads = h.events[:0], nil, false, nil
 	h.calls, h.results, h.heldReads = nil, nil, nil
-	h.wanted = 0
+	h.wanted, h.dividing = 0, dividing{}
 }
 
 // retire deletes the replica for good. What it revoked stands.
 func (h *host) retire() {
 	n, d := h.n, h.n.disk
+	if n.remakes(h) {
+		h.dividing.leaves = true // its node would make it again, with its promises forgotten
+		return
+	}
 	n.w.tracef("%s is deleted", h)
 	for who := range n.w.ids {
 		if who != n.who {

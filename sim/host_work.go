@@ -196,6 +196,7 @@ func (h *host) execute(x *replica.Apply) {
 		if err != nil {
 			h.n.w.violate("apply", "%s: %v", h, err)
 		}
+		h.restructured(rec, &res)
 		h.state.applied = rec.Index()
 		if i < len(x.IDs) && x.IDs[i] != 0 {
 			h.results[x.IDs[i]] = res

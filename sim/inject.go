@@ -382,7 +382,7 @@ func (t *faults) operator(n *node, f *Fault) bool {
 func (t *faults) transfer(n *node, f *Fault) bool {
 	o, did := t.resolve(f.Other, f), false
 	for gi, h := range n.hosts {
-		if h == nil || h.rep == nil || !h.serving || !n.alive() {
+		if h == nil || h.rep == nil || !h.serving || !n.alive() || h.busy() {
 			continue
 		}
 		to := partition.ReplicaID(0)

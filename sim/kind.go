@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"pando.dev/pando/partition"
 )
@@ -81,22 +82,59 @@ const (
 // sum never changes. A command's result is the first of those that it touched as
 // it is afterwards.
 type registers struct {
-	key [5]byte // group, class, key
+	key [6]byte // table, part, key, class
 	buf []byte
 }
 
-// newRegisters is the kind for a group. Its keys begin with the group's ordinal,
-// which is what the catalog's key ranges go by.
-func newRegisters(group int) *registers {
+// Parts of a table. The accounts stay together when it is divided, so that they can
+// be added up; a register and its grave do.
+const (
+	partAccounts  = 0
+	partRegisters = 1
+)
+
+// newRegisters is the kind for a group of a table. Its keys begin with the table's
+// ordinal, which is what the catalog's key ranges go by.
+func newRegisters(table int) *registers {
 	p := &registers{}
-	binary.BigEndian.PutUint16(p.key[:], uint16(group))
+	binary.BigEndian.PutUint16(p.key[:], uint16(table))
 	return p
 }
 
 func (p *registers) at(class byte, k uint16) []byte {
-	p.key[2] = class
+	p.key[2], p.key[5] = partRegisters, class
+	if class == rowAccount {
+		p.key[2] = partAccounts
+	}
 	binary.BigEndian.PutUint16(p.key[3:], k)
 	return p.key[:]
+}
+
+// keyOf is where the rows of a register begin.
+func keyOf(table int, k uint16) []byte {
+	b := append(binary.BigEndian.AppendUint16(nil, uint16(table)), partRegisters)
+	return binary.BigEndian.AppendUint16(b, k)
+}
+
+// span is the range of the rows that a command, or a query, depends on.
+func (c *command) span(table int) partition.KeyRange {
+	if c.verb == verbTransfer || c.verb == verbSum {
+		lo := binary.BigEndian.AppendUint16(nil, uint16(table))
+		return partition.KeyRange{Lo: append(lo, partAccounts), Hi: append(lo[:2:2], partRegisters)}
+	}
+	lo := keyOf(table, c.key)
+	return partition.KeyRange{Lo: lo, Hi: append(lo[:len(lo):len(lo)], 0xff)}
+}
+
+var _ partition.Splitter = (*registers)(nil)
+
+// Span implements partition.Splitter.
+func (p *registers) Span(payload []byte) (partition.KeyRange, error) {
+	c, ok := parseCommand(payload)
+	if !ok {
+		return partition.KeyRange{}, errors.New("no command")
+	}
+	return c.span(int(binary.BigEndian.Uint16(p.key[:]))), nil
 }
 
 func (p *registers) load(r partition.Reader, class byte, k uint16) (register, error) {
@@ -181,9 +219,7 @@ func (p *registers) Read(r partition.Reader, query []byte) ([]byte, error) {
 		return v.bytes(), err
 	}
 	var sum register
-	lo := append([]byte(nil), p.key[:2]...)
-	accounts := partition.KeyRange{Lo: append(lo, rowAccount), Hi: append(lo[:2:2], rowAccount+1)}
-	for pair, err := range r.Scan(accounts) {
+	for pair, err := range r.Scan(c.span(int(binary.BigEndian.Uint16(p.key[:])))) {
 		if err != nil {
 			return nil, err
 		}

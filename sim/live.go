@@ -230,6 +230,9 @@ func (l *live) progress() {
 		w.tendAll()
 		w.play(200 * time.Millisecond)
 		if why = l.silent(); why == "" {
+			why = l.undecided()
+		}
+		if why == "" {
 			return
 		}
 	}
@@ -250,11 +253,11 @@ func (l *live) ask(gi int) {
 		}
 		if !a.wrote {
 			a.write = l.w.poke(gi, verbPut)
-			n.request(0, a.write)
+			n.request(0, a.write, gi)
 		}
 		if !a.leased {
 			a.read = l.w.poke(gi, verbGet)
-			n.request(0, a.read)
+			n.request(0, a.read, gi)
 		}
 	}
 }
@@ -262,7 +265,8 @@ func (l *live) ask(gi int) {
 // poke is an operation of the world itself.
 func (w *world) poke(gi int, v verb) *op {
 	w.pokes++
-	o := &op{group: gi, client: -1, command: command{verb: v, id: opID(-1, w.pokes)}}
+	o := &op{table: w.groups[gi].table, group: gi, client: -1, command: command{verb: v, id: opID(-1, w.pokes)}}
+	o.key = w.check.anyKey(gi)
 	w.check.begin(o)
 	if w.heard != nil {
 		w.heard(o, nil)
@@ -317,7 +321,7 @@ func (l *live) equality() {
 		return
 	}
 	for gi := range w.groups {
-		if !l.able(gi) {
+		if w.groups[gi].born() && !l.able(gi) {
 			return // it tries again for ever
 		}
 	}

@@ -21,17 +21,8 @@ var elsewhere = map[string]string{
 	// to refuse anything.
 	"wal.no-space": "wal.TestNoSpace",
 	"wal.stuck":    "wal.TestNoSpaceForSegment",
-	// No group of the simulator is split yet.
-	"replica.split-intent":    "partition/replica.TestExecutorSplit",
-	"replica.split-sealed":    "partition/replica.TestExecutorSplit",
-	"replica.split-unsealed":  "partition/replica.TestExecutorSplit",
-	"replica.split-activated": "partition/replica.TestExecutorSplit",
-	"replica.split-done":      "partition/replica.TestExecutorSplit",
-	"replica.split-aborted":   "partition/replica.TestExecutorSplit",
-	"replica.split-refused":   "partition/replica.TestExecutorSplit",
-	"replica.outside":         "partition/replica.TestExecutorSplit",
-	"replica.staged":          "partition/replica.TestExecutorSplit",
-	"replica.adopted":         "partition/replica.TestExecutorSplit",
+	// A driver that proposes what does not fit is what Next is there to prevent.
+	"replica.split-refused": "partition/replica.TestExecutorSplit",
 }
 
 // Goals are the marks that the default mix has to reach: every point of the code

@@ -49,6 +49,7 @@ type node struct {
 	crashing   bool           // a fault at a point is on its way
 	barred     bool           // it must not start again by itself
 	asked      partition.Time // when its last question reaches the control group
+	view       *catalogView   // what it has seen of the catalog; nil: nothing
 }
 
 var _ replica.Neighbours = (*node)(nil)
@@ -69,7 +70,7 @@ func (n *node) start() {
 	}
 	n.life++
 	n.up, n.paused, n.frozen, n.crashing = true, false, false, false
-	n.held, n.busyUntil = nil, 0
+	n.held, n.busyUntil, n.view = nil, 0, nil
 	n.disk.boot++ // durable before anything else
 	if n.disk.rolled {
 		// An old copy that is started again and again before the control group hears
@@ -258,6 +259,7 @@ func (n *node) tick() {
 			}
 		}
 	}
+	n.tendSplits()
 	if n.disk.real != nil && n.ticks%8 == 0 {
 		n.truncated()
 	}

@@ -13,6 +13,7 @@ type act struct {
 	transfer bool
 	to       partition.ReplicaID
 	epoch    partition.Epoch // of the mastership that is handed over
+	splits   partition.Kind  // a structural record, proposed by the driver of splits
 }
 
 // operate does what an operator does to the members of a group. It reports false
@@ -69,6 +70,9 @@ func (h *host) newest() *partition.Membership {
 
 // configure asks the machine to change its group.
 func (h *host) configure(next *partition.Membership, force bool) {
+	if h.busy() {
+		return // one change of the structure at a time
+	}
 	if h.n.w.tracing() {
 		h.n.w.tracef("%s is asked for %s", h, showMembers(next))
 	}
@@ -232,6 +236,9 @@ func (w *world) drain(n *node, f *Fault) (did bool) {
 // log replicas a state.
 func (w *world) tend(gi int, salt uint64) {
 	h := w.rnd.of(onOperator, uint64(gi), salt, uint64(w.eng.now))
+	if !w.groups[gi].born() {
+		return
+	}
 	configs := w.check.groups[gi].configs
 	m := w.master(gi)
 	if m == nil {

@@ -91,8 +91,10 @@ type Knobs struct {
 
 	// Churn is how many acts of an operator happen per minute; Tender says that
 	// the tender repairs groups. LogAfter and ReplaceAfter are its times.
-	Churn                  float64 `limits:"0..10000"`
-	Tender                 bool
+	Churn  float64 `limits:"0..10000"`
+	Tender bool
+	// Splits is how many groups may be made by splitting others.
+	Splits                 int `limits:"0..64"`
 	LogAfter, ReplaceAfter partition.Time
 }
 

@@ -32,17 +32,20 @@ type reading struct {
 }
 
 // request takes an operation of a client.
-func (n *node) request(try uint32, o *op) {
+func (n *node) request(try uint32, o *op, gi int) {
 	var h *host
 	if n.up {
-		h = n.hosts[o.group]
+		h = n.hosts[gi]
 	}
 	if h == nil || h.rep == nil {
 		n.w.answer(o, try, answer{code: partition.CodeUnavailable, hint: -1}) // no connection, or no replica
 		return
 	}
 	if !o.seated {
-		o.seated, o.floor = true, n.w.check.floor(o.group)
+		o.seated, o.floor = true, n.w.check.floor(o)
+	}
+	if h.diverts(o, try) {
+		return
 	}
 	switch {
 	case o.level >= levelSession:
@@ -103,7 +106,7 @@ func (h *host) query(o *op, try uint32) {
 		h.readIndex(o, try)
 		return
 	}
-	r := &reading{op: o, try: try, incarnation: h.incarnation, epoch: v.Epoch, floor: h.n.w.check.floor(o.group)}
+	r := &reading{op: o, try: try, incarnation: h.incarnation, epoch: v.Epoch, floor: h.n.w.check.floor(o)}
 	h.show(r)
 	if c := h.n.w.rnd.of(onApply, uint64(o.client), o.id, uint64(try)); c%8 == 0 {
 		e := h.n.w.eng.after(between(c>>8, 0, 10*time.Millisecond), evReadBack, h.n.ord)
@@ -171,7 +174,7 @@ func (h *host) readAnywhere(o *op, try uint32) {
 }
 
 func (h *host) readIndex(o *op, try uint32) {
-	c := call{op: o, try: try, floor: h.n.w.check.floor(o.group)}
+	c := call{op: o, try: try, floor: h.n.w.check.floor(o)}
 	h.take(replica.ReadIndex{ID: h.remember(c)})
 }
 
@@ -183,6 +186,10 @@ func (h *host) reply(x *replica.Reply) {
 		w.violate("reply", "%s answers %d, which nobody asked, or which was answered", h, x.ID)
 	}
 	delete(h.calls, x.ID)
+	if c.act != nil && c.act.splits != 0 {
+		h.decided(c.act.splits, x)
+		return
+	}
 	if c.act != nil {
 		w.check.acted(h, c.act, x)
 		return
@@ -209,6 +216,11 @@ func (h *host) reply(x *replica.Reply) {
 		w.violate("reply", "%s acknowledges %d at %d without a result", h, x.ID, x.Index)
 	}
 	delete(h.results, x.ID)
+	if res.Err != nil && (res.Err.Code == partition.CodeWrongGroup || res.Err.Code == partition.CodeBusy) {
+		w.mark("sim.command_outside")
+		w.answer(c.op, c.try, h.moved(res.Err.Code))
+		return
+	}
 	w.check.acked(h, c.op, x.Index, &res)
 	w.answer(c.op, c.try, answer{index: x.Index, res: res, hint: h.n.ord})
 }
@@ -219,6 +231,10 @@ func (h *host) serveReads() {
 	for _, r := range h.reads {
 		if r.index > h.applied || h.state == nil {
 			rest = append(rest, r)
+			continue
+		}
+		if h.hasMoved(r.call.op) {
+			h.n.w.answer(r.call.op, r.call.try, h.moved(partition.CodeWrongGroup))
 			continue
 		}
 		h.n.w.count.QuorumReads++
@@ -233,6 +249,8 @@ func (h *host) serveReads() {
 	held := h.heldReads[:0]
 	for _, r := range h.heldReads {
 		switch {
+		case h.hasMoved(r.op):
+			h.n.w.answer(r.op, r.try, h.moved(partition.CodeWrongGroup))
 		case r.op.token <= h.applied:
 			h.show(r)
 			h.shown(r)

@@ -163,6 +163,7 @@ func newWorld(p *Plan, out io.Writer) *world {
 	w.net = newNetwork(w, w.k.Nodes)
 	w.check = newChecker(w)
 	w.catalog = newCatalog(w.k.Groups)
+	w.catalog.reserve(w.k.Splits)
 	for i := range w.k.Nodes {
 		n := &node{w: w, ord: i, zone: fmt.Sprintf("z%d", i%max(1, w.k.Zones))}
 		n.clock.trueBase = w.eng.now
@@ -223,6 +224,10 @@ func (w *world) create() {
 		}
 	}
 	for _, g := range w.groups {
+		if !g.born() {
+			w.check.groups = append(w.check.groups, groupCheck{g: g})
+			continue
+		}
 		for _, m := range g.genesis.Members {
 			n := w.nodes[w.owner[w.whoIs[m.Node]]]
 			if err := n.disk.create(g, m); err != nil {
@@ -242,6 +247,7 @@ func (w *world) create() {
 	}
 	w.makeClients()
 	w.faults.schedule()
+	w.planSplits()
 }
 
 // play lets d go by.
@@ -313,7 +319,7 @@ func (w *world) befalls(n *node, x *event) {
 	case evAdmission:
 		n.admission(x.a)
 	case evRequest:
-		n.request(uint32(x.a), x.p.(*op))
+		n.request(uint32(x.a), x.p.(*op), int(x.group))
 	case evReadBack:
 		n.readLease(int(x.group), x.p.(*reading))
 	case evPoint:
@@ -322,6 +328,8 @@ func (w *world) befalls(n *node, x *event) {
 		n.lie(int(x.a), x.b)
 	case evWatch:
 		n.endStarve()
+	case evCatalog:
+		n.learns(x.p.(*catalogView))
 	default:
 		if h := n.hosts[x.group]; h != nil && h.incarnation == x.a {
 			h.happens(x)
@@ -348,6 +356,9 @@ func (h *host) happens(x *event) {
 			h.tryAgain()
 			h.turn()
 		}
+	case evSplit:
+		h.makeChildren()
+		h.drive()
 	}
 }
 
@@ -364,5 +375,7 @@ func (w *world) happens(x *event) {
 		w.control.arrives(x.a, x.p.(*question))
 	case evExpire:
 		w.control.expire(int(x.a), x.b)
+	case evAskSplit:
+		w.askSplit(x.a, x.b)
 	}
 }

@@ -110,6 +110,14 @@ const (
 	TruncateUnflushed // the log is let go of up to what is applied instead of flushed
 	RestartUntold     // a restarted replica is told that it is new
 
+	// Mistakes of the host of a group that is split, which the simulator makes.
+
+	ChildOnReceipt // a child is made of an activation that is not known to be committed
+	SealUnheld     // a range is sealed while requests for it go on
+	SessionsNow    // a child gets its parent's sessions as they are, not as they were
+	UnmaskedHost   // a host lets requests for keys that have moved through
+	ChildIDAgain   // the id of a child that was not made is given again
+
 	end
 )
 
@@ -206,4 +214,9 @@ var known = [...]struct{ layer, name, about string }{
 	StateUnindexed:        {"host", "state-unindexed", "the state is flushed apart from its applied index"},
 	TruncateUnflushed:     {"host", "truncate-unflushed", "the log is let go of up to what is applied instead of flushed"},
 	RestartUntold:         {"host", "restart-untold", "a restarted replica is told that it is new"},
+	ChildOnReceipt:        {"host", "child-on-receipt", "a child is made of an activation that is not known to be committed"},
+	SealUnheld:            {"host", "seal-unheld", "a range is sealed while requests for it go on"},
+	SessionsNow:           {"host", "sessions-now", "a child gets its parent's sessions as they are, not as they were"},
+	UnmaskedHost:          {"host", "unmasked-host", "a host lets requests for keys that have moved through"},
+	ChildIDAgain:          {"host", "child-id-again", "the id of a child that was not made is given again"},
 }

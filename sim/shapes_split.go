@@ -1,0 +1,29 @@
+package sim
+
+import (
+	"time"
+
+	"pando.dev/pando/sim/fault"
+)
+
+// splits lets groups be divided, and breaks what takes part right at each step.
+func splits(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 3, 4, 5, 5)
+	k.Replicas, k.Groups = min(k.Nodes, d.pick(2, 3, 3, 3, 5)), d.pick(1, 1, 2)
+	k.Splits, k.Keys = d.pick(2, 4, 8, 12), d.pick(8, 32)
+	k.LogShare, k.PolicyMix, k.RealLog, k.SegmentBytes = 0, MajorityOnly, false, 0
+	k.Ops, k.Clients = float64(d.pick(50, 100, 200)), d.pick(4, 8, 16)
+	k.DelayMax, k.SyncMax, k.ApplyMax = min(k.DelayMax, 10*time.Millisecond), min(k.SyncMax, 8*time.Millisecond), min(k.ApplyMax, 20*time.Millisecond)
+	k.Length = d.time(8*time.Second, 40*time.Second)
+	if d.half() {
+		k.PointRate = d.rate(0.05, 0.6)
+		k.PointNames = "replica.split-intent,replica.split-sealed,replica.split-unsealed,replica.split-activated,replica.split-done,replica.split-aborted,replica.adopted"
+		k.PointClasses = "kill,power-cut,isolate,isolate,cut,pause,kill-fast"
+	}
+	d.classes = []fault.Class{
+		fault.Kill, fault.KillFast, fault.PowerCut, fault.PowerCutMany, fault.Isolate, fault.IsolateIn, fault.Cut, fault.CutOneWay, fault.Halves, fault.Pause, fault.Freeze,
+		fault.TruncateLog, fault.Transfer, fault.Resign, fault.LockForgets, fault.ControlDown, fault.Delay, fault.DiskStall, fault.GossipLies,
+	}
+	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 2*time.Second
+}
