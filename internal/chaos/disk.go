@@ -26,6 +26,8 @@ type Disk struct {
 	mounted bool
 	tmpfs   bool
 	frozen  bool
+	// suspect: the file system may have lost some of its own writes.
+	suspect bool
 }
 
 const (
@@ -166,7 +168,28 @@ func (d *Disk) Revive() error {
 	if err := d.unmount(); err != nil {
 		return err
 	}
+	if d.suspect {
+		if err := d.check(); err != nil {
+			return err
+		}
+		d.suspect = false
+	}
 	return d.mount()
+}
+
+// check repairs the file system, as the start of a machine does after errors. One
+// that has lost writes may look well when it is mounted, and fail later.
+func (d *Disk) check() error {
+	const uncorrected = 4 // of the exit code, which is a sum
+	msg, err := exec.Command("e2fsck", "-f", "-y", d.path).CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 && exit.ExitCode() < uncorrected {
+		err = nil // errors were corrected
+	}
+	if err != nil {
+		return fmt.Errorf("e2fsck %s: %w: %s", d.path, err, strings.TrimSpace(string(msg)))
+	}
+	return nil
 }
 
 // Sync makes everything durable that was written so far, by whomever.
@@ -225,6 +248,7 @@ func (d *Disk) Free() error { return remove(filepath.Join(d.Dir, ballastName)) }
 // BreakSyncs takes all space under the image, so that what is written to blocks
 // that were never written before is lost, and the sync that finds out fails.
 func (d *Disk) BreakSyncs() error {
+	d.suspect = true
 	f, err := os.OpenFile(filepath.Join(d.under, ballastName), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

@@ -26,8 +26,10 @@ func Missing(disks int) []string {
 		}
 		f.Close()
 	}
-	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		missing = append(missing, "mkfs.ext4: not in PATH (Debian package e2fsprogs)")
+	for _, tool := range []string{"mkfs.ext4", "e2fsck"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, tool+": not in PATH (Debian package e2fsprogs)")
+		}
 	}
 	if free, err := freeLoops(); err == nil && free < disks {
 		missing = append(missing, fmt.Sprintf("loop devices: %d are free, %d are wanted (losetup -a shows who has them; mknod makes more)", free, disks))
