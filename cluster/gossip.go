@@ -68,6 +68,7 @@ type Gossip struct {
 	status     GossipStatus
 	refused    *partition.Error // by the merge check since the last attempt began
 	remembered []string
+	saved      []string                  // of them, what is on disk
 	known      map[partition.NodeID]bool // the members of the last comparison
 }
 
@@ -90,7 +91,7 @@ func StartGossip(cfg GossipConfig) (*Gossip, error) {
 		// They only save time; the providers and the others' memory remain.
 		cfg.Logger.Warn("remembered peers not read", "err", err)
 	}
-	g.remembered = remembered
+	g.remembered, g.saved = remembered, remembered
 	if g.serf, err = serf.Create(sc); err != nil {
 		return nil, startError(cfg.Bind, err)
 	}
@@ -342,7 +343,7 @@ func (g *Gossip) remember(members []Node) {
 	}
 	slices.Sort(now)
 	g.mu.Lock()
-	same := len(now) == 0 || slices.Equal(now, g.remembered)
+	same := len(now) == 0 || slices.Equal(now, g.saved)
 	if !same {
 		g.remembered = now
 	}
@@ -352,7 +353,11 @@ func (g *Gossip) remember(members []Node) {
 	}
 	if err := rememberPeers(g.cfg.Dir, now); err != nil {
 		g.cfg.Logger.Warn("peers not remembered", "err", err)
+		return // the next look tries again
 	}
+	g.mu.Lock()
+	g.saved = now
+	g.mu.Unlock()
 }
 
 // joinLoop tries to meet others, first often and then seldom: also those whom

@@ -136,10 +136,10 @@ func lockDir(dir string) (*os.File, error) {
 		}
 	}
 	pid := strconv.AppendInt(nil, int64(os.Getpid()), 10)
-	if err := f.Truncate(0); err != nil {
-		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt(append(pid, '\n'), 0)
 	}
-	if _, err := f.WriteAt(append(pid, '\n'), 0); err != nil {
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
 	}
 	return f, nil

@@ -124,6 +124,10 @@ func ReadKey(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	info, err := f.Stat()
+	var b []byte
+	if err == nil {
+		b, err = io.ReadAll(io.LimitReader(f, 4*KeyBytes))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the gossip key: %w", err)
 	}
@@ -132,10 +136,6 @@ func ReadKey(path string) ([]byte, error) {
 			Code: partition.CodeRefused, Why: fmt.Sprintf("the gossip key %s may be read by others (mode %o)", path, info.Mode().Perm()),
 			Next: "chmod 600 " + path,
 		}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, 4*KeyBytes))
-	if err != nil {
-		return nil, fmt.Errorf("read the gossip key: %w", err)
 	}
 	return parseKey(path, b)
 }
