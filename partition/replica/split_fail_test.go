@@ -8,7 +8,7 @@ import (
 	"pando.dev/pando/partition"
 )
 
-var errState = errors.New("the disk is on fire")
+var errOnFire = errors.New("the disk is on fire")
 
 // failing is a state of which one call fails: the one when left has come to 0.
 type failing struct {
@@ -18,7 +18,7 @@ type failing struct {
 
 func (f *failing) fails() error {
 	if f.left--; f.left == -1 {
-		return errState
+		return errOnFire
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func TestSplitOnFailingState(t *testing.T) {
 					t.Errorf("%s makes %d calls, at least %d wanted: %v", name, n, c.most, err)
 				}
 				break
-			} else if !errors.Is(err, errState) && name != "read" {
+			} else if !errors.Is(err, errOnFire) && name != "read" {
 				t.Errorf("%s goes on when call %d has failed: %v", name, n, err)
 			}
 		}
