@@ -45,9 +45,9 @@ type Catalog struct {
 	groups []*Group     // by id
 	drops  []drop       // by version
 	tasks  []*Task      // by id
-	// busy and prepared are made of tasks: who occupies a group, and who is to make
-	// one.
-	busy, prepared map[partition.GroupID]*Task
+	// busy, prepared and unmade are made of tasks: who occupies a group, who is to
+	// make one, and who was to but has ended without it.
+	busy, prepared, unmade map[partition.GroupID]*Task
 	// floor: what was dropped at or before this version is no longer in drops, and
 	// tasks that ended by then may be forgotten.
 	floor uint64
@@ -220,7 +220,7 @@ func (e *edit) apply(version uint64) *Catalog {
 		next.groups = e.mergeGroups()
 		next.tables = e.mergeTables(next.groups)
 	}
-	next.tasks, next.busy, next.prepared = e.base.tasks, e.base.busy, e.base.prepared
+	next.tasks, next.busy, next.prepared, next.unmade = e.base.tasks, e.base.busy, e.base.prepared, e.base.unmade
 	if len(e.tasks) > 0 {
 		next.tasks = e.mergeTasks()
 		next.forgetTasks()

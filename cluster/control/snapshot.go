@@ -371,12 +371,12 @@ func (s *state) validate(tail *tailBody) error {
 		}
 	}
 	for g := range s.permits {
-		if !c.known(g) {
+		if !c.kept(g) {
 			return corrupt("the in-sync number of %s, which the catalog does not have", g)
 		}
 	}
 	for g := range s.locks {
-		if !c.known(g) {
+		if !c.kept(g) {
 			return corrupt("the lock of %s, which the catalog does not have", g)
 		}
 	}

@@ -276,7 +276,7 @@ func (s *state) applyDrop(b *dropBody) (*tableAnswer, *partition.Error) {
 	e := newEdit(s.catalog)
 	e.dropTable(t.ID)
 	s.endTasksOf(e, t.ID, fmt.Sprintf("table %s was dropped", b.Name), version)
-	s.catalog = e.apply(version)
+	s.swap(e, version)
 	done := &tableAnswer{Table: t.ID, Version: version}
 	s.finish(b.Token, digest, done)
 	return done, nil
@@ -301,7 +301,7 @@ func (s *state) applyUpdate(b *updateBody) *partition.Error {
 		t.Changed = version
 	}
 	if len(e.groups) > 0 || len(e.tasks) > 0 {
-		s.catalog = e.apply(version)
+		s.swap(e, version)
 	}
 	return first
 }

@@ -363,8 +363,13 @@ func (c *Catalog) Where(id partition.GroupID, key []byte) (*Group, error) {
 
 // indexTasks makes what is looked up of the tasks.
 func (c *Catalog) indexTasks() {
-	c.busy, c.prepared = map[partition.GroupID]*Task{}, map[partition.GroupID]*Task{}
+	c.busy, c.prepared, c.unmade = map[partition.GroupID]*Task{}, map[partition.GroupID]*Task{}, map[partition.GroupID]*Task{}
 	for _, t := range c.tasks {
+		if !t.Open() && t.Activated == 0 {
+			for i := range t.Children {
+				c.unmade[t.Children[i].Group] = t
+			}
+		}
 		if t.State != TaskOpen || t.Group == 0 {
 			continue
 		}
@@ -378,6 +383,13 @@ func (c *Catalog) indexTasks() {
 			c.prepared[t.Children[i].Group] = t
 		}
 	}
+}
+
+// kept reports whether what was granted for a group is kept. That of a split's
+// children is as long as its end may be taken back: no number is given out twice.
+func (c *Catalog) kept(g partition.GroupID) bool {
+	_, ok := c.unmade[g]
+	return ok || c.known(g)
 }
 
 // known reports whether there is such a group, or is to be one.

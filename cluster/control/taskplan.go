@@ -54,7 +54,7 @@ func (s *state) applyPlan(b *planBody) (*tableAnswer, *partition.Error) {
 		})
 		s.nextTask++
 	}
-	s.catalog = e.apply(version)
+	s.swap(e, version)
 	done := &tableAnswer{Table: uint64(id), Version: version}
 	s.finish(b.Token, digest, done)
 	return done, nil

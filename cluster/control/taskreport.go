@@ -173,14 +173,25 @@ func (s *state) putTasks(tasks ...*Task) {
 	for _, t := range tasks {
 		t.Changed = version
 		e.putTask(t)
-		s.forgetUnmade(t)
 	}
 	for _, t := range tasks {
 		if t.Parent != 0 && !t.Open() {
 			e.endPlan(t.Parent, t.Ended, version)
 		}
 	}
+	s.swap(e, version)
+}
+
+// swap makes the catalog with changes of tasks, and forgets with those that are
+// forgotten what was granted for their children.
+func (s *state) swap(e *edit, version uint64) {
+	before := s.catalog
 	s.catalog = e.apply(version)
+	for _, t := range before.tasks {
+		if _, ok := s.catalog.Task(t.ID); !ok {
+			s.forgetUnmade(t)
+		}
+	}
 }
 
 // endPlan ends a plan all of whose steps have ended.
@@ -217,14 +228,17 @@ func (e *edit) endPlan(id TaskID, at time.Time, version uint64) {
 func (s *state) endTasksOf(e *edit, table uint64, why string, version uint64) {
 	var ended []*Task
 	for _, t := range s.catalog.tasks {
-		if t.Table != table || !t.Open() {
+		if t.Table != table {
+			continue
+		}
+		s.forgetUnmade(t) // its end can no longer be taken back
+		if !t.Open() {
 			continue
 		}
 		next := *t
 		next.end(TaskAborted, why, msOf(t.Touched))
 		next.Changed = version
 		e.putTask(&next)
-		s.forgetUnmade(&next)
 		ended = append(ended, &next)
 	}
 	for _, t := range ended {
@@ -234,10 +248,10 @@ func (s *state) endTasksOf(e *edit, table uint64, why string, version uint64) {
 	}
 }
 
-// forgetUnmade takes back what was granted for the children of a split that has
-// ended without them.
+// forgetUnmade takes back what was granted for the children of a split that it has
+// not made and never will.
 func (s *state) forgetUnmade(t *Task) {
-	if t.Open() || t.Activated != 0 {
+	if t.Activated != 0 {
 		return
 	}
 	for i := range t.Children {

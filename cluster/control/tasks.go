@@ -244,7 +244,7 @@ func (s *state) applyActivation(b *activateBody) *partition.Error {
 		return err
 	}
 	s.endOvertaken(e, &next)
-	s.catalog = e.apply(s.catalog.Version + 1)
+	s.swap(e, s.catalog.Version+1)
 	return nil
 }
 
@@ -267,7 +267,6 @@ func (s *state) endOvertaken(e *edit, t *Task) {
 	next.end(TaskFailed, fmt.Sprintf("the group was divided by task %s meanwhile", t.ID), msOf(o.Touched))
 	next.Changed = s.catalog.Version + 1
 	e.putTask(&next)
-	s.forgetUnmade(&next)
 }
 
 // divides reports whether what the task makes of a range is all of it, and nothing
