@@ -14,6 +14,7 @@ import (
 
 var (
 	mutants      = flag.String("sim.mutants", "", "planted bugs to look for: all, a layer, or names with commas between; default: a few quick ones")
+	mutantShape  = flag.String("sim.mutant-shape", "", "look in the seeds of this shape only; default: the default swarm")
 	mutantSeeds  = flag.Uint64("sim.mutant-seeds", 5000, "a planted bug must be found within so many seeds of the default swarm")
 	mutantCPU    = flag.Duration("sim.mutant-cpu", time.Minute, "and within so much processor time")
 	mutantsTable = flag.String("sim.mutants-table", "", "append a line per planted bug to this file, for README.md")
@@ -60,6 +61,11 @@ func lookFor(t *testing.T, b planted.Bug) {
 	cpu := threadTimer()
 	defer cpu.stop()
 	shapes := DefaultShapes()
+	if s, ok := ShapeNamed(*mutantShape); ok {
+		shapes = []Shape{s}
+	} else if *mutantShape != "" {
+		t.Fatalf("no shape is called %q", *mutantShape)
+	}
 	seed := uint64(1)
 	for ; seed <= *mutantSeeds && cpu.used() < *mutantCPU; seed++ {
 		p := Draw(seed, Pick(seed, shapes))

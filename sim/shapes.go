@@ -10,11 +10,11 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 10, nil},
-		{"crashes", "nodes end and come back right after they did what they must not forget", 9, crashes},
+		{"general", "anything may happen", 8, nil},
+		{"crashes", "nodes end and come back right after they did what they must not forget", 8, crashes},
 		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 7, smallBatches},
 		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 5, amnesia},
-		{"network", "little but the network is bad, and it is very bad", 8, networkHeavy},
+		{"network", "little but the network is bad, and it is very bad", 7, networkHeavy},
 		{"disks", "the real log, and disks that are full, slow, torn and failing", 7, diskHeavy},
 		{"clocks", "clocks that jump and drift, pauses, short leases", 5, clockHeavy},
 		{"groups", "many groups on many nodes", 2, manyGroups},
@@ -29,6 +29,7 @@ func DefaultShapes() []Shape {
 		{"reads", "many reads, long leases, old messages, and masters that come while leases run", 3, reads},
 		{"late-answers", "masters that are replaced while they ask, and answers that come when they are back", 4, lateAnswers},
 		{"grants", "nodes that restart though they have granted leases, masters cut off that hold some, old beats, fast and slow clocks", 4, grants},
+		{"leavers", "a master that is cut off while the others remove each other", 4, leavers},
 	}
 }
 

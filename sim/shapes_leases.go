@@ -52,3 +52,30 @@ func grants(d *drawer) {
 	d.aims, d.aimed = []fault.Role{fault.Master, fault.Master, fault.Holder, fault.Supporter}, 0.8
 	d.share, d.least, d.most = 0.6, 50*time.Millisecond, time.Second
 }
+
+// leavers cuts a master off, one link for longer than the next, while the others
+// remove each other from the group: it finds nodes that have forgotten it.
+func leavers(d *drawer) {
+	k := d.k
+	k.Nodes = d.pick(3, 3, 4)
+	k.Replicas, k.Groups, k.LogShare, k.PolicyMix = 3, 1, 0, MajorityOnly
+	k.Lease = d.time(50*time.Millisecond, 300*time.Millisecond)
+	k.RetryMin, k.RetryMax = 5*time.Millisecond, d.time(50*time.Millisecond, 300*time.Millisecond)
+	k.AnswerWait, k.DurabilityWait = d.time(50*time.Millisecond, 150*time.Millisecond), d.time(5*time.Second, 20*time.Second)
+	k.DelayMax, k.SyncMax, k.ApplyMax = d.time(k.DelayMin, 5*time.Millisecond), d.time(k.SyncMin, 5*time.Millisecond), 0
+	k.TailShare, k.Loss = 0, 0
+	k.ReadShare, k.Ops = 0.8, float64(d.pick(20, 50))
+	k.PointRate, k.PointNames, k.PointClasses, k.FastRestart = d.rate(0.2, 1), "replica.retired", "kill-fast,power-cut", 1
+	k.Length = d.time(6*time.Second, 15*time.Second)
+	d.classes = []fault.Class{
+		fault.RemoveMember, fault.RemoveMember, fault.RemoveMember, fault.AddMember, fault.ChangeMember, fault.ChangeMember, fault.KillFast, fault.Transfer,
+	}
+	d.share, d.least, d.most = 0.7, 50*time.Millisecond, 400*time.Millisecond
+	for at := d.time(200*time.Millisecond, 2*time.Second); at < k.Length; at += d.time(3*time.Second, 8*time.Second) {
+		for n := range k.Nodes {
+			d.plan.Faults = append(d.plan.Faults, Fault{
+				At: at, For: d.time(500*time.Millisecond, 6*time.Second), Class: fault.Cut, Node: fault.Aim(fault.Master, 0), Other: fault.Target(n),
+			})
+		}
+	}
+}
