@@ -280,7 +280,7 @@ func (r *realDisk) damage(f *Fault) {
 	switch f.Class {
 	case fault.FlipLog:
 		if f.For == 0 {
-			r.rot(name, b[:len(b)-page], h)
+			r.rot(name, b[:len(b)-page], 2*page, h) // behind the header and the state table
 			return
 		}
 		if err := r.fs.Flip(name, int64(h>>16)%int64(len(b)), 1<<(h>>60&7)); err != nil {
@@ -299,16 +299,20 @@ func (r *realDisk) damage(f *Fault) {
 
 // rot flips bits here and there in what a file of the log holds, more in what was
 // written last. No start comes to read all of it and find them, so it takes several
-// until one is in a record that somebody wants.
-func (r *realDisk) rot(name string, b []byte, h uint64) {
+// until one is in a record that somebody wants. A log all of whose state tables are
+// damaged does not open at all, which is right, and shows nothing: they are spared.
+func (r *realDisk) rot(name string, b []byte, from int, h uint64) {
 	var held []int
-	for i, x := range b {
-		if x != 0 {
+	for i := from; i < len(b); i++ {
+		if b[i] != 0 {
 			held = append(held, i)
 		}
 	}
 	if h>>8%2 == 0 {
 		held = held[len(held)/2:]
+	}
+	if len(held) == 0 {
+		return
 	}
 	for range 1 << (h >> 16 % 6) {
 		h = mix(h)
