@@ -288,8 +288,9 @@ func (r *splitting) addTask(s *split.Situation) {
 	if sp == nil {
 		return
 	}
+	s.Told = sp.Task == r.activated
 	if t, ok := cat.Task(control.TaskID(sp.Task)); ok {
-		s.Gone = !t.Open()
+		s.Gone, s.Told = !t.Open(), s.Told || t.Activated != 0
 	} else if all := cat.Tasks(); len(all) > 0 && r.node.control.Synced() {
 		s.Gone = uint64(all[len(all)-1].ID) > sp.Task // it ended long ago
 	}

@@ -347,6 +347,7 @@ func (h *host) situation() split.Situation {
 		}
 		v := h.n.view
 		s.Gone = v != nil && v.at > d.seen && v.closed(x.Task) && s.Task == nil
+		s.Told = v != nil && slices.ContainsFunc(v.tasks, func(t task) bool { return t.id == x.Task && t.activated })
 		for i := range x.Children {
 			if q := &w.check.groups[x.Children[i].Group-1]; len(q.configs) > 0 {
 				s.Children = append(s.Children, split.Seen{Group: x.Children[i].Group, Membership: q.newest()})
