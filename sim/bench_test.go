@@ -64,3 +64,15 @@ func BenchmarkMix(b *testing.B) {
 	shapes := DefaultShapes()
 	bench(b, func(seed uint64) *Plan { return Draw(seed, Pick(seed, shapes)) })
 }
+
+// BenchmarkSplits is what G2 asks for: 64 groups on five nodes in the end, half of
+// which were split from others, and all faults.
+func BenchmarkSplits(b *testing.B) {
+	shape, _ := ShapeNamed("splits")
+	bench(b, func(seed uint64) *Plan {
+		p := Draw(seed, shape)
+		k := &p.Knobs
+		k.Nodes, k.Replicas, k.Groups, k.Splits, k.Ops = 5, 3, 32, 32, 200
+		return p
+	})
+}

@@ -18,8 +18,12 @@ type divided struct {
 
 // makes reports whether the node has on disk what it makes its replica of a child of.
 func (n *node) makes(q *groupCheck, r partition.ReplicaID) bool {
-	m := &n.disk.platter[q.g.parent]
-	return m.replica == r && m.holds(q.divided.from)
+	m, s := &n.disk.platter[q.g.parent], n.disk.states[q.g.parent]
+	if m.replica != r || !m.holds(q.divided.from) || s == nil {
+		return false
+	}
+	x, err := replica.ExtentOf(s)
+	return err == nil && (s.applied < q.divided.from.Index || x.Split != nil && x.Split.At == q.divided.from.Index)
 }
 
 // cutAt is a range that is another group's from a record on.

@@ -273,7 +273,7 @@ func (c *control) answered(q *question, in replica.Input) {
 	}
 	q.answered = true
 	if q.report != nil {
-		q.h.told()
+		q.h.told(q.report, in != nil)
 		return
 	}
 	q.h.take(in)

@@ -10,11 +10,11 @@ import (
 // DefaultShapes is the mix that a swarm has.
 func DefaultShapes() []Shape {
 	return []Shape{
-		{"general", "anything may happen", 8, nil},
-		{"crashes", "nodes end and come back right after they did what they must not forget", 8, crashes},
+		{"general", "anything may happen", 7, nil},
+		{"crashes", "nodes end and come back right after they did what they must not forget", 7, crashes},
 		{"small-batches", "one record a message, and masters that end between their predecessors' records and their own", 7, smallBatches},
 		{"amnesia", "a lock service that knows nothing, slow disks, and power cuts right after promises", 5, amnesia},
-		{"network", "little but the network is bad, and it is very bad", 7, networkHeavy},
+		{"network", "little but the network is bad, and it is very bad", 6, networkHeavy},
 		{"disks", "the real log, and disks that are full, slow, torn and failing", 7, diskHeavy},
 		{"clocks", "clocks that jump and drift, pauses, short leases", 5, clockHeavy},
 		{"groups", "many groups on many nodes", 2, manyGroups},
@@ -22,10 +22,11 @@ func DefaultShapes() []Shape {
 		{"pairs", "two replicas, both in sync, of which one may go on alone", 5, pairs},
 		{"churn", "an operator adds, removes, replaces and changes members all the time", 4, churn},
 		{"damage", "disks that lose and spoil what they have, on few nodes at a time", 5, damage},
-		{"membership", "short changes of a group one after the other, and faults where each begins and ends", 10, membership},
+		{"membership", "short changes of a group one after the other, and faults where each begins and ends", 9, membership},
 		{"hand-overs", "masterships that are handed over, and links that break in the middle of it", 3, handOvers},
 		{"successions", "masters that follow each other, end and change the group while the lease of one before them runs", 4, successions},
 		{"decrees", "an operator who gives up those that are down, and links that break while the others are led on", 3, decrees},
+		{"splits", "groups that are divided again and again while masters come and go", 4, splits},
 		{"reads", "many reads, long leases, old messages, and masters that come while leases run", 3, reads},
 		{"late-answers", "masters that are replaced while they ask, and answers that come when they are back", 4, lateAnswers},
 		{"grants", "nodes that restart though they have granted leases, masters cut off that hold some, old beats, fast and slow clocks", 4, grants},

@@ -30,6 +30,7 @@ type dividing struct {
 	ops       []heldOp
 	proposed  partition.Kind
 	telling   bool
+	told      uint64 // the task whose activation the control group has taken
 	notBefore partition.Time
 	aborted   string
 	seen      partition.Time // true time since which the extent's split is known here
@@ -345,6 +346,7 @@ func (h *host) situation() split.Situation {
 		if d.task != x.Task {
 			d.task, d.seen = x.Task, w.eng.now
 		}
+		s.Told = d.told == x.Task
 		v := h.n.view
 		s.Gone = v != nil && v.at > d.seen && v.closed(x.Task) && s.Task == nil
 		s.Told = v != nil && slices.ContainsFunc(v.tasks, func(t task) bool { return t.id == x.Task && t.activated })
@@ -362,6 +364,11 @@ func (h *host) situation() split.Situation {
 			x.Made = w.nodes[w.owner[who]].has(s.Extent.Split, p.Replica)
 		}
 		s.Peers = append(s.Peers, x)
+	}
+	if w.plan.Planted.Has(planted.DoneEarly) {
+		for i := range s.Peers {
+			s.Peers[i].Made = s.Peers[0].Made
+		}
 	}
 	return s
 }
@@ -431,8 +438,11 @@ func (h *host) decided(k partition.Kind, x *replica.Reply) {
 	h.later(0)
 }
 
-// told hears whether the control group took the report.
-func (h *host) told() {
+// told hears whether the control group took a report.
+func (h *host) told(r *report, took bool) {
+	if took && r.Phase == partition.Activated {
+		h.dividing.told = r.Task
+	}
 	h.dividing.telling = false
 	h.dividing.notBefore = h.n.local() + decideAgain
 	h.later(decideAgain)

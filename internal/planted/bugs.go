@@ -117,6 +117,7 @@ const (
 	SessionsNow    // a child gets its parent's sessions as they are, not as they were
 	UnmaskedHost   // a host lets requests for keys that have moved through
 	ChildIDAgain   // the id of a child that was not made is given again
+	DoneEarly      // a split is over before every member has made its child
 
 	end
 )
@@ -218,5 +219,6 @@ var known = [...]struct{ layer, name, about string }{
 	SealUnheld:            {"host", "seal-unheld", "a range is sealed while requests for it go on"},
 	SessionsNow:           {"host", "sessions-now", "a child gets its parent's sessions as they are, not as they were"},
 	UnmaskedHost:          {"host", "unmasked-host", "a host lets requests for keys that have moved through"},
+	DoneEarly:             {"host", "done-early", "a split is over before every member has made its child"},
 	ChildIDAgain:          {"host", "child-id-again", "the id of a child that was not made is given again"},
 }
