@@ -40,6 +40,19 @@
 // An idle replica costs memory only. It has no timer and sends nothing:
 // liveness and leases are kept per pair of nodes.
 //
+// # When a group is split
+//
+// The control group has the wish as a task; the node of the group's master drives
+// it, one goroutine per split, by asking split.Next for the one next step. It keeps
+// nothing that a new master would need. What leaves is held from before the Seal
+// until the outcome: commands and quorum reads in the order of the mailbox, 200 ms
+// each at most, reads under a lease because they look before and after. A member
+// that has applied Activate makes its children's replicas by hard links of its own
+// state, writes their first position into the log and starts them; what a crash
+// leaves the log does not name. Done is proposed when all members have theirs, and
+// each then removes the keys of others in the background. A request for keys that
+// have gone is answered with the partitions that have them.
+//
 // # When something fails
 //
 // A panic in a replica, or an error of its log, its store or its partition
