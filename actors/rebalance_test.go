@@ -215,6 +215,21 @@ func TestRebalance(t *testing.T) {
 	}
 }
 
+// stepsIn counts a plan's steps in a state.
+func (c *testCluster) stepsIn(n *Node, plan control.TaskID, state string) (count int) {
+	c.tb.Helper()
+	all, err := n.Tasks(c.tb.Context())
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	for _, s := range StepsOf(all, plan) {
+		if s.State == state {
+			count++
+		}
+	}
+	return count
+}
+
 // TestRebalanceOutlivesItsLeader: a plan begins, the node that leads the control
 // group stops, and with it masters in the middle of moves; then a node that is to
 // receive is gone for good. What can be done is done by whoever is master then,
@@ -243,18 +258,7 @@ func TestRebalanceOutlivesItsLeader(t *testing.T) {
 	if _, err := n.StartPlan(t.Context(), p.Task.ID); err != nil {
 		t.Fatal(err)
 	}
-	ended := func(state string) (count int) {
-		all, err := n.Tasks(t.Context())
-		if err != nil {
-			return 0
-		}
-		for _, s := range StepsOf(all, p.Task.ID) {
-			if s.State == state {
-				count++
-			}
-		}
-		return count
-	}
+	ended := func(state string) int { return c.stepsIn(n, p.Task.ID, state) }
 	eventually(t, "a first step", func() error {
 		if ended("done") == 0 {
 			return errors.New("none is done")
