@@ -13,7 +13,7 @@ HAMMER      ?=
 CHAOS       ?= --for 10m
 SIM         ?=
 # The least share of the error paths that tests must run.
-ERRORS_LEAST ?= 60
+ERRORS_LEAST ?= 74
 # The protocol's core and the least share of its statements that its goldens
 # and tables run.
 CORE        := ./partition ./partition/replica
