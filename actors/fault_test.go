@@ -152,18 +152,9 @@ func TestWithoutACatalog(t *testing.T) {
 	})
 }
 
-// TestWhatMakesNoSense is refused with its reason, and changes nothing.
-func TestWhatMakesNoSense(t *testing.T) {
-	t.Parallel()
-	c := startSingle(t, single(t, t.TempDir()))
-	g := c.group(TableSpec{Name: "t"})
-	n := c.any()
-	if err := put(t.Context(), n, "k", "v"); err != nil {
-		t.Fatal(err)
-	}
-	_, cell := g.master()
-	version := cell.view.Load().Configurations.Last().Version
-	for name, ask := range map[string]func(context.Context) error{
+// senseless are requests that a node cannot make sense of; g is a group of its own.
+func senseless(n *Node, g partition.GroupID, dir string) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
 		"a policy": func(ctx context.Context) error {
 			_, err := n.CreateTable(ctx, TableSpec{Name: "u", Policy: "most"})
 			return err
@@ -173,11 +164,11 @@ func TestWhatMakesNoSense(t *testing.T) {
 			return err
 		},
 		"a change of nothing": func(ctx context.Context) error {
-			_, err := n.BeginChange(ctx, PartitionChange{Group: g.id})
+			_, err := n.BeginChange(ctx, PartitionChange{Group: g})
 			return err
 		},
 		"a node for a replica": func(ctx context.Context) error {
-			_, err := n.BeginChange(ctx, PartitionChange{Kind: ChangeAdd, Group: g.id, Node: "x"})
+			_, err := n.BeginChange(ctx, PartitionChange{Kind: ChangeAdd, Group: g, Node: "x"})
 			return err
 		},
 		"a change of no group": func(ctx context.Context) error {
@@ -199,25 +190,39 @@ func TestWhatMakesNoSense(t *testing.T) {
 			return err
 		},
 		"a survey of a stranger": func(ctx context.Context) error {
-			_, err := n.askSurvey(ctx, "x", []partition.GroupID{g.id})
+			_, err := n.askSurvey(ctx, "x", []partition.GroupID{g})
 			return err
 		},
 		"reports of a stranger": func(ctx context.Context) error {
-			_, err := n.askReports(ctx, "x", []partition.GroupID{g.id})
+			_, err := n.askReports(ctx, "x", []partition.GroupID{g})
 			return err
 		},
-		"a decree to a stranger": func(ctx context.Context) error { return n.sendDecree(ctx, "x", &decree{Group: g.id}) },
-		"a decree of nothing":    func(ctx context.Context) error { return n.sendDecree(ctx, n.ID(), &decree{Group: g.id}) },
+		"a decree to a stranger": func(ctx context.Context) error { return n.sendDecree(ctx, "x", &decree{Group: g}) },
+		"a decree of nothing":    func(ctx context.Context) error { return n.sendDecree(ctx, n.ID(), &decree{Group: g}) },
 		"a log replica of nothing": func(context.Context) error {
 			return n.askToHost(99, placement.Step{Node: "x", Replica: 2, LogOnly: true}, 1)
 		},
 		"a log replica behind everything": func(context.Context) error {
-			return n.askToHost(g.id, placement.Step{Node: "x", Replica: 2, LogOnly: true}, 1<<40)
+			return n.askToHost(g, placement.Step{Node: "x", Replica: 2, LogOnly: true}, 1<<40)
 		},
-		"a copy for a stranger": func(context.Context) error { return n.askToHost(g.id, placement.Step{Node: "x", Replica: 2}, 1) },
-		"a checkpoint":          func(ctx context.Context) error { _, err := (copyHost{n}).Checkpoint(ctx, 99, t.TempDir()); return err },
-		"a description":         func(context.Context) error { _, err := (copyHost{n}).Describe(g.id, 1<<40); return err },
-	} {
+		"a copy for a stranger": func(context.Context) error { return n.askToHost(g, placement.Step{Node: "x", Replica: 2}, 1) },
+		"a checkpoint":          func(ctx context.Context) error { _, err := (copyHost{n}).Checkpoint(ctx, 99, dir); return err },
+		"a description":         func(context.Context) error { _, err := (copyHost{n}).Describe(g, 1<<40); return err },
+	}
+}
+
+// TestWhatMakesNoSense is refused with its reason, and changes nothing.
+func TestWhatMakesNoSense(t *testing.T) {
+	t.Parallel()
+	c := startSingle(t, single(t, t.TempDir()))
+	g := c.group(TableSpec{Name: "t"})
+	n := c.any()
+	if err := put(t.Context(), n, "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	_, cell := g.master()
+	version := cell.view.Load().Configurations.Last().Version
+	for name, ask := range senseless(n, g.id, t.TempDir()) {
 		codeIs(t, name, ask(hurried(t)), partition.CodeInvalid, partition.CodeNotFound, partition.CodeUnavailable, partition.CodeRefused,
 			partition.CodeTooLarge, partition.CodeNotMaster, partition.CodeTimeout)
 	}

@@ -18,22 +18,9 @@ import (
 	"pando.dev/pando/partition"
 )
 
-// TestBadInput: what makes no sense is refused with words before anybody is asked
-// for it, and leaves nothing behind.
-func TestBadInput(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	n := newBadNode(t)
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"cert ca --ca DIR/ca", "cert ca --ca DIR/other --cluster other", "cert node --ca DIR/other --dir DIR/of-other --out DIR/x"} {
-		if code, p := n.run(t, strings.ReplaceAll(line, "DIR", dir), io.Discard); code != exitOK {
-			t.Fatalf("%s: %+v", line, p)
-		}
-	}
-	for line, want := range map[string]string{
+// badInput are command lines that make no sense, and what is said of each.
+func badInput() map[string]string {
+	return map[string]string{
 		"kv get t zz --encoding hex":               "not hex",
 		"kv get t k --token x":                     "token",
 		"kv put t zz v --encoding hex":             "not hex",
@@ -76,7 +63,25 @@ func TestBadInput(t *testing.T) {
 		"node --dir DIR/n --http nowhere":                           "nowhere",
 		"node --dir DIR/n --tls-dir DIR/none":                       "no DIR/none",
 		"node --dir FILE/n --http 127.0.0.1:0 --listen 127.0.0.1:0": "not a directory",
-	} {
+	}
+}
+
+// TestBadInput: what makes no sense is refused with words before anybody is asked
+// for it, and leaves nothing behind.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	n := newBadNode(t)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"cert ca --ca DIR/ca", "cert ca --ca DIR/other --cluster other", "cert node --ca DIR/other --dir DIR/of-other --out DIR/x"} {
+		if code, p := n.run(t, strings.ReplaceAll(line, "DIR", dir), io.Discard); code != exitOK {
+			t.Fatalf("%s: %+v", line, p)
+		}
+	}
+	for line, want := range badInput() {
 		in := strings.NewReplacer("DIR", dir, "FILE", file)
 		before := entries(t, dir)
 		n.goWrong(0, false, nil)

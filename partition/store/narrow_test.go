@@ -86,53 +86,57 @@ func grown(t *testing.T, fs vfs.FS) map[string]string {
 	return whole
 }
 
-// TestEachReadOfATable: whichever read of a table fails, the call that needed it
-// fails, nothing of an apply that failed is there, and on a disk that reads again so
-// does the store.
-func TestEachReadOfATable(t *testing.T) {
-	fs := vfs.NewMem()
-	whole := grown(t, fs)
-	undone := errors.New("not to be kept")
-	applied := func(s *Store, f func(partition.Writer) error) error {
-		err := s.Apply(41, func(w partition.Writer) error { return errors.Join(f(w), undone) })
-		if errors.Is(err, undone) && !errors.Is(err, syscall.EIO) && partition.CodeOf(err) == partition.CodeInternal {
-			return nil
-		}
-		return err
-	}
-	all := func(r partition.Reader, back bool) error {
-		seq := r.Scan
-		if back {
-			seq = r.ScanBack
-		}
-		n := 0
-		for _, err := range seq(partition.KeyRange{}) {
-			if err != nil {
-				return err
-			}
-			n++
-		}
-		if n < len(whole) {
-			return fmt.Errorf("%w: %d of %d pairs", errWrong, n, len(whole))
-		}
+// errUndone ends an apply that is only there to read.
+var errUndone = errors.New("not to be kept")
+
+// appliedOnly is what f gives in an apply that is not kept.
+func appliedOnly(s *Store, f func(partition.Writer) error) error {
+	err := s.Apply(41, func(w partition.Writer) error { return errors.Join(f(w), errUndone) })
+	if errors.Is(err, errUndone) && !errors.Is(err, syscall.EIO) && partition.CodeOf(err) == partition.CodeInternal {
 		return nil
 	}
-	viewed := func(s *Store, f func(*View) error) error {
-		v, err := s.View()
+	return err
+}
+
+// allOf reads all pairs, of which there are so many at least.
+func allOf(r partition.Reader, back bool, least int) error {
+	seq := r.Scan
+	if back {
+		seq = r.ScanBack
+	}
+	n := 0
+	for _, err := range seq(partition.KeyRange{}) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(f(v), v.Close())
+		n++
 	}
-	for name, step := range map[string]func(*Engine, *Store) error{
+	if n < least {
+		return fmt.Errorf("%w: %d of %d pairs", errWrong, n, least)
+	}
+	return nil
+}
+
+// viewed is what f gives for a view of the store.
+func viewed(s *Store, f func(*View) error) error {
+	v, err := s.View()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(v), v.Close())
+}
+
+// tableReads are calls that read tables, of a store with so many pairs.
+func tableReads(t *testing.T, pairs int) map[string]func(*Engine, *Store) error {
+	return map[string]func(*Engine, *Store) error{
 		"apply after get": func(_ *Engine, s *Store) error {
-			return applied(s, func(w partition.Writer) error { _, _, err := w.Get([]byte("k07")); return err })
+			return appliedOnly(s, func(w partition.Writer) error { _, _, err := w.Get([]byte("k07")); return err })
 		},
 		"apply after scan": func(_ *Engine, s *Store) error {
-			return applied(s, func(w partition.Writer) error { return all(w, false) })
+			return appliedOnly(s, func(w partition.Writer) error { return allOf(w, false, pairs) })
 		},
 		"get what is written": func(_ *Engine, s *Store) error {
-			return applied(s, func(w partition.Writer) error {
+			return appliedOnly(s, func(w partition.Writer) error {
 				if err := w.DeleteRange(partition.KeyRange{Lo: []byte("k00"), Hi: []byte("k01")}); err != nil {
 					return err
 				}
@@ -141,46 +145,29 @@ func TestEachReadOfATable(t *testing.T) {
 			})
 		},
 		"scan what is written": func(_ *Engine, s *Store) error {
-			return applied(s, func(w partition.Writer) error { return errors.Join(w.Set([]byte("new"), nil), all(w, true)) })
+			return appliedOnly(s, func(w partition.Writer) error { return errors.Join(w.Set([]byte("new"), nil), allOf(w, true, pairs)) })
 		},
 		"get": func(_ *Engine, s *Store) error {
 			return viewed(s, func(v *View) error { _, _, err := v.Get([]byte("k21")); return err })
 		},
-		"scan": func(_ *Engine, s *Store) error { return viewed(s, func(v *View) error { return all(v, false) }) },
+		"scan": func(_ *Engine, s *Store) error {
+			return viewed(s, func(v *View) error { return allOf(v, false, pairs) })
+		},
 		"digest": func(_ *Engine, s *Store) error {
 			return viewed(s, func(v *View) error { _, err := v.Digest(t.Context()); return err })
 		},
 		"checkpoint": func(e *Engine, s *Store) error { _, err := s.Checkpoint(t.Context(), e.path("stage", "x")); return err },
-	} {
-		failed := 0
-		for pass := 0; pass < 60; pass++ {
-			f := &narrow{kinds: []errorfs.OpKind{errorfs.OpFileRead, errorfs.OpFileReadAt}, in: ".sst", pass: pass}
-			e, err := narrowEngine(t, fs, f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := e.Open(1, 1)
-			if err == nil {
-				err = step(e, s)
-			}
-			met := f.hits() > 0
-			f.arm(-1)
-			_ = e.o.FS.RemoveAll(e.path("stage"))
-			// Of what is read for a checkpoint some is read beside it.
-			if errors.Is(err, errWrong) || met && err == nil && name != "checkpoint" {
-				t.Errorf("%s, read %d: %v", name, pass+1, err)
-			}
-			if err := e.Close(); err != nil {
-				t.Errorf("%s, read %d: close: %v", name, pass+1, err)
-			}
-			if !met || name == "checkpoint" && pass > 12 {
-				break
-			}
-			failed++
-		}
-		if failed == 0 {
-			t.Errorf("%s reads nothing", name)
-		}
+	}
+}
+
+// TestEachReadOfATable: whichever read of a table fails, the call that needed it
+// fails, nothing of an apply that failed is there, and on a disk that reads again so
+// does the store.
+func TestEachReadOfATable(t *testing.T) {
+	fs := vfs.NewMem()
+	whole := grown(t, fs)
+	for name, step := range tableReads(t, len(whole)) {
+		failEachRead(t, fs, name, step)
 	}
 	e, err := narrowEngine(t, fs, &narrow{pass: -1})
 	if err != nil {
@@ -194,42 +181,78 @@ func TestEachReadOfATable(t *testing.T) {
 	}
 }
 
-// TestEachStepOfADirectory: stores are made, copied, installed, listed and dropped
-// while any one operation on a directory fails: who asked is told, nothing is half
-// there afterwards, and the same call works on a disk that does.
-func TestEachStepOfADirectory(t *testing.T) {
-	kinds := []errorfs.OpKind{
+// failEachRead lets each read of a table fail that the step makes.
+func failEachRead(t *testing.T, fs vfs.FS, name string, step func(*Engine, *Store) error) {
+	failed := 0
+	for pass := 0; pass < 60; pass++ {
+		f := &narrow{kinds: []errorfs.OpKind{errorfs.OpFileRead, errorfs.OpFileReadAt}, in: ".sst", pass: pass}
+		e, err := narrowEngine(t, fs, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := e.Open(1, 1)
+		if err == nil {
+			err = step(e, s)
+		}
+		met := f.hits() > 0
+		f.arm(-1)
+		_ = e.o.FS.RemoveAll(e.path("stage"))
+		// Of what is read for a checkpoint some is read beside it.
+		if errors.Is(err, errWrong) || met && err == nil && name != "checkpoint" {
+			t.Errorf("%s, read %d: %v", name, pass+1, err)
+		}
+		if err := e.Close(); err != nil {
+			t.Errorf("%s, read %d: close: %v", name, pass+1, err)
+		}
+		if !met || name == "checkpoint" && pass > 12 {
+			break
+		}
+		failed++
+	}
+	if failed == 0 {
+		t.Errorf("%s reads nothing", name)
+	}
+}
+
+// directoryStep is a call that changes or lists directories.
+type directoryStep struct {
+	kinds       []errorfs.OpKind // nil: all
+	prepare, do func(*Engine) error
+	check       func(*Engine) error
+}
+
+// directoryOps are the operations of which one fails.
+func directoryOps() []errorfs.OpKind {
+	return []errorfs.OpKind{
 		errorfs.OpStat, errorfs.OpList, errorfs.OpRename, errorfs.OpRemoveAll, errorfs.OpRemove, errorfs.OpMkdirAll, errorfs.OpCreate,
 		errorfs.OpOpen, errorfs.OpOpenDir, errorfs.OpLink, errorfs.OpReuseForWrite, errorfs.OpFileClose, errorfs.OpFileStat, errorfs.OpFileRead,
 	}
-	for name, c := range map[string]struct {
-		kinds       []errorfs.OpKind // nil: all
-		prepare, do func(*Engine) error
-		check       func(*Engine) error
-	}{
+}
+
+// opens makes a store, or opens the one that is there.
+func opens(g partition.GroupID) func(*Engine) error {
+	return func(e *Engine) error {
+		s, err := e.Open(g, 1)
+		if err == nil {
+			_, err = s.Applied()
+		}
+		return err
+	}
+}
+
+func directorySteps(t *testing.T) map[string]directoryStep {
+	return map[string]directoryStep{
 		"drop": {
 			do:    func(e *Engine) error { return e.Drop(1, 1) },
 			check: func(e *Engine) error { return listed(e, 0) },
 		},
 		"drop what is open": {
-			prepare: func(e *Engine) error {
-				s, err := e.Open(1, 1)
-				if err == nil {
-					_, err = s.Applied()
-				}
-				return err
-			},
-			do:    func(e *Engine) error { return e.Drop(1, 1) },
-			check: func(e *Engine) error { return listed(e, 0) },
+			prepare: opens(1),
+			do:      func(e *Engine) error { return e.Drop(1, 1) },
+			check:   func(e *Engine) error { return listed(e, 0) },
 		},
 		"make": {
-			do: func(e *Engine) error {
-				s, err := e.Open(2, 1)
-				if err == nil {
-					_, err = s.Applied()
-				}
-				return err
-			},
+			do:    opens(2),
 			check: func(e *Engine) error { return listed(e, 2) },
 		},
 		"go on with what was begun": {
@@ -242,13 +265,7 @@ func TestEachStepOfADirectory(t *testing.T) {
 				}
 				return err
 			},
-			do: func(e *Engine) error {
-				s, err := e.Open(2, 1)
-				if err == nil {
-					_, err = s.Applied()
-				}
-				return err
-			},
+			do:    opens(2),
 			check: func(e *Engine) error { return listed(e, 2) },
 		},
 		"install": {
@@ -289,51 +306,60 @@ func TestEachStepOfADirectory(t *testing.T) {
 			do:    func(e *Engine) error { _, err := e.Generations(); return err },
 			check: func(e *Engine) error { return listed(e, 1) },
 		},
-	} {
+	}
+}
+
+// TestEachStepOfADirectory: stores are made, copied, installed, listed and dropped
+// while any one operation on a directory fails: who asked is told, nothing is half
+// there afterwards, and the same call works on a disk that does.
+func TestEachStepOfADirectory(t *testing.T) {
+	for name, step := range directorySteps(t) {
 		fs := vfs.NewMem()
 		grown(t, fs)
-		for pass := 0; pass < 200; pass++ {
-			mem := vfs.NewMem()
-			if _, err := vfs.Clone(fs, mem, "data", "data"); err != nil {
-				t.Fatal(err)
-			}
-			f := &narrow{kinds: kinds, pass: -1, once: true}
-			if c.kinds != nil {
-				f.kinds = c.kinds
-			}
-			e, err := narrowEngine(t, mem, f)
-			if err == nil && c.prepare != nil {
-				err = c.prepare(e)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			f.arm(pass)
-			err = c.do(e)
-			met := f.hits() > 0
-			f.arm(-1)
-			if err != nil && !errors.Is(err, syscall.EIO) && partition.CodeOf(err) == 0 {
-				t.Errorf("%s, operation %d: %v", name, pass+1, err)
-			}
-			first := err
-			if err != nil {
-				err = c.do(e)
-			}
-			if err != nil && partition.CodeOf(err) != partition.CodeExists { // it was installed but for a sync
-				t.Errorf("%s, operation %d: %v, and once more: %v", name, pass+1, first, err)
-			}
-			_ = e.Close()
-			if e, err = narrowEngine(t, mem, &narrow{pass: -1}); err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(c.check(e), e.Close()); err != nil {
-				t.Errorf("%s, operation %d: %v, and then %v", name, pass+1, first, err)
-			}
-			if !met {
-				break
-			}
+		for pass := 0; pass < 200 && step.fails(t, fs, name, pass); pass++ {
 		}
 	}
+}
+
+// fails lets the operation of this number fail, and reports whether there was one.
+func (c *directoryStep) fails(t *testing.T, fs *vfs.MemFS, name string, pass int) (met bool) {
+	mem := vfs.NewMem()
+	if _, err := vfs.Clone(fs, mem, "data", "data"); err != nil {
+		t.Fatal(err)
+	}
+	f := &narrow{kinds: directoryOps(), pass: -1, once: true}
+	if c.kinds != nil {
+		f.kinds = c.kinds
+	}
+	e, err := narrowEngine(t, mem, f)
+	if err == nil && c.prepare != nil {
+		err = c.prepare(e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.arm(pass)
+	err = c.do(e)
+	met = f.hits() > 0
+	f.arm(-1)
+	if err != nil && !errors.Is(err, syscall.EIO) && partition.CodeOf(err) == 0 {
+		t.Errorf("%s, operation %d: %v", name, pass+1, err)
+	}
+	first := err
+	if err != nil {
+		err = c.do(e)
+	}
+	if err != nil && partition.CodeOf(err) != partition.CodeExists { // it was installed but for a sync
+		t.Errorf("%s, operation %d: %v, and once more: %v", name, pass+1, first, err)
+	}
+	_ = e.Close()
+	if e, err = narrowEngine(t, mem, &narrow{pass: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.check(e), e.Close()); err != nil {
+		t.Errorf("%s, operation %d: %v, and then %v", name, pass+1, first, err)
+	}
+	return met
 }
 
 // listed checks how many stores there are.
