@@ -51,8 +51,12 @@ func (d *decision) idle(why string) Step {
 	return Step{Kind: Nothing}
 }
 
-// decide proposes a decision about the split under way.
+// decide proposes a decision about the split under way, but not again at once one
+// that was refused.
 func (d *decision) decide(k partition.Kind, why string) Step {
+	if w, ok := d.paused(); ok {
+		return w
+	}
 	b, err := d.s.Extent.Decision().AppendBinary(nil)
 	if err != nil {
 		return d.wait("%v", err)

@@ -226,6 +226,8 @@ func TestNextWaits(t *testing.T) {
 		"a pause":                 {"hold", func(s *Situation) { s.NotBefore = s.Now + 200*ms }, "pause", 200 * ms},
 		"a pause to begin":        {"intent", func(s *Situation) { s.NotBefore = s.Now + 200*ms }, "pause", 200 * ms},
 		"a pause over the end":    {"hold", func(s *Situation) { s.NotBefore = s.Now + time.Hour }, "pause", time.Minute},
+		"a refused abort":         {"hold", func(s *Situation) { s.Task.Cancel, s.NotBefore = "asked", s.Now+30*ms }, "pause", 30 * ms},
+		"a refused activation":    {"activate", func(s *Situation) { s.NotBefore = s.Now + 30*ms }, "pause", 30 * ms},
 		"a child's members":       {"hold", func(s *Situation) { s.Peers[1].Up, s.Peers[2].Up = false, false }, "too few members of g18 are up, prepared and close behind: not n2, n3", 20 * ms},
 		"members that lag":        {"hold", func(s *Situation) { s.Peers[1].Lag, s.Peers[2].Lag = 1<<20, 1<<18 }, "not n2, n3", 20 * ms},
 		"members without a word":  {"hold", func(s *Situation) { lag(s, 9, 100*ms) }, "not n2, n3", 20 * ms},
@@ -370,7 +372,7 @@ func TestNextTries(t *testing.T) {
 		}
 	}
 	const try = "hold seal unseal release wait "
-	if want := "intent " + try + try + "hold seal unseal release abort wait tell nothing"; strings.Join(got, " ") != want {
+	if want := "intent " + try + try + try + "abort tell nothing"; strings.Join(got, " ") != want {
 		t.Errorf("steps\n%s, not\n%s", strings.Join(got, " "), want)
 	}
 	if d.s.Extent.Version != 11 || !d.s.Extent.Accepts(5) {
