@@ -126,6 +126,14 @@ func viewed(s *Store, f func(*View) error) error {
 	return errors.Join(f(v), v.Close())
 }
 
+// twoKeys checks that two keys were found, in order.
+func twoKeys(keys [][]byte, err error) error {
+	if err == nil && (len(keys) != 2 || bytes.Compare(keys[0], keys[1]) >= 0) {
+		err = fmt.Errorf("%w: the keys are %q", errWrong, keys)
+	}
+	return err
+}
+
 // tableReads are calls that read tables, of a store with so many pairs.
 func tableReads(t *testing.T, pairs int) map[string]func(*Engine, *Store) error {
 	return map[string]func(*Engine, *Store) error{
@@ -157,6 +165,25 @@ func tableReads(t *testing.T, pairs int) map[string]func(*Engine, *Store) error 
 			return viewed(s, func(v *View) error { _, err := v.Digest(t.Context()); return err })
 		},
 		"checkpoint": func(e *Engine, s *Store) error { _, err := s.Checkpoint(t.Context(), e.path("stage", "x")); return err },
+		"quantiles": func(_ *Engine, s *Store) error {
+			keys, err := s.Quantiles(t.Context(), partition.KeyRange{Lo: []byte("k")}, 3)
+			return twoKeys(keys, err)
+		},
+		"quantiles by the sizes of tables": func(_ *Engine, s *Store) error {
+			db, err := s.use()
+			if err != nil {
+				return err
+			}
+			defer s.sp.release()
+			return twoKeys(quantiles(t.Context(), db, partition.KeyRange{Lo: []byte("k"), Hi: []byte("l")}, 3, 1))
+		},
+		"reclaim": func(_ *Engine, s *Store) error { // what nobody has, so that it may be done again
+			any, err := s.Reclaim(t.Context(), partition.KeyRange{Lo: []byte("k07a"), Hi: []byte("k07b")}, partition.KeyRange{Lo: []byte("k31a"), Hi: []byte("k31b")})
+			if err == nil && any {
+				err = fmt.Errorf("%w: there was something to remove", errWrong)
+			}
+			return err
+		},
 	}
 }
 
