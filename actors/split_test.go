@@ -377,6 +377,14 @@ func TestSplitAborted(t *testing.T) {
 	if err := c.nodes[0].control.CancelTask(t.Context(), control.TaskID(info.Task), "a test wants it"); err != nil {
 		t.Fatal(err)
 	}
+	for _, n := range c.nodes { // whichever is the master has heard of it
+		eventually(t, "the word to give up", func() error {
+			if task, ok := n.control.Catalog().Task(control.TaskID(info.Task)); !ok || task.Cancel == "" {
+				return fmt.Errorf("%s has not heard it", n.ID())
+			}
+			return nil
+		})
+	}
 	close(goOn)
 	ctx, cancel := contextWithin(t, patience)
 	defer cancel()
