@@ -391,9 +391,13 @@ func TestEveryOperationFails(t *testing.T) {
 	for i := range 12 {
 		log = append(log, newRecord(r, i))
 	}
-	ops, _, v := runFault(t, log, &fault{})
-	if v != "" {
-		t.Fatal(v)
+	ops := int64(1 << 62)
+	for range 5 { // how many there are depends on the background: a slow machine has more
+		n, _, v := runFault(t, log, &fault{})
+		if v != "" {
+			t.Fatal(v)
+		}
+		ops = min(ops, n)
 	}
 	runs, met, first := 0, 0, int64(0)
 	for name, c := range map[string]struct {
