@@ -119,7 +119,6 @@ type chain struct {
 	key     string
 	version kv.Version
 	n       int
-	maybe   bool // of the last write nobody knows
 	gap     time.Duration
 	last    time.Time
 }
