@@ -336,7 +336,7 @@ func TestListOfSuspectsOnABadDisk(t *testing.T) {
 		}
 	}
 	if !n.suspects.has(9, 1) || !n.suspects.forgetful() {
-		t.Error("the list was forgotten")
+		t.Errorf("the list was forgotten: %v %v", n.suspects.has(9, 1), n.suspects.forgetful())
 	}
 	undo()
 	if err := n.suspects.add(nil, true); err != nil {

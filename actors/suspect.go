@@ -82,8 +82,13 @@ func (s *suspects) add(more map[partition.GroupID]partition.ReplicaID, forgetful
 	for g, r := range more { // in no order: a set
 		s.Replicas[g] = r
 	}
+	was := s.Forgetful
 	s.Forgetful = forgetful
-	return s.write()
+	err := s.write()
+	if err != nil {
+		s.Forgetful = was || forgetful // what is not on disk is not known
+	}
+	return err
 }
 
 // strike takes what was here of a group before the given replica off the list.
