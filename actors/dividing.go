@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
-
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
@@ -33,7 +31,7 @@ const (
 type dividing struct{}
 
 // divide makes what is missing here of the children of all splits.
-func (a *replicasActor) divide(ctx actor.Context) {
+func (a *replicasActor) divide() {
 	a.node.cells.each(func(c *cell) {
 		x, ok := c.served()
 		if !ok || x.Split == nil || x.Split.Phase != partition.Activated {
@@ -211,14 +209,9 @@ func (n *Node) mayComeYet(g *control.Group, r partition.ReplicaID) bool {
 	if x == nil || x.Version < g.RangeVersion {
 		return true // it has not come to the split
 	}
-	if x.Split == nil {
+	if x.Split.Child(g.ID) == nil {
 		return false
 	}
-	for i := range x.Split.Children {
-		if x.Split.Children[i].Group == g.ID {
-			sum, ok := n.log.Summary(c.group)
-			return ok && sum.Replica == r
-		}
-	}
-	return false
+	sum, ok := n.log.Summary(c.group)
+	return ok && sum.Replica == r
 }

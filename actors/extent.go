@@ -178,14 +178,13 @@ func (n *Node) coming(g partition.GroupID) bool {
 		return false
 	}
 	x, ok := c.served()
-	if !ok || x.Split == nil {
+	if !ok {
 		return false
 	}
-	for i := range x.Split.Children {
-		if m := x.Split.Children[i].Membership; x.Split.Children[i].Group == g {
-			_, here := m.OnNode(n.ID())
-			return here
-		}
+	child := x.Split.Child(g)
+	if child == nil {
+		return false
 	}
-	return false
+	_, here := child.Membership.OnNode(n.ID())
+	return here
 }

@@ -246,10 +246,6 @@ func refuseItem(item any, why *partition.Error) {
 		m.reply(client.ErrorResponse(why))
 	case *indexedRead:
 		m.reply(client.ErrorResponse(why))
-	case *structural:
-		m.done(0, why)
-	case *beginHold:
-		m.done(why)
 	default:
 		refuseChange(item, why)
 	}

@@ -167,6 +167,10 @@ func refuseChange(item any, why *partition.Error) {
 		m.done(0, why)
 	case *transferMaster:
 		m.done(why)
+	case *structural:
+		m.done(0, why)
+	case *beginHold:
+		m.done(why)
 	case *install:
 		discarded := m.state.Discard()
 		m.done(errors.Join(why, discarded))

@@ -113,7 +113,7 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 	case *hostRequest:
 		m.done(a.bring(ctx, m.hosting))
 	case *dividing:
-		a.divide(ctx)
+		a.divide()
 	case *copied:
 		a.copied(ctx, m)
 	case *brought:
@@ -173,7 +173,7 @@ func (a *replicasActor) reconcile(ctx actor.Context) {
 			a.drop(ctx, c)
 		}
 	})
-	a.divide(ctx)
+	a.divide()
 	for g, l := range a.leaving {
 		a.forget(g, l) // what was refused is tried again
 	}

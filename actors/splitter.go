@@ -129,15 +129,20 @@ func (s *splitter) wants(c *cell) bool {
 	if x, ok := c.served(); ok && x.Split != nil {
 		return true
 	}
-	t, ok := s.node.control.Catalog().TaskOf(c.group)
-	return ok && t.Kind == control.TaskSplit
+	return s.occupies(c.group)
+}
+
+// openSplit is the split that the catalog has open for a group.
+func openSplit(cat *control.Catalog, g partition.GroupID) (*control.Task, bool) {
+	t, ok := cat.TaskOf(g)
+	return t, ok && t.Kind == control.TaskSplit
 }
 
 // occupies reports whether a group's members are to stay as they are, but for what
 // the split itself changes.
 func (s *splitter) occupies(g partition.GroupID) bool {
-	t, ok := s.node.control.Catalog().TaskOf(g)
-	return ok && t.Kind == control.TaskSplit
+	_, ok := openSplit(s.node.control.Catalog(), g)
+	return ok
 }
 
 // hostLearners asks the nodes that are to hold a child for a replica of the parent,
@@ -281,7 +286,7 @@ func (r *splitting) situation() split.Situation {
 // addTask adds what the catalog says.
 func (r *splitting) addTask(s *split.Situation) {
 	cat := r.node.control.Catalog()
-	if t, ok := cat.TaskOf(s.Group); ok && t.Kind == control.TaskSplit && uint64(t.ID) != r.ended {
+	if t, ok := openSplit(cat, s.Group); ok && uint64(t.ID) != r.ended {
 		s.Task = r.taskOf(t, s.Now)
 	}
 	sp := s.Extent.Split
@@ -424,9 +429,7 @@ func (r *splitting) hold() error {
 		return nil
 	}
 	err := r.await(func(done func(error)) {
-		if m := (&beginHold{ranges: rangesOf(x.Split.Children), done: done}); !r.cell.box.Post(m) {
-			done(partition.Errorf(partition.CodeUnavailable, "the replica of %s is stopped", r.cell.group))
-		}
+		r.cell.ask(&beginHold{ranges: rangesOf(x.Split.Children), done: done})
 	})
 	if err == nil {
 		r.held, r.heldSince = true, r.node.now()
@@ -439,10 +442,7 @@ func (r *splitting) propose(step *split.Step) error {
 		r.aborted = step.Why
 	}
 	err := r.await(func(done func(error)) {
-		m := &structural{kind: step.Record, payload: step.Payload, done: func(_ partition.Index, err error) { done(err) }}
-		if !r.cell.box.Post(m) {
-			done(partition.Errorf(partition.CodeUnavailable, "the replica of %s is stopped", r.cell.group))
-		}
+		r.cell.ask(&structural{kind: step.Record, payload: step.Payload, done: func(_ partition.Index, err error) { done(err) }})
 	})
 	if err == nil {
 		r.node.logger.Info("split goes on", "group", r.cell.group, "record", step.Record, "why", step.Why)

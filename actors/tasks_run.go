@@ -14,8 +14,7 @@ import (
 )
 
 const (
-	// taskLook is how often the tasks of the groups mastered here are looked at,
-	// beside every change of the catalog.
+	// taskLook is how often the tasks of the groups mastered here are looked at.
 	taskLook = 250 * time.Millisecond
 	// maxTaskActs bounds the tasks for which something is done at a time on a node.
 	maxTaskActs = 8
@@ -286,8 +285,8 @@ func (r *taskRunner) move(t *control.Task, m *partition.Membership, pending bool
 // guestsOf are the nodes where an open split of the group makes others of it: a
 // learner stays there until the split has ended.
 func guestsOf(cat *control.Catalog, g partition.GroupID) (nodes []partition.NodeID) {
-	t, ok := cat.TaskOf(g)
-	if !ok || t.Kind != control.TaskSplit {
+	t, ok := openSplit(cat, g)
+	if !ok {
 		return nil
 	}
 	for i := range t.Children {

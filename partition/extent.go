@@ -144,6 +144,18 @@ func (x *Extent) Leaves(key []byte) (Child, bool) {
 	return Child{}, false
 }
 
+// Child returns the child of the given id, or nil. It works on a nil Split.
+func (s *Split) Child(g GroupID) *Child {
+	if s != nil {
+		for i := range s.Children {
+			if s.Children[i].Group == g {
+				return &s.Children[i]
+			}
+		}
+	}
+	return nil
+}
+
 // Accepts reports whether a request that was routed by range version v was meant
 // for what the group's range is now.
 func (x *Extent) Accepts(v RangeVersion) bool { return v >= x.Since && v <= x.Version }

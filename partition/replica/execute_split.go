@@ -215,15 +215,8 @@ func AdoptChild(w partition.Writer, parent, g partition.GroupID) (partition.Exte
 	if err != nil {
 		return x, err
 	}
-	var c *partition.Child
-	if s := x.Split; s != nil && s.Phase == partition.Activated {
-		for i := range s.Children {
-			if s.Children[i].Group == g {
-				c = &s.Children[i]
-			}
-		}
-	}
-	if c == nil {
+	c := x.Split.Child(g)
+	if c == nil || x.Split.Phase != partition.Activated {
 		return x, partition.Errorf(partition.CodeRefused, "a state of %s makes no %s: %s", parent, g, x.Describe())
 	}
 	child := x.OfChild(parent, c)
