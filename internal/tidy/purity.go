@@ -12,7 +12,7 @@ import (
 // goroutine, clock, I/O or chance of their own, so that the same code runs
 // under real actors and under a simulator, and twice the same.
 func isPure(dir string) bool {
-	return slices.Contains([]string{"partition", "partition/replica", "cluster/placement", "cluster/detector", "split"}, dir)
+	return slices.Contains([]string{"partition", "partition/replica", "cluster/placement", "cluster/detector", "split", "split/load"}, dir)
 }
 
 // noFloat reports whether floating-point numbers are banned as well: a result
