@@ -14,7 +14,7 @@
 // that are asked for: it keeps up to [Points] of them, one at a random place in each
 // stratum of the load, so that equal shares of the points are equal shares of the
 // load. A key's share of the points is its share of the load, which is why nothing else
-counts frequent keys.
+// counts frequent keys.
 //
 // Load is counted in units: a request, and each 4 KiB that it brings or takes, are
 // one. It is what was asked for, served or not: a partition that breaks down under
