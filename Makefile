@@ -12,6 +12,7 @@ FUZZTIME    ?= 10s
 HAMMER      ?=
 CHAOS       ?= --for 10m
 SIM         ?=
+SPLITS      ?= -splits 40
 # The least share of the error paths that tests must run.
 ERRORS_LEAST ?= 74
 # The protocol's core and the least share of its statements that its goldens
@@ -19,12 +20,12 @@ ERRORS_LEAST ?= 74
 CORE        := ./partition ./partition/replica
 CORE_LEAST  := 95
 
-.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos sim bench-log cover errpaths mutants
+.PHONY: all help format vet lint tidy test race build demo fuzz hammer chaos sim bench-log bench-split cover errpaths mutants
 
 all: format vet lint tidy test ## format check, vet, staticcheck, layers and sizes, tests
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 format: ## fail if a file is not formatted
 	@files="$$(gofmt -l .)"; \
@@ -79,6 +80,9 @@ sim: ## 10,000 simulated clusters under faults; SIM=... are flags of pando sim
 
 bench-log: ## the log against others, in one run
 	cd bench/rivals && $(GO) run .
+
+bench-split: ## the pause of a split, phase by phase, about a minute; SPLITS=... are its flags
+	$(GO) run ./bench/splits pause $(SPLITS)
 
 cover: ## the core's goldens and tables; fails below CORE_LEAST percent
 	$(GO) test -short -count=1 -coverprofile=cover.out \
