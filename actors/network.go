@@ -28,6 +28,7 @@ const (
 	callDecree  = 9 // to go on with those that are left
 
 	callSplitKeys = 20 // where a partition's data divides
+	callVerify    = 21 // what a replica's state comes to at an index
 )
 
 // The first byte of the answer to a call.
@@ -114,6 +115,8 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveSplitKeys(ctx, body[1:]))
 	case callChange:
 		return answer(n.serveChange(ctx, body[1:]))
+	case callVerify:
+		return answer(n.serveVerify(body[1:]))
 	}
 	return answer(nil, partition.Errorf(partition.CodeInvalid, "unknown call %d", body[0]))
 }

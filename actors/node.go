@@ -47,6 +47,7 @@ type Node struct {
 	splitter   *splitter
 	reclaiming chan struct{} // who removes keys of others, one at a time
 	asker      *asker
+	verifier   *verifier
 	log        *wal.Log
 	engine     *store.Engine
 	system     *actor.ActorSystem
@@ -99,6 +100,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
 	n.tender, n.asker = newTender(n), &asker{node: n, hint: make(chan struct{}, 1)}
 	n.splitter, n.reclaiming = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}, make(chan struct{}, 1)
+	n.verifier = newVerifier(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {
 		if err := step(); err != nil {

@@ -109,6 +109,7 @@ type replicaActor struct {
 	// reads wait until the state has reached their index.
 	reads   []waitingRead
 	applied partition.Index
+	views   []*viewAt // wanted of the state at later indexes
 	// holding are the requests that wait for the outcome of a split, in order.
 	holding      []holding
 	holdingBytes int
@@ -210,6 +211,7 @@ func (a *replicaActor) stop(why *partition.Error) {
 	a.cell.state.Store(nil)
 	a.cell.stalled.Store(nil)
 	a.dropHolding(partition.Errorf(partition.CodeUnavailable, "%s", why.Why))
+	a.refuseViews(why)
 	for id, c := range a.calls {
 		c.refuse(why)
 		delete(a.calls, id)
@@ -282,6 +284,8 @@ func (a *replicaActor) take(item any) {
 		a.splits(m)
 	case *configure, *transferMaster, *resignMaster, *recoverGroup:
 		a.change(m)
+	case *viewAt:
+		a.awaitView(m)
 	case *received:
 		if a.genuine(m) && a.hasRoom(m.msg) {
 			a.event(replica.Received{From: m.from, Node: m.node, Boot: m.boot, Message: m.msg})

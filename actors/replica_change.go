@@ -171,6 +171,8 @@ func refuseChange(item any, why *partition.Error) {
 		m.done(0, why)
 	case *beginHold:
 		m.done(why)
+	case *viewAt:
+		m.give(nil, why)
 	case *install:
 		discarded := m.state.Discard()
 		m.done(errors.Join(why, discarded))

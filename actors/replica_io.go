@@ -229,6 +229,7 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 	if err != nil {
 		return err
 	}
+	recs = a.untilView(recs)
 	last := recs[len(recs)-1].Index()
 	err = a.state.store.Apply(last, func(tx partition.Writer) error {
 		for i, rec := range recs {
@@ -248,6 +249,7 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 	a.applied = last
 	a.noteExtent()
 	a.state.held.reached(last)
+	a.giveViews()
 	a.event(replica.Applied{Index: last})
 	a.serveReads()
 	return nil

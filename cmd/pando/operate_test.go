@@ -78,6 +78,7 @@ func (p *processes) checkOperate(t *testing.T) {
 		t.Errorf("more than a table on one node can lose: %v", err)
 	}
 	p.checkSplit(t)
+	p.checkInspect(t)
 	p.pando("table", "drop", "single", "--confirm", "single")
 	p.pando("table", "drop", "ops", "--confirm", "ops")
 }
@@ -105,4 +106,11 @@ func (p *processes) partitionOf(t *testing.T, table string) (info actors.Partiti
 		return nil
 	})
 	return info
+}
+
+// checkInspect: what looks at the cluster and changes nothing.
+func (p *processes) checkInspect(t *testing.T) {
+	if out := p.pando("partition", "verify", "--all"); !strings.Contains(out, "same") || strings.Contains(out, "differs") {
+		t.Errorf("verify: %s", out)
+	}
 }

@@ -59,6 +59,9 @@
 // CodeCorrupt and its name; that replica must be rebuilt, the others go on. A
 // sync that failed is the end of the process: [Options].Fatal.
 //
+// [Store.Scrub] reads all files of a state past every cache, so that damage is
+// found while other replicas are whole.
+//
 // # On disk
 //
 //	<dir>/stores/g17/1/    group 17, generation 1: Pebble's files and STORE
