@@ -107,6 +107,13 @@ func (h *host) copyAgain(m, from *host) {
 	}
 }
 
+// strays reports whether the log ends with records that the master's has not got, so
+// that a copy may come to lie below its end.
+func (h *host) strays(m *host) bool {
+	mine, _ := h.n.disk.seen[h.gi].end()
+	return h != m && mine.Index > 0 && !m.n.disk.seen[h.gi].holds(mine)
+}
+
 // complete gives a log replica the state, so that it may become full.
 func (h *host) complete(from *host) {
 	if from == nil {

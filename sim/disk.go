@@ -99,6 +99,7 @@ func (d *disk) append(n *node, w *wal.Write, quiet bool, t token) error {
 		return err
 	}
 	d.seen[w.Group-1].apply(w)
+	d.checkInstall(w)
 	if t.host != nil && t.seq != 0 && d.w.plan.Planted.Has(planted.PersistedWritten) {
 		t.host.event(replica.Persisted{Seq: t.seq})
 		t.host = nil
@@ -114,6 +115,18 @@ func (d *disk) append(n *node, w *wal.Write, quiet bool, t token) error {
 		d.startSync(n)
 	}
 	return nil
+}
+
+// checkInstall compares what the log ends with behind a copy with what it may: a tail
+// of its own only if that continues the copy.
+func (d *disk) checkInstall(w *wal.Write) {
+	if w.Install == nil {
+		return
+	}
+	must, _ := d.seen[w.Group-1].end()
+	if sum, ok := d.log.summary(w.Group); !ok || sum.End != must {
+		d.w.violate("log", "disk %d: with a copy of %s at %s the log ends at %s, not at %s", d.id, w.Group, w.Install.Base, sum.End, must)
+	}
 }
 
 // startSync begins a batch with everything that waits.

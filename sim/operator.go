@@ -260,6 +260,9 @@ func (w *world) tend(gi int, salt uint64) {
 		case n.hosts[gi] == nil || n.hosts[gi].replica != x.Replica || n.hosts[gi].rep == nil:
 		case slices.Contains(m.rep.Status().Behind, x.Replica):
 			n.hosts[gi].copyAgain(m, w.copySource(m, n, c))
+		case n.hosts[gi].strays(m) && c>>12%2 == 0:
+			w.mark("sim.copied_over_stray")
+			n.hosts[gi].copyAgain(m, w.copySource(m, n, c))
 		case n.hosts[gi].logOnly && c>>8%4 == 0:
 			n.hosts[gi].complete(w.copySource(m, n, c))
 		}

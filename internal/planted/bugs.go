@@ -42,7 +42,7 @@ const (
 	ConfigureInWait      // it is changed while old leases run
 	TwoInFlight          // it is changed while another change is undecided
 	FullUnready          // a log replica becomes full without the log
-	BackUnknowing        // who was left behind counts again, not having the record that did so
+	BackUnknowing        // who was left behind counts again as soon as it is reached, as if it had what it missed
 	PromoteUnready       // whoever has not caught up counts
 	SoloUnpermitted      // a master goes on alone without a permit
 	ReleaseEarly         // a permit is given back while somebody is left behind
@@ -160,7 +160,7 @@ var known = [...]struct{ layer, name, about string }{
 	ConfigureInWait:       {"replica", "configure-in-wait", "it is changed while old leases run"},
 	TwoInFlight:           {"replica", "two-in-flight", "it is changed while another change is undecided"},
 	FullUnready:           {"replica", "full-unready", "a log replica becomes full without the log"},
-	BackUnknowing:         {"replica", "back-unknowing", "who was left behind counts again, not having the record that did so"},
+	BackUnknowing:         {"replica", "back-unknowing", "who was left behind counts again as soon as it is reached, as if it had what it missed"},
 	PromoteUnready:        {"replica", "promote-unready", "whoever has not caught up counts"},
 	SoloUnpermitted:       {"replica", "solo-unpermitted", "a master goes on alone without a permit"},
 	ReleaseEarly:          {"replica", "release-early", "a permit is given back while somebody is left behind"},

@@ -137,11 +137,9 @@ func counts(x partition.Member) bool { return x.Eligible && x.Kind != partition.
 // newest configuration: were it left behind by one in force alone, it could else
 // go by an older one when its return has freed the permit.
 func (r *Replica) caughtUp(p *peer) bool {
-	need := max(r.mastery.first, r.everywhere)
+	need := max(r.mastery.first, r.everywhere, r.log.newest().Index)
 	if r.cfg.Planted.Has(planted.BackUnknowing) && slices.Contains(r.log.newest().Membership.LeftBehind, p.id) {
-		need = 0
-	} else {
-		need = max(need, r.log.newest().Index)
+		return r.cfg.Neighbours.Reachable(p.node)
 	}
 	return p.sure && !p.down && p.next == r.log.last+1 && r.cfg.Neighbours.Reachable(p.node) && p.match >= need
 }

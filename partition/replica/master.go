@@ -205,7 +205,7 @@ func (r *Replica) advanceCommit() {
 			switch {
 			case p == nil:
 				return 0
-			case p.down && r.cfg.Planted.Has(planted.NoticeCounts):
+			case p.down && r.cfg.Planted.Has(planted.NoticeCounts), r.returns(id) && r.cfg.Planted.Has(planted.BackUnknowing):
 				return uint64(r.durable)
 			}
 			return uint64(p.match)
@@ -227,6 +227,12 @@ func (r *Replica) advanceCommit() {
 		}
 		r.learnCommit(c) // may end a joint configuration
 	}
+}
+
+// returns reports whether the change under way lets a member count again that was
+// left behind.
+func (r *Replica) returns(id partition.ReplicaID) bool {
+	return len(r.active) > 1 && slices.Contains(r.active[0].LeftBehind, id)
 }
 
 // appendProposed puts what was proposed into the log.
