@@ -21,9 +21,17 @@ func splits(d *drawer) {
 		k.PointNames = "replica.split-intent,replica.split-sealed,replica.split-unsealed,replica.split-activated,replica.split-done,replica.split-aborted,replica.adopted"
 		k.PointClasses = "kill,power-cut,isolate,isolate,cut,pause,kill-fast"
 	}
+	lags := d.half()
+	if lags { // masters follow each other that know different things of the tasks
+		k.CatalogLag = d.time(200*time.Millisecond, 2*time.Second)
+		k.Splits = d.pick(8, 12, 16)
+	}
 	d.classes = []fault.Class{
 		fault.Kill, fault.KillFast, fault.PowerCut, fault.PowerCutMany, fault.Isolate, fault.IsolateIn, fault.Cut, fault.CutOneWay, fault.Halves, fault.Pause, fault.Freeze,
 		fault.TruncateLog, fault.Transfer, fault.Resign, fault.LockForgets, fault.ControlDown, fault.Delay, fault.DiskStall, fault.GossipLies,
 	}
 	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 2*time.Second
+	if lags {
+		d.classes = append(d.classes, fault.Resign, fault.Transfer, fault.Resign)
+	}
 }

@@ -57,8 +57,12 @@ func (w *world) askSplit(i, cancels uint64) {
 	c.tasks = append(c.tasks, t)
 	w.tracef("task %d: %s of %s into %v", t.id, w.groups[t.group].id, c.ranges[t.group], t.keys)
 	w.mark("sim.split_asked")
-	if mix(h^3)%6 == 0 {
-		w.eng.after(between(mix(h^4), 0, time.Second), evAskSplit, -1).b = t.id
+	often, soon := uint64(6), partition.Time(time.Second)
+	if w.k.CatalogLag > 0 { // before everybody knows of the task
+		often, soon = 2, w.k.CatalogLag
+	}
+	if mix(h^3)%often == 0 {
+		w.eng.after(between(mix(h^4), 0, soon), evAskSplit, -1).b = t.id
 	}
 	w.publishCatalog()
 }
@@ -110,12 +114,19 @@ func (w *world) publishCatalog() {
 }
 
 func (w *world) sendCatalog(n *node) {
-	if w.control.down > 0 || !n.up || w.control.cutOff(n) {
+	if w.control.down > 0 || !n.up || w.control.cutOff(n) || w.lags(n) {
 		return
 	}
 	d := between(w.rnd.of(onSplit, w.catalog.version, uint64(n.ord), w.eng.seq), w.k.DelayMin, 2*w.k.DelayMax) + w.control.slow
 	x := w.eng.after(d, evCatalog, n.ord)
 	x.life, x.p = n.life, w.catalog.view(w.eng.now)
+}
+
+// lags reports whether a node hears no news of splits now. A master that knows of a
+// task's end and one that does not may so follow each other, in either order.
+func (w *world) lags(n *node) bool {
+	lag := w.k.CatalogLag
+	return lag > 0 && !w.quiet && share(w.rnd.of(onSplit, uint64(n.ord), uint64(w.eng.now/lag), 3), 0.5)
 }
 
 // learns takes a copy of the catalog.
