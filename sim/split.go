@@ -468,6 +468,9 @@ func (l *live) undecided() string {
 		if m == nil {
 			return fmt.Sprintf("task %d: %s has no master", t.id, w.groups[t.group].id)
 		}
+		if w.control.cutOff(m.n) && (m.n.view == nil || m.n.view.closed(t.id)) {
+			continue // its master has not heard of it, and will not
+		}
 		x := m.extent()
 		if t.activated && slices.Contains(l.away, true) {
 			continue // who is away has not made its child
