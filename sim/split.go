@@ -449,33 +449,55 @@ func (h *host) told(r *report, took bool) {
 }
 
 // undecided names a split that has to be over by now: it is open though everybody is
-// there who has to take part.
+// there who has to take part. A master on half a node, which leads and will never
+// reach the control group, has done its part when the parent leads to the children.
 func (l *live) undecided() string {
 	w := l.w
 	for gi, q := range w.check.groups {
 		for _, x := range q.divided.cuts {
-			if !w.catalog.live[x.child] && l.able(gi) {
+			if !w.catalog.live[x.child] && l.able(gi) && !l.leadsTo(gi, x.child) {
 				return fmt.Sprintf("the catalog does not lead to %s", w.groups[x.child].id)
 			}
 		}
 	}
 	for i := range w.catalog.tasks {
-		t := &w.catalog.tasks[i]
-		if t.ended || !l.able(t.group) {
-			continue
+		if t := &w.catalog.tasks[i]; !t.ended && l.able(t.group) {
+			if why := l.open(t); why != "" {
+				return why
+			}
 		}
-		m := l.master(t.group)
-		if m == nil {
-			return fmt.Sprintf("task %d: %s has no master", t.id, w.groups[t.group].id)
-		}
-		if w.control.cutOff(m.n) && (m.n.view == nil || m.n.view.closed(t.id)) {
-			continue // its master has not heard of it, and will not
-		}
-		x := m.extent()
-		if t.activated && slices.Contains(l.away, true) {
-			continue // who is away has not made its child
-		}
-		return fmt.Sprintf("task %d is open: %s, %s; %s", t.id, m, x.Describe(), split.Next(m.situation()).Why)
 	}
 	return ""
+}
+
+// leadsTo reports whether clients that follow the group come to its child, since the
+// newest master says so and cannot tell the control group.
+func (l *live) leadsTo(gi, child int) bool {
+	m := l.w.master(gi)
+	if m == nil || !l.w.control.cutOff(m.n) {
+		return false
+	}
+	l.w.mark("sim.split_untold")
+	s := m.extent().Split
+	id := l.w.groups[child].id
+	return s != nil && s.Phase == partition.Activated && slices.ContainsFunc(s.Children, func(c partition.Child) bool { return c.Group == id })
+}
+
+// open says why a task is open that has to be over.
+func (l *live) open(t *task) string {
+	w := l.w
+	m := l.master(t.group)
+	if m == nil {
+		return fmt.Sprintf("task %d: %s has no master", t.id, w.groups[t.group].id)
+	}
+	x := m.extent()
+	switch {
+	case w.control.cutOff(m.n) && (m.n.view == nil || m.n.view.closed(t.id)):
+		return "" // its master has not heard of it, and will not
+	case w.control.cutOff(m.n) && (x.Split == nil || x.Split.Phase == partition.Activated):
+		return "" // it cannot say how it ended
+	case t.activated && slices.Contains(l.away, true):
+		return "" // who is away has not made its child
+	}
+	return fmt.Sprintf("task %d is open: %s, %s; %s", t.id, m, x.Describe(), split.Next(m.situation()).Why)
 }
