@@ -239,6 +239,12 @@ func brokenStates() map[string]breaker {
 			h.unwritten = make([]*replica.Persist, 3*w.k.MaxPending+maxCalls+maxUnwritten+1)
 			c.stepped(h)
 		},
+		"livelock": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {
+			for range mostAtOnce + 1 {
+				w.eng.after(0, evNone, -1)
+			}
+			w.play(0)
+		},
 	}
 }
 

@@ -99,6 +99,7 @@ func (h *host) turn() {
 		h.events = h.spare[:0]
 		for i := range batch {
 			h.n.w.count.steps++
+			h.n.w.goesOn()
 			if err := rep.Step(batch[i]); err != nil {
 				h.refused(&batch[i], err)
 			}

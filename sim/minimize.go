@@ -48,15 +48,18 @@ func (m Minimizer) Minimize(ctx context.Context, p *Plan) (*Minimized, error) {
 	if m.Workers < 1 {
 		m.Workers = runtime.GOMAXPROCS(0)
 	}
-	if m.play == nil {
-		m.play = Play
-	}
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, m.Limit)
 	defer cancel()
+	if m.play == nil {
+		m.play = func(p *Plan) *Result { return PlayWith(p, Options{Stop: ctx.Done()}) }
+	}
 	s := &shrink{Minimizer: m, ctx: ctx, best: p.Clone()}
 	s.result = m.play(s.best)
 	s.runs = 1
+	if s.result.Stopped {
+		return nil, ctx.Err()
+	}
 	if s.result.Violation == nil {
 		return nil, errors.New("the plan passes: there is nothing to shrink")
 	}

@@ -13,11 +13,15 @@ import (
 type Options struct {
 	// Trace gets one line per event. It changes nothing about the run.
 	Trace io.Writer
+	// Stop, if set, ends the run when it is closed.
+	Stop <-chan struct{}
 }
 
 // Result is what a run shows.
 type Result struct {
 	Violation *Violation // nil: passed
+	// Stopped: it was ended before it was through, and says nothing.
+	Stopped bool
 	// Simulated is how much virtual time went by, recovery included.
 	Simulated partition.Time
 	// Events is how many events the engine took, Steps how many inputs replicas

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -69,13 +70,14 @@ type Summary struct {
 	OldestSince time.Time
 }
 
-// Run runs the swarm until it is through, a violation ends it, or ctx does.
+// Run runs the swarm until it is through, a violation ends it, or ctx does; then
+// the runs under way end too, and do not count.
 func (s *Swarm) Run(ctx context.Context) *Summary {
 	r := &swarmRun{
 		Swarm: *s, next: s.From, running: map[uint64]time.Time{}, early: map[uint64]Failure{},
 		sum: &Summary{From: s.From, Marks: Marks{}, Shapes: map[string]uint64{}},
 	}
-	r.defaults()
+	r.defaults(ctx.Done())
 	r.moved = sync.NewCond(&r.mu)
 	began, cpu := time.Now(), processTime()
 	ended := make(chan struct{})
@@ -102,6 +104,7 @@ func (s *Swarm) Run(ctx context.Context) *Summary {
 	for {
 		select {
 		case <-ended:
+			r.rest()
 			return finish()
 		case <-tick.C:
 			if r.Progress != nil {
@@ -128,7 +131,7 @@ type swarmRun struct {
 	sum     *Summary
 }
 
-func (r *swarmRun) defaults() {
+func (r *swarmRun) defaults(stop <-chan struct{}) {
 	if len(r.Shapes) == 0 {
 		r.Shapes = DefaultShapes()
 	}
@@ -142,7 +145,7 @@ func (r *swarmRun) defaults() {
 		r.Every = time.Second
 	}
 	if r.play == nil {
-		r.play = Play
+		r.play = func(p *Plan) *Result { return PlayWith(p, Options{Stop: stop}) }
 	}
 }
 
@@ -187,6 +190,9 @@ func (r *swarmRun) end(seed uint64, f Failure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.running, seed)
+	if f.Result.Stopped {
+		return
+	}
 	r.early[seed] = f
 	if f.Result.Violation != nil && !r.KeepGoing {
 		r.halted = true
@@ -200,6 +206,15 @@ func (r *swarmRun) end(seed uint64, f Failure) {
 		r.sum.add(f, r.MaxFailures)
 	}
 	r.moved.Broadcast()
+}
+
+// rest counts what ended though an earlier seed was stopped.
+func (r *swarmRun) rest() {
+	for _, seed := range slices.Sorted(maps.Keys(r.early)) {
+		if !r.over() {
+			r.sum.add(r.early[seed], r.MaxFailures)
+		}
+	}
 }
 
 // over reports whether what ended later does not count.

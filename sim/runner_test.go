@@ -55,6 +55,30 @@ func TestSwarmEndsWithContext(t *testing.T) {
 	}
 }
 
+// TestStoppedRun: a run that is stopped says so, whatever it is in the middle of,
+// and counts for nothing; those that ended before it was do.
+func TestStoppedRun(t *testing.T) {
+	t.Parallel()
+	stop := make(chan struct{})
+	close(stop)
+	p := Draw(1, Pick(1, DefaultShapes()))
+	if r := PlayWith(p, Options{Stop: stop}); !r.Stopped || r.Violation != nil || r.Simulated > p.Knobs.Length {
+		t.Errorf("stopped %t after %s of %s, %v", r.Stopped, r.Simulated, p.Knobs.Length, r.Violation)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s := Swarm{From: 1, Seeds: 3, Workers: 2, KeepGoing: true, play: func(p *Plan) *Result {
+		if p.Seed > 1 {
+			cancel()
+			return violates(3)(p)
+		}
+		<-ctx.Done()
+		return &Result{Stopped: true}
+	}}
+	if sum := s.Run(ctx); sum.Seeds == 0 || sum.Seeds > 2 || !sum.Stopped {
+		t.Errorf("%d seeds count, stopped %t", sum.Seeds, sum.Stopped)
+	}
+}
+
 func TestMissedGoals(t *testing.T) {
 	t.Parallel()
 	sum := &Summary{Seeds: 10, Marks: Marks{"a": 1}}

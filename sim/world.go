@@ -42,6 +42,7 @@ type world struct {
 	starts   uint64 // processes
 	pokes    uint64 // operations of nobody
 	hash     uint64
+	pace     pace
 	out      *bufio.Writer // of the trace; nil: none
 	count    counts
 	marks    map[string]uint64
@@ -95,10 +96,13 @@ func (w *world) tracef(format string, args ...any) {
 // steps each time.
 func (p *Plan) Run(o Options) (r *Result) {
 	w := newWorld(p, o.Trace)
+	w.pace.stop = o.Stop
 	r = &Result{}
 	defer func() {
 		switch x := recover().(type) {
 		case nil:
+		case stopped:
+			r.Stopped = true
 		case broken:
 			r.Violation = x.v
 		default:
@@ -255,6 +259,7 @@ func (w *world) play(d partition.Time) {
 	until := w.eng.now + d
 	var x event
 	for w.eng.next(until, &x) {
+		w.goesOn()
 		w.dispatch(&x)
 	}
 	w.eng.now = max(w.eng.now, until)

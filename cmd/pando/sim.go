@@ -192,7 +192,7 @@ func (c *cli) listPlanted() error {
 
 // simOne runs one plan.
 func (c *cli) simOne(ctx context.Context, s simFlags, story *sim.Story) (err error) {
-	var o sim.Options
+	o := sim.Options{Stop: ctx.Done()}
 	if s.trace != "" {
 		out, end, err := c.traceTo(s.trace)
 		if err != nil {
@@ -203,6 +203,9 @@ func (c *cli) simOne(ctx context.Context, s simFlags, story *sim.Story) (err err
 	}
 	began := time.Now()
 	res := sim.PlayWith(&story.Plan, o)
+	if res.Stopped {
+		return ctx.Err()
+	}
 	if err := c.show(oneReport(&story.Plan, res, time.Since(began)), func(w io.Writer) { printOne(w, &story.Plan, res, s.marks) }); err != nil {
 		return err
 	}
