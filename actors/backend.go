@@ -60,11 +60,18 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 	}
 }
 
-// Read answers a query. The state is taken first and the lease checked after,
+// Read answers a query. A read that any replica may answer is handed to the master
+// by one whose state is still on its way.
+//
+// The state is taken first and the lease checked after,
 // so that no pause in between can make the answer stale. The view is looked at
 // on both sides of it: only if one mastership spans all of it does the lease
 // speak for that state.
 func (b backend) Read(req *client.Request, reply func(*client.Response)) {
+	if req.Level.Anywhere() && !b.node.closing.Load() && b.node.waitsForState(b.node.cells.get(req.Group), req.Group) {
+		b.node.fetchRead(req, reply)
+		return
+	}
 	c, err := b.find(req)
 	if err != nil {
 		reply(b.node.refuse(c, req, err))

@@ -15,6 +15,7 @@ type counters struct {
 	staleReads   atomic.Uint64
 	readsHeld    atomic.Uint64
 	readsBehind  atomic.Uint64
+	readsFetched atomic.Uint64 // reads that masters answered for learners without a state
 	indexAsked   atomic.Uint64 // questions to masters, for reads with a greatest age
 	roomWaits    atomic.Uint64
 	noRoom       atomic.Uint64 // messages with commands that a full log did not take
@@ -35,7 +36,7 @@ type Counter struct {
 // node with thousands stays readable.
 func (n *Node) Counters() []Counter {
 	count := func(name, help string, v uint64) Counter { return Counter{Name: name, Help: help, Value: float64(v)} }
-	w := n.log.Stats()
+	w, cp := n.log.Stats(), n.copies.Status()
 	return []Counter{
 		{Name: "groups_not_whole", Help: "partitions mastered here that are not what they shall be", Value: float64(n.tender.unwhole()), Gauge: true},
 		count("group_steps_total", "changes of groups, hand-overs and calls to bring up replicas that the tender made", n.counters.tended.Load()),
@@ -51,6 +52,13 @@ func (n *Node) Counters() []Counter {
 		count("stale_reads_total", "reads of level stale answered", n.counters.staleReads.Load()),
 		count("reads_held_total", "waits of session and stale reads for a newer state or the master's word", n.counters.readsHeld.Load()),
 		count("reads_behind_total", "session and stale reads refused because the state was too old", n.counters.readsBehind.Load()),
+		count("reads_fetched_total", "session and stale reads that masters answered for replicas whose state was on its way", n.counters.readsFetched.Load()),
+		count("copy_sent_bytes_total", "bytes of states sent to other nodes", uint64(cp.Sent)),
+		count("copy_received_bytes_total", "bytes of states received", uint64(cp.Received)),
+		count("copy_reused_bytes_total", "bytes of states that were here already and not sent", uint64(cp.Reused)),
+		{Name: "copies_under_way", Help: "copies of states that are sent or received", Value: float64(len(cp.Copies)), Gauge: true},
+		{Name: "copies_waiting", Help: "copies of states that wait for a turn", Value: float64(cp.WaitingIn + cp.WaitingOut), Gauge: true},
+		{Name: "copy_rate_bytes", Help: "bytes per second that copies may take now, each way; 0 or less: no bound", Value: float64(cp.BytesPerSecond), Gauge: true},
 		count("index_questions_total", "questions to masters how new a state must be", n.counters.indexAsked.Load()),
 		count("apply_waits_total", "times that a replica waited for room in its store", n.counters.roomWaits.Load()),
 		count("disk_full_refusals_total", "messages of masters whose commands a full disk did not take", n.counters.noRoom.Load()),

@@ -201,6 +201,7 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 	b := &bringing{hosting: h, cell: c, cancel: cancel}
 	a.bringing[h.Group] = b
 	system, self := n.system, a.self
+	r := copies.Request{Group: h.Group, From: h.Source, Else: a.otherSources(h), MinIndex: n.copyFrom(h), Have: n.stateDir(h.Group)}
 	if h.LogOnly {
 		done := func(err error) { system.Root.Send(self, &brought{bringing: b, fresh: true, err: err}) }
 		if err := n.beginLog(h, done); err != nil {
@@ -208,7 +209,7 @@ func (a *replicasActor) begin(h hosting, c *cell) error {
 		}
 	} else {
 		n.background.Go(func() {
-			state, err := n.copies.Fetch(wait, copies.Request{Group: h.Group, From: h.Source, MinIndex: n.copyFrom(h)})
+			state, err := n.copies.Fetch(wait, r)
 			system.Root.Send(self, &copied{bringing: b, state: state, err: err})
 		})
 	}
@@ -226,10 +227,38 @@ func (n *Node) copyFrom(h hosting) partition.Index {
 	return max(sum.Before.Index, max(h.MinIndex, 1)-1)
 }
 
-// copyProgress says how much of a copy is here.
+// otherSources are the nodes that may have the state if the one that was named does
+// not bring it, as the catalog knows. Any of them will do: what a replica has applied
+// is committed, and how far it must be is in the request.
+func (a *replicasActor) otherSources(h hosting) (out []partition.NodeID) {
+	x, ok := a.catalog.Catalog().Group(h.Group)
+	if !ok {
+		return nil
+	}
+	for _, m := range x.Membership.Members {
+		if m.Kind == partition.Full && m.Node != h.Source && m.Node != a.node.ID() {
+			out = append(out, m.Node)
+		}
+	}
+	return out
+}
+
+// stateDir is where the state of a group is here, empty if there is none.
+func (n *Node) stateDir(g partition.GroupID) string {
+	sum, ok := n.log.Summary(g)
+	if !ok || sum.Generation == noState {
+		return ""
+	}
+	return n.engine.Dir(g, sum.Generation)
+}
+
+// copyProgress says how much of a copy is here, or what it waits for.
 func (n *Node) copyProgress(g partition.GroupID) string {
 	p, ok := n.copies.Fetching(g)
-	if !ok || p.Total == 0 {
+	switch {
+	case ok && p.Waits != "":
+		return ": it " + p.Waits
+	case !ok || p.Total == 0:
 		return ""
 	}
 	return fmt.Sprintf(": %d of %d bytes are here", p.Done, p.Total)

@@ -27,6 +27,7 @@ const (
 	callSurvey  = 8 // what is left of partitions that are to be recovered
 	callDecree  = 9 // to go on with those that are left
 
+	callRead      = 12 // to answer a read that any replica may answer
 	callSplitKeys = 20 // where a partition's data divides
 	callVerify    = 21 // what a replica's state comes to at an index
 )
@@ -111,6 +112,8 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveSurvey(body[1:]))
 	case callDecree:
 		return answer(nil, n.serveDecree(ctx, body[1:]))
+	case callRead:
+		return answer(n.serveRead(ctx, body[1:]))
 	case callSplitKeys:
 		return answer(n.serveSplitKeys(ctx, body[1:]))
 	case callChange:

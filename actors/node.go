@@ -88,6 +88,8 @@ type Node struct {
 	ctx          context.Context // ends when the node stops
 	cancel       context.CancelFunc
 	background   sync.WaitGroup
+	writes       latencies    // of the log, for the governor of copies
+	fetching     atomic.Int64 // reads that masters answer for this node
 }
 
 // Start opens the data directory, joins the cluster and starts the replicas that
@@ -331,6 +333,7 @@ func (n *Node) openActors() error {
 	n.background.Go(n.asker.run)
 	n.background.Go(newTaskRunner(n).run)
 	n.background.Go(n.emptyNodes)
+	n.background.Go(n.governCopies)
 	n.background.Go(n.rememberCatalog)
 	n.local, err = client.Open(n.ctx, client.Config{
 		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Zone: n.cfg.Zone, Logger: n.logger,

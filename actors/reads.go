@@ -89,8 +89,8 @@ func (b backend) readAnywhere(c *cell, req *client.Request, reply func(*client.R
 }
 
 // shows says why the replica does not answer reads of its own state, if it does
-// not: a log replica has none, a learner's may be behind by anything. One in
-// maintenance does: its state is as good as any.
+// not: a log replica has none. A learner does, once it has one, and so does one in
+// maintenance: its state is as good as any.
 func (c *cell) shows(st *openState) *partition.Error {
 	v := c.view.Load()
 	if v == nil || st == nil {
@@ -99,8 +99,8 @@ func (c *cell) shows(st *openState) *partition.Error {
 		}
 		return partition.Errorf(partition.CodeUnavailable, "group %s is being opened on this node", c.group)
 	}
-	if m, ok := v.Configurations.Member(v.Self); !ok || m.Kind != partition.Full {
-		return partition.Errorf(partition.CodeUnavailable, "the replica of %s on this node is no full member, it answers no reads", c.group)
+	if m, ok := v.Configurations.Member(v.Self); !ok || m.Kind == partition.LogReplica {
+		return partition.Errorf(partition.CodeUnavailable, "the replica of %s on this node has no part in reads", c.group)
 	}
 	return nil
 }

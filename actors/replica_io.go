@@ -153,7 +153,7 @@ func (a *replicaActor) write(w *replica.Persist) error {
 		if n == len(w.Records) {
 			part.Commit = w.Commit
 			if w.Sync {
-				done = a.complete(replica.Persisted{Seq: w.Seq})
+				done = a.node.timed(a.complete(replica.Persisted{Seq: w.Seq}))
 			}
 		}
 		if err := a.node.log.Append(part, done); err != nil || n == len(w.Records) {

@@ -2,6 +2,7 @@ package copies
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,13 +51,18 @@ func (b *bucket) portion(n int) int {
 }
 
 func (b *bucket) set(bytesPerSecond int64) {
-	b.mu.Lock()
-	b.rate = float64(bytesPerSecond)
+	rate := float64(bytesPerSecond)
 	if bytesPerSecond > 0 {
-		b.rate = max(b.rate, leastBytes)
+		rate = max(rate, leastBytes)
 	}
-	b.paid = time.Time{} // what waits at an old rate is not waited for at the new
-	b.mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); b.rate > 0 && rate > 0 && b.paid.After(now) { // what was taken lasts longer or shorter
+		b.paid = now.Add(seconds(b.paid.Sub(now).Seconds() * b.rate / rate))
+	} else if rate <= 0 {
+		b.paid = time.Time{}
+	}
+	b.rate = rate
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -105,6 +111,14 @@ func (t *turns) take(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// why says what somebody waits for who has no turn yet.
+func (t *turns) why(what string) string {
+	if len(t.slots) < cap(t.slots) {
+		return ""
+	}
+	return fmt.Sprintf("waits for one of %d %s copies", cap(t.slots), what)
 }
 
 func (t *turns) done() { <-t.slots }

@@ -50,8 +50,8 @@ type Config struct {
 	// Open opens a transfer to a node, which is served there by Serve.
 	Open func(ctx context.Context, n partition.NodeID) (Stream, error)
 
-	// BytesPerSecond bounds what is sent, all copies together (default 64 MiB/s;
-	// negative: no bound). Twice as much is twice as fast, and at about 64 MiB/s
+	// BytesPerSecond bounds what is sent, all copies together, and what is received
+	// (default 64 MiB/s; negative: no bound). Twice as much is twice as fast, and at about 64 MiB/s
 	// to one disk the p99 of commits beside it grows by half. SetRate changes it.
 	BytesPerSecond int64
 	// Concurrent bounds the copies under way at once, each way (default 2), and
@@ -66,9 +66,12 @@ type Config struct {
 	// Stall is how long the other side may bring nothing before a transfer is
 	// given up (default 30 s).
 	Stall time.Duration
-	// Attempts is how often a fetch tries in a row without getting anything
-	// (default 8), with waits from 100 ms, doubling, to 5 s.
+	// Attempts is how often a fetch tries one source in a row without getting
+	// anything (default 8), with waits from 100 ms, doubling, to 5 s.
 	Attempts int
+	// Keep is how long the tables of a fetch that did not come to an end are kept
+	// for the next one of the group (default 10 min; negative: not at all).
+	Keep time.Duration
 	// Free returns the free and total bytes of Dir's disk (default: asks it).
 	Free func() (free, total int64, err error)
 	// MinFreeBytes is what a copy leaves free (default 5 % of the disk, as the
@@ -108,6 +111,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Attempts = orPositive(c.Attempts, 8)
 	c.Hold = orPositive(c.Hold, 2*time.Minute)
 	c.Stall = orPositive(c.Stall, 30*time.Second)
+	c.Keep = cmp.Or(c.Keep, 10*time.Minute)
 	c.MaxBytes = orPositive(c.MaxBytes, 16<<40)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -3,8 +3,8 @@ package copies
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -28,6 +28,7 @@ type Copies struct {
 	stage  string
 	bucket bucket // what is sent
 	reads  bucket // what is read for checksums
+	gets   bucket // what is received
 	out    *turns
 	in     *turns
 
@@ -43,13 +44,14 @@ type Copies struct {
 	checkpoints map[checkpointID]*checkpoint
 	making      int                          // checkpoints that are being made
 	fetching    map[partition.GroupID]*fetch // at most one of each group
+	kept        map[string]*leftover         // what fetches have left, by the directory's name
 	reserved    int64                        // bytes that fetches will still write
 	transfers   map[*transfer]struct{}
 }
 
 // counts are the counters of Status.
 type counts struct {
-	sent, received, refused, damaged, resumed, broken, copies atomic.Int64
+	sent, received, reused, refused, damaged, resumed, broken, copies atomic.Int64
 }
 
 // Progress is one copy under way.
@@ -61,6 +63,8 @@ type Progress struct {
 	// ready.
 	Done, Total int64
 	Since       time.Time
+	// Waits is what the copy waits for, if it does not go on now.
+	Waits string
 }
 
 // Status is a snapshot of what goes on, and counters since the start.
@@ -71,6 +75,7 @@ type Status struct {
 	WaitingIn, WaitingOut int
 	Checkpoints           int // held
 	Sent, Received        int64
+	Reused                int64 // bytes of copies that were here already
 	Fetched               int64 // copies received whole
 	Resumed               int64 // transfers that went on where another had broken
 	Broken                int64 // transfers that broke
@@ -82,12 +87,26 @@ type Status struct {
 
 // transfer is the progress of one copy.
 type transfer struct {
-	Progress
+	Progress    // Peer and Waits are guarded by Copies.mu
 	done, total atomic.Int64
 }
 
+// now is how far the transfer is. The caller holds Copies.mu.
+func (t *transfer) now() Progress {
+	p := t.Progress
+	p.Done, p.Total = t.done.Load(), t.total.Load()
+	return p
+}
+
+// wait says what a transfer waits for; nothing, if why is empty.
+func (c *Copies) wait(t *transfer, why string) {
+	c.mu.Lock()
+	t.Waits = why
+	c.mu.Unlock()
+}
+
 // New makes the copies of a node. What an earlier run left in the stage is
-// removed.
+// removed, but for the tables of copies that came in.
 func New(cfg Config) (*Copies, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -101,35 +120,20 @@ func New(cfg Config) (*Copies, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the stage: %w", err)
 	}
-	if err := empty(root); err != nil {
-		_ = root.Close()
-		return nil, fmt.Errorf("empty the stage %s: %w", stage, err)
-	}
 	if cfg.Free == nil {
 		cfg.Free = func() (int64, int64, error) { return wal.OS{}.FreeSpace(stage) }
 	}
 	c := &Copies{
 		cfg: cfg, root: root, stage: stage, out: newTurns(cfg.Concurrent, cfg.Waiting), in: newTurns(cfg.Concurrent, cfg.Waiting),
 		checkpoints: make(map[checkpointID]*checkpoint), fetching: make(map[partition.GroupID]*fetch),
-		transfers: make(map[*transfer]struct{}),
+		transfers: make(map[*transfer]struct{}), kept: make(map[string]*leftover),
+	}
+	if err := c.tidy(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tidy the stage %s: %w", stage, err), root.Close())
 	}
 	c.SetRate(cfg.BytesPerSecond)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
-}
-
-// empty removes everything in a directory.
-func empty(root *os.Root) error {
-	all, err := fs.ReadDir(root.FS(), ".")
-	if err != nil {
-		return err
-	}
-	for _, e := range all {
-		if err := root.RemoveAll(e.Name()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Close ends all copies and removes the checkpoints.
@@ -145,6 +149,9 @@ func (c *Copies) Close() error {
 	c.work.Wait()
 	c.mu.Lock()
 	held := slices.Collect(maps.Values(c.checkpoints))
+	for _, l := range c.kept { // each on its own
+		l.timer.Stop()
+	}
 	c.mu.Unlock()
 	for _, p := range held {
 		c.expire(p)
@@ -164,10 +171,25 @@ func (c *Copies) begin() error {
 }
 
 // SetRate changes how many bytes per second are sent from now on, all copies
-// together; negative: no bound.
+// together, and received likewise; negative: no bound.
 func (c *Copies) SetRate(bytesPerSecond int64) {
 	c.bucket.set(bytesPerSecond)
+	c.gets.set(bytesPerSecond)
 	c.reads.set(bytesPerSecond * readsPerSend)
+}
+
+// Rate is what SetRate has set, 0 or less: no bound.
+func (c *Copies) Rate() int64 {
+	c.bucket.mu.Lock()
+	defer c.bucket.mu.Unlock()
+	return int64(c.bucket.rate)
+}
+
+// Busy reports whether a copy is under way, in or out.
+func (c *Copies) Busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.transfers) > 0
 }
 
 // Pace waits until n more bytes of state files may be read for their checksums:
@@ -178,18 +200,14 @@ func (c *Copies) Pace(ctx context.Context, n int) error { return c.reads.take(ct
 func (c *Copies) Status() Status {
 	s := Status{
 		WaitingIn: int(c.in.waiting.Load()), WaitingOut: int(c.out.waiting.Load()),
-		Sent: c.count.sent.Load(), Received: c.count.received.Load(), Fetched: c.count.copies.Load(),
+		Sent: c.count.sent.Load(), Received: c.count.received.Load(), Reused: c.count.reused.Load(), Fetched: c.count.copies.Load(),
 		Resumed: c.count.resumed.Load(), Broken: c.count.broken.Load(), Damaged: c.count.damaged.Load(), Refused: c.count.refused.Load(),
 	}
-	c.bucket.mu.Lock()
-	s.BytesPerSecond = int64(c.bucket.rate)
-	c.bucket.mu.Unlock()
+	s.BytesPerSecond = c.Rate()
 	c.mu.Lock()
 	s.Checkpoints = len(c.checkpoints)
 	for t := range c.transfers {
-		p := t.Progress
-		p.Done, p.Total = t.done.Load(), t.total.Load()
-		s.Copies = append(s.Copies, p)
+		s.Copies = append(s.Copies, t.now())
 	}
 	c.mu.Unlock()
 	slices.SortFunc(s.Copies, func(a, b Progress) int {
@@ -206,9 +224,7 @@ func (c *Copies) Fetching(g partition.GroupID) (Progress, bool) {
 	if f == nil {
 		return Progress{}, false
 	}
-	p := f.t.Progress
-	p.Done, p.Total = f.t.done.Load(), f.t.total.Load()
-	return p, true
+	return f.t.now(), true
 }
 
 // track shows a transfer in Status until the function it returns is called.

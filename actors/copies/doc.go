@@ -41,9 +41,15 @@
 // A transfer that ends early, or brings nothing for Config.Stall, is opened
 // again after a wait, and goes on at the byte where it was: the source keeps a
 // checkpoint for Config.Hold after its last use. If it is gone there is a new
-// one, of which only the files are sent that are not here already. Config.Attempts
-// in a row that bring nothing end the fetch, and so does its context. Nothing
-// survives a restart of the fetcher: its stage is emptied.
+// one, of which only the files are sent that are not here already. A source that
+// brings nothing is given up for another one (Request.Else), whose checkpoint is a
+// copy of its own: what is not in its manifest goes. When no source brings anything
+// in Config.Attempts attempts the fetch ends, and so it does with its context.
+//
+// The tables that a fetch has left are kept for the next one of the group for
+// Config.Keep, also over a restart, and so a table is not sent that is in a state
+// which the node has already (Request.Have). Their checksums tell that they are the
+// same; nothing else is believed.
 //
 // A message that fails its checksum ends the transfer; a file that does is
 // fetched again, three times at most. A source that finds its own file damaged
@@ -51,8 +57,8 @@
 //
 // # Limits
 //
-// Config bounds the bytes per second that a node sends, the copies at once each
-// way, those that wait, the checkpoints held, the size of a copy. A fetch leaves
+// Config bounds the bytes per second that a node sends and receives; a Governor says
+// how far below that they stay beside writers. It bounds the copies at once each way, those that wait, the checkpoints held, the size of a copy. A fetch leaves
 // Config.MinFreeBytes of the disk free, counting what other fetches will still
 // write. A manifest has at most 65,536 files, names of letters, digits, dots and
 // dashes, at most 64 long; no name leads out of the stage, and the stage is opened

@@ -46,6 +46,13 @@ func partitionError(err error) (*partition.Error, bool) {
 	return e, ok
 }
 
+// refuses reports whether a source does not give a copy, now or ever again; another
+// one may.
+func refuses(err error) bool {
+	var no *refusal
+	return errors.As(err, &no) && lasting(err)
+}
+
 // lasting reports whether another try would end the same way.
 func lasting(err error) bool {
 	var mine *localError

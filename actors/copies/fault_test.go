@@ -212,9 +212,9 @@ func TestStageThatIsGone(t *testing.T) {
 	}
 	for name, f := range map[string]func() error{
 		"discard":   p.Discard,
-		"empty":     func() error { return empty(c.root) },
-		"begin":     func() error { return (&fetch{c: c, r: Request{Group: 7}}).begin(o, 1) },
-		"go on":     func() error { f := half(); f.files[0].Name = "gone"; return f.begin(o, 1) },
+		"tidy":      func() error { return c.tidy() },
+		"begin":     func() error { return (&fetch{c: c, r: Request{Group: 7}}).begin(t.Context(), o, 1) },
+		"go on":     func() error { f := half(); f.files[0].Name = "gone"; return f.begin(t.Context(), o, 1) },
 		"sync":      func() error { return half().syncDirs() },
 		"finish":    func() error { _, err := half().finish(); return err },
 		"write":     func() error { return half().chunk(0, 0, []byte("ab")) },

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -26,6 +27,13 @@ const (
 type Request struct {
 	Group partition.GroupID
 	From  partition.NodeID // the node that serves it
+	// Else are other nodes that have the state. They are asked in turn when From
+	// does not bring it; what one of them sends is a copy of its own, of which only
+	// tables are not sent that came before.
+	Else []partition.NodeID
+	// Have, if set, is a directory with another state of the group on this node, of
+	// which tables are taken that are the same. It may change or vanish meanwhile.
+	Have string
 	// MinIndex is the least index that the state must have: 0, or where the log
 	// of the replica that gets it begins.
 	MinIndex partition.Index
@@ -66,7 +74,9 @@ type fetch struct {
 	c    *Copies
 	r    Request
 	t    transfer
+	from partition.NodeID
 	name string // of its directory in the stage; empty: not made
+	old  string // what an earlier fetch has left there, if anything
 
 	offer    offer
 	files    []inFile // as in the offer
@@ -79,11 +89,12 @@ type fetch struct {
 
 // Fetch brings a copy of a group's state here from another node. A transfer that
 // breaks is taken up where it broke, if the source still has the checkpoint;
-// whatever is damaged is fetched again. It ends with ctx, or when nothing was
-// gained by Config.Attempts attempts.
+// whatever is damaged is fetched again. Other sources are asked when one does not
+// bring it. The fetch ends with ctx, or when no source brought anything in
+// Config.Attempts attempts; the tables that came are kept for the next one.
 //
 // The errors that another try will not change are those of this node's disk
-// (CodeNoSpace), of limits (CodeTooLarge), and what the source refuses for good:
+// (CodeNoSpace), of limits (CodeTooLarge), and what all sources refuse for good:
 // CodeNotFound, CodeRefused, CodeCorrupt (its own state is damaged: ask another).
 func (c *Copies) Fetch(ctx context.Context, r Request) (*Copy, error) {
 	if r.Group == 0 || r.From == "" {
@@ -96,8 +107,8 @@ func (c *Copies) Fetch(ctx context.Context, r Request) (*Copy, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
-	f := &fetch{c: c, r: r}
-	f.t.Progress = Progress{Group: r.Group, Peer: r.From, Incoming: true, Since: time.Now()}
+	f := &fetch{c: c, r: r, from: r.From}
+	f.t.Progress = Progress{Group: r.Group, Peer: r.From, Incoming: true, Since: time.Now(), Waits: c.in.why("incoming")}
 	if err := c.enter(f); err != nil {
 		return nil, err
 	}
@@ -107,15 +118,16 @@ func (c *Copies) Fetch(ctx context.Context, r Request) (*Copy, error) {
 	}
 	defer c.in.done()
 	defer c.track(&f.t)()
+	f.old = c.claim(r.Group)
 	p, err := f.run(ctx)
 	if err != nil {
 		if c.ctx.Err() != nil {
 			err = partition.Errorf(partition.CodeClosed, "the node is shutting down")
 		}
-		return nil, fmt.Errorf("fetch %s from %s: %w", r.Group, r.From, err)
+		return nil, fmt.Errorf("fetch %s from %s: %w", r.Group, f.from, err)
 	}
 	c.count.copies.Add(1)
-	c.cfg.Logger.Info("copy received", "group", r.Group, "peer", r.From, "index", uint64(p.Base.Index),
+	c.cfg.Logger.Info("copy received", "group", r.Group, "peer", f.from, "index", uint64(p.Base.Index),
 		"bytes", f.t.total.Load(), "took", time.Since(f.t.Since))
 	return p, nil
 }
@@ -138,15 +150,17 @@ func (c *Copies) exit(f *fetch) {
 	c.reserved -= f.reserved
 }
 
-// run tries until everything is here.
+// run tries until everything is here, one source after the other.
 func (f *fetch) run(ctx context.Context) (p *Copy, err error) {
 	defer func() {
 		f.current.close()
-		if err != nil && f.name != "" {
-			err = errors.Join(err, f.c.root.RemoveAll(f.name))
+		if err != nil {
+			err = errors.Join(err, f.giveUp(err))
 		}
 	}()
-	idle := 0 // attempts that brought nothing
+	sources := append([]partition.NodeID{f.r.From}, f.r.Else...)
+	bound := f.c.cfg.Attempts * len(sources)
+	idle, here := 0, 0 // attempts in a row that brought nothing, and those of them at this source
 	for {
 		before := f.got
 		err := f.attempt(ctx)
@@ -156,20 +170,61 @@ func (f *fetch) run(ctx context.Context) (p *Copy, err error) {
 		f.current.close()
 		f.c.countFoul(err)
 		f.c.count.broken.Add(1)
-		if idle++; f.got > before {
-			idle = 1
+		if idle, here = idle+1, here+1; f.got > before {
+			idle, here = 1, 1
 		}
-		if ctx.Err() != nil {
+		no := refuses(err)
+		switch at := slices.Index(sources, f.from); {
+		case ctx.Err() != nil:
 			return nil, errors.Join(ctx.Err(), err)
-		}
-		if lasting(err) || idle >= f.c.cfg.Attempts {
+		case lasting(err) && (!no || len(sources) == 1), idle >= bound:
 			return nil, err
+		case no:
+			sources = slices.Delete(sources, at, at+1)
+			f.turnTo(sources[at%len(sources)])
+			here = 0
+		case here >= f.patience() && len(sources) > 1:
+			f.turnTo(sources[(at+1)%len(sources)])
+			here = 0
 		}
-		f.c.cfg.Logger.Info("copy interrupted", "group", f.r.Group, "peer", f.r.From, "done", f.t.done.Load(), "err", err)
-		if err := sleep(ctx, backoff(idle)); err != nil {
+		f.c.cfg.Logger.Info("copy interrupted", "group", f.r.Group, "peer", f.from, "done", f.t.done.Load(), "err", err)
+		if err := sleep(ctx, backoff(max(1, (idle+len(sources)-1)/len(sources)))); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// patience is how many attempts in a row may bring nothing before another source is
+// asked. One that has sent something is waited for for longer: from another all but
+// the same tables come anew.
+func (f *fetch) patience() int {
+	if f.got == 0 {
+		return 1
+	}
+	return max(1, f.c.cfg.Attempts/2)
+}
+
+// turnTo goes on with another source. What came is compared with what it offers.
+func (f *fetch) turnTo(n partition.NodeID) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	f.from, f.t.Peer = n, n
+}
+
+// giveUp leaves what has come to the next fetch, unless that is what there was no
+// space for.
+func (f *fetch) giveUp(why error) error {
+	var errs []error
+	for _, name := range []string{f.old, f.name} {
+		switch {
+		case name == "":
+		case partition.CodeOf(why) == partition.CodeNoSpace:
+			errs = append(errs, f.c.root.RemoveAll(name))
+		default:
+			errs = append(errs, f.c.leave(name, f.r.Group.String()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // backoff is the wait after the nth attempt in a row that brought nothing.
@@ -181,7 +236,7 @@ func backoff(n int) time.Duration {
 // attempt opens a transfer and gets as far as that goes; nil: everything is
 // here.
 func (f *fetch) attempt(ctx context.Context) error {
-	s, err := f.c.cfg.Open(ctx, f.r.From)
+	s, err := f.c.cfg.Open(ctx, f.from)
 	if err != nil {
 		return err
 	}
@@ -192,7 +247,7 @@ func (f *fetch) attempt(ctx context.Context) error {
 	if err := w.send(kindHello, h.encode(), nil); err != nil {
 		return err
 	}
-	if err := f.await(w); err != nil {
+	if err := f.await(ctx, w); err != nil {
 		return err
 	}
 	for round := 0; ; round++ {
@@ -206,7 +261,7 @@ func (f *fetch) attempt(ctx context.Context) error {
 		if err := w.send(kindWant, encodeWants(wants), nil); err != nil {
 			return err
 		}
-		if err := f.receive(w); err != nil {
+		if err := f.receive(ctx, w); err != nil {
 			return err
 		}
 	}
@@ -225,7 +280,8 @@ func (f *fetch) thank(w *wire) {
 }
 
 // await waits for the source's offer.
-func (f *fetch) await(w *wire) error {
+func (f *fetch) await(ctx context.Context, w *wire) error {
+	defer f.c.wait(&f.t, "")
 	for {
 		k, body, err := w.receive(kindWait, kindOffer, kindRefuse)
 		switch {
@@ -233,18 +289,21 @@ func (f *fetch) await(w *wire) error {
 			return err
 		case k == kindRefuse:
 			return decodeRefusal(body)
+		case k == kindWait:
+			f.c.wait(&f.t, decodeWait(body, f.from))
 		case k == kindOffer:
+			f.c.wait(&f.t, "")
 			o, err := decodeOffer(body)
 			if err != nil {
 				return err
 			}
-			return f.adopt(o)
+			return f.adopt(ctx, o)
 		}
 	}
 }
 
 // adopt begins with an offer, or goes on with it.
-func (f *fetch) adopt(o offer) error {
+func (f *fetch) adopt(ctx context.Context, o offer) error {
 	switch {
 	case o.manifest.Group != f.r.Group:
 		return foul("an offer of %s, wanted is %s", o.manifest.Group, f.r.Group)
@@ -263,11 +322,11 @@ func (f *fetch) adopt(o offer) error {
 	if f.anew++; f.anew > maxAnew {
 		return &localError{partition.Errorf(partition.CodeUnavailable, "the source gave up its checkpoint %d times", maxAnew)}
 	}
-	return f.begin(o, total)
+	return f.begin(ctx, o, total)
 }
 
 // receive takes the parts that were asked for.
-func (f *fetch) receive(w *wire) error {
+func (f *fetch) receive(ctx context.Context, w *wire) error {
 	for {
 		k, body, err := w.receive(kindChunk, kindEnd, kindRefuse)
 		switch {
@@ -288,6 +347,9 @@ func (f *fetch) receive(w *wire) error {
 			return err
 		}
 		if err := f.chunk(file, off, data); err != nil {
+			return err
+		}
+		if err := f.c.gets.take(ctx, len(data)); err != nil { // the source waits, as it has no more credit
 			return err
 		}
 	}

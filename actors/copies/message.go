@@ -199,6 +199,28 @@ func decodeHello(b []byte) (h hello, err error) {
 	return h, nil
 }
 
+// What a source that has no offer yet is waiting for.
+const (
+	waitsTurn  = 1 // of so many copies that it sends at once
+	waitsState = 2 // a checkpoint that is being made
+)
+
+// encodeWait lays out as what u8 | copies u8; sources of before send nothing.
+func encodeWait(what byte, copies int) []byte { return []byte{what, byte(min(copies, 255))} }
+
+// decodeWait says what a node's copy waits for, if it told.
+func decodeWait(b []byte, from partition.NodeID) string {
+	switch {
+	case len(b) < 2:
+		return ""
+	case b[0] == waitsTurn:
+		return fmt.Sprintf("waits for one of %d outgoing copies of node %s", b[1], from)
+	case b[0] == waitsState:
+		return fmt.Sprintf("waits for a checkpoint on node %s", from)
+	}
+	return ""
+}
+
 // offer is what a source can give.
 type offer struct {
 	checkpoint checkpointID

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -162,11 +163,13 @@ func (v *serving) prepare(h hello) (*checkpoint, error) {
 	ctx, cancel := context.WithCancel(v.ctx)
 	defer cancel()
 	ready := make(chan outcome, 1)
+	var turn atomic.Bool // it has a turn, and waits for a checkpoint
 	go func() {
 		if err := v.c.out.take(ctx); err != nil {
 			ready <- outcome{err: err}
 			return
 		}
+		turn.Store(true)
 		p, err := v.c.use(ctx, h)
 		if err != nil {
 			v.c.out.done()
@@ -193,7 +196,11 @@ func (v *serving) prepare(h hello) (*checkpoint, error) {
 			if broken != nil {
 				continue
 			}
-			if broken = v.w.send(kindWait, nil, nil); broken != nil {
+			what := byte(waitsTurn)
+			if turn.Load() {
+				what = waitsState
+			}
+			if broken = v.w.send(kindWait, encodeWait(what, v.c.cfg.Concurrent), nil); broken != nil {
 				cancel()
 			}
 		}

@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -35,10 +36,11 @@ func (o *openFile) close() {
 }
 
 // begin prepares the directory for an offer. Of an earlier one the files stay
-// that are the same: a table never changes once it has its name.
-func (f *fetch) begin(o offer, total int64) error {
+// that are the same: a table never changes once it has its name. Those that are
+// on this node from elsewhere are taken, too.
+func (f *fetch) begin(ctx context.Context, o offer, total int64) error {
 	if f.name == "" {
-		name := f.c.name("in", f.r.Group)
+		name := f.c.name(incoming, f.r.Group)
 		if err := f.c.root.Mkdir(name, 0o700); err != nil {
 			return local("make a directory", err)
 		}
@@ -62,6 +64,24 @@ func (f *fetch) begin(o offer, total int64) error {
 		if err := f.c.root.Remove(path.Join(f.name, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return local("remove "+name, err)
 		}
+	}
+	for i := range files {
+		if x := &files[i]; !x.whole {
+			there, err := f.salvage(ctx, x)
+			if err != nil {
+				return err
+			}
+			if there {
+				x.have, x.sum, x.whole = x.Bytes, x.CRC32C, true
+				done += x.Bytes
+			}
+		}
+	}
+	if f.old != "" {
+		if err := f.c.root.RemoveAll(f.old); err != nil {
+			return local("remove what an earlier copy left", err)
+		}
+		f.old = ""
 	}
 	if err := f.reserve(total - done); err != nil {
 		return err

@@ -171,7 +171,7 @@ func (w *world) add(id partition.NodeID, edit func(*Config)) *node {
 		w.tb.Fatal(err)
 	}
 	n.engine = e
-	cfg := Config{Dir: n.dir, Host: n, Open: func(_ context.Context, to partition.NodeID) (Stream, error) { return w.open(id, to) }}
+	cfg := Config{Dir: n.dir, Host: n, Keep: -1, Open: func(_ context.Context, to partition.NodeID) (Stream, error) { return w.open(id, to) }}
 	if edit != nil {
 		edit(&cfg)
 	}

@@ -141,6 +141,12 @@ func (e *Engine) path(elem ...string) string {
 	return e.o.FS.PathJoin(append([]string{e.o.Dir}, elem...)...)
 }
 
+// Dir is where the store of a group is in that generation, if there is one. What is
+// in it may change at any time but for its tables, and those may vanish.
+func (e *Engine) Dir(g partition.GroupID, generation uint32) string {
+	return ID{Group: g, Generation: generation}.path(e)
+}
+
 func (id ID) path(e *Engine) string {
 	return e.path(storesDir, id.Group.String(), strconv.Itoa(int(id.Generation)))
 }
