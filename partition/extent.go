@@ -25,10 +25,17 @@ type Extent struct {
 	Base   Index
 	// Split is the split under way, or nil.
 	Split *Split
-	// Ended is the task of the last split that has ended, 0 for none, and Done that
-	// it was activated and not aborted: so a later master can say what became of it.
+	// Ended is the task of the last split or merge, as survivor, that has ended, 0
+	// for none, and Done that it was activated, or merged, and not aborted: so a later
+	// master can say what became of it.
 	Ended uint64
 	Done  bool
+	// Lift is what is added to an index for the partition and the sessions; see At.
+	Lift Index
+	// Lineage are the groups that were absorbed last, the newest behind the others.
+	Lineage []GroupID
+	// Merge is the merge under way, or the one that has ended the group; or nil.
+	Merge *Merge
 }
 
 // Split is a split under way, as the group's own state has it.
@@ -112,7 +119,7 @@ const (
 // Serves reports whether the group may read and write all keys of the range: they
 // are its own, and none is sealed.
 func (x *Extent) Serves(r KeyRange) bool {
-	if !r.Within(x.Range) {
+	if !r.Within(x.Range) || x.IsSource() {
 		return false
 	}
 	for i := range x.sealed() {
@@ -163,7 +170,9 @@ func (x *Extent) Accepts(v RangeVersion) bool { return v >= x.Since && v <= x.Ve
 // OfChild returns the Extent that a child of the activated split begins with;
 // group is the parent's id.
 func (x *Extent) OfChild(group GroupID, c *Child) Extent {
-	return Extent{Range: c.Range, Version: x.Version, Since: x.Version, Parent: group, Base: x.Split.At}
+	return Extent{
+		Range: c.Range, Version: x.Version, Since: x.Version, Parent: group, Base: x.Split.At, Lift: x.Lift, Lineage: x.Lineage,
+	}
 }
 
 // Next returns the extent after a record of the given kind and payload at the
@@ -177,8 +186,11 @@ func (x *Extent) OfChild(group GroupID, c *Child) Extent {
 //	   +----------------+   +---------+
 //	                          Unseal
 func (x Extent) Next(kind Kind, payload []byte, index Index) (Extent, *Error) {
-	if kind == KindIntent {
+	switch {
+	case kind == KindIntent:
 		return x.intend(payload, index)
+	case kind >= KindMergeIntent || x.Merge != nil:
+		return x.nextMerge(kind, payload, index)
 	}
 	var d Decision
 	if err := d.UnmarshalBinary(payload); err != nil {
@@ -219,15 +231,11 @@ func (x Extent) intend(payload []byte, index Index) (Extent, *Error) {
 	if err := in.UnmarshalBinary(payload); err != nil {
 		return x, asError(err)
 	}
-	switch {
-	case x.Split != nil:
-		return x, Errorf(CodeBusy, "the split of task %d is under way, %s", x.Split.Task, x.Split.Phase)
-	case x.Version != 0 && (in.Version != x.Version || !in.Range.Equal(x.Range)):
-		return x, Errorf(CodeRefused, "task %d divides %s of version %d, the range is %s of version %d", in.Task, in.Range, in.Version, x.Range, x.Version)
+	y := x
+	if err := y.begins(in.Task, in.Range, in.Version); err != nil {
+		return x, err
 	}
-	if x.Version == 0 {
-		x.Range, x.Version, x.Since = in.Range, in.Version, in.Version
-	}
+	x = y
 	x.Split = &Split{Task: in.Task, Phase: Intended, Version: x.Version, Intent: index, At: index, Children: in.Children}
 	return x, nil
 }

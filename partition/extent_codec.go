@@ -83,7 +83,7 @@ func (c *Child) validateMembers() error {
 const (
 	intentFormat   = 1
 	decisionFormat = 1
-	extentFormat   = 1
+	extentFormat   = 2 // 1 if nothing was ever merged
 )
 
 // AppendBinary encodes the intent as the payload of a record. The encoding is
@@ -144,9 +144,20 @@ func (x *Decision) UnmarshalBinary(b []byte) error {
 //
 //	format u8 | version u64 | since u64 | parent u64 | base u64 | ended u64 | done u8 | range | phase u8
 //	and if the phase is not 0: task u64 | version u64 | intent u64 | at u64 | count u8 | children
+//	and behind that in format 2: see appendMerged
 func (x *Extent) AppendBinary(b []byte) ([]byte, error) {
+	if x.plain() {
+		return x.appendPlain(append(b, 1))
+	}
+	b, err := x.appendPlain(append(b, extentFormat))
+	if err != nil {
+		return nil, err
+	}
+	return x.appendMerged(b), nil
+}
+
+func (x *Extent) appendPlain(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
-	b = append(b, extentFormat)
 	for _, n := range []uint64{uint64(x.Version), uint64(x.Since), uint64(x.Parent), uint64(x.Base), x.Ended} {
 		b = le.AppendUint64(b, n)
 	}
@@ -169,11 +180,15 @@ func (x *Extent) AppendBinary(b []byte) ([]byte, error) {
 func (x *Extent) UnmarshalBinary(b []byte) error {
 	d := decoder{b: b, what: "extent"}
 	d.format(extentFormat)
+	merged := len(b) > 0 && b[0] > 1
 	y := Extent{Version: RangeVersion(d.u64()), Since: RangeVersion(d.u64()), Parent: GroupID(d.u64()), Base: Index(d.u64()), Ended: d.u64()}
 	done := d.u8()
 	y.Done, y.Range = done == 1, d.keyRange()
 	if phase := Phase(d.u8()); phase != 0 {
 		y.Split = &Split{Phase: phase, Task: d.u64(), Version: RangeVersion(d.u64()), Intent: Index(d.u64()), At: Index(d.u64()), Children: d.children()}
+	}
+	if merged {
+		d.merged(&y)
 	}
 	if err := d.end(); err != nil {
 		return err
@@ -194,7 +209,12 @@ func (x *Extent) validate() error {
 		return Errorf(CodeCorrupt, "an extent of %.80s, versions %d to %d, split from %s at %d", x.Range, x.Since, x.Version, x.Parent, x.Base)
 	}
 	s := x.Split
-	if s == nil {
+	switch {
+	case x.Lift > maxTop || x.Merge != nil && s != nil:
+		return Errorf(CodeCorrupt, "an extent that is lifted by %d, or splits and merges", x.Lift)
+	case x.Merge != nil:
+		return x.Merge.validate(x)
+	case s == nil:
 		return nil
 	}
 	if s.Phase > Activated || s.Intent == 0 || s.At < s.Intent || s.At <= x.Base {

@@ -120,7 +120,7 @@ func TestExtentCodecRefuses(t *testing.T) {
 			t.Errorf("%d: a byte too many", i)
 		}
 		newer := bytes.Clone(b)
-		if newer[0] = 2; CodeOf(decode(newer)) != CodeNewerFormat {
+		if newer[0] = 3; CodeOf(decode(newer)) != CodeNewerFormat {
 			t.Errorf("%d: a newer format", i)
 		}
 		if newer[0] = 0; CodeOf(decode(newer)) != CodeCorrupt {

@@ -17,6 +17,12 @@ func (x *Extent) Describe() string {
 	if x.Split != nil {
 		parts = append(parts, x.Split.Describe())
 	}
+	if len(x.Lineage) > 0 {
+		parts = append(parts, fmt.Sprintf("it has absorbed %s", listed(groupNames(x.Lineage), "and")))
+	}
+	if x.Merge != nil {
+		parts = append(parts, x.Merge.Describe())
+	}
 	return strings.Join(parts, "; ")
 }
 
@@ -35,4 +41,11 @@ func (s *Split) Describe() string {
 		return fmt.Sprintf("task %d holds what it is about to move, %s: nothing of it is read or written for a moment", s.Task, moves)
 	}
 	return fmt.Sprintf("task %d has moved %s; they are still being made on some nodes, or nobody has said that they are not", s.Task, moves)
+}
+
+func groupNames(all []GroupID) (names []string) {
+	for _, g := range all {
+		names = append(names, g.String())
+	}
+	return names
 }

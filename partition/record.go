@@ -23,8 +23,7 @@ const (
 	// KindSession opens or expires client sessions.
 	KindSession Kind = 5
 
-	// Kinds from 16 on change what a group serves; see Extent. Merge and cut will
-	// be numbered behind them.
+	// Kinds from 16 on change what a group serves; see Extent.
 
 	// KindIntent carries an Intent: a split begins, and the group does nothing
 	// else to its structure until it is done or aborted.
@@ -40,6 +39,20 @@ const (
 	KindDone     Kind = 20
 	KindAbort    Kind = 21
 
+	// Of a merge, see Merge. In the survivor's log: KindMergeIntent carries a
+	// MergeIntent and begins it; KindAbsorb carries rows of the source, as Absorb;
+	// KindMerging carries Merging and is the decision. KindAbort gives it up instead,
+	// and KindDone says that the source has learned of the decision.
+	KindMergeIntent Kind = 22
+	KindAbsorb      Kind = 23
+	KindMerging     Kind = 24
+	// In the source's log: KindSourceSeal carries a SourceSeal, after which nothing of
+	// the group changes; KindSourceUnseal and KindSourceGone carry a Decision, as the
+	// survivor has decided.
+	KindSourceSeal   Kind = 25
+	KindSourceUnseal Kind = 26
+	KindSourceGone   Kind = 27
+
 	// KindLocal is the first of the kinds that never leave their node: the log
 	// uses them for its own book-keeping and no peer ever accepts one.
 	KindLocal Kind = 128
@@ -51,6 +64,8 @@ func (k Kind) String() string {
 		KindNoop: "noop", KindCommand: "command", KindMember: "member",
 		KindMode: "mode", KindSession: "session", KindIntent: "intent", KindSeal: "seal",
 		KindUnseal: "unseal", KindActivate: "activate", KindDone: "done", KindAbort: "abort",
+		KindMergeIntent: "merge-intent", KindAbsorb: "absorb", KindMerging: "merging",
+		KindSourceSeal: "source-seal", KindSourceUnseal: "source-unseal", KindSourceGone: "source-gone",
 	}
 	if s, ok := names[k]; ok {
 		return s
@@ -58,8 +73,9 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// Structural reports whether records of this kind change the group's Extent.
-func (k Kind) Structural() bool { return k >= KindIntent && k <= KindAbort }
+// Structural reports whether records of this kind belong to a change of the group's
+// Extent.
+func (k Kind) Structural() bool { return k >= KindIntent && k <= KindSourceGone }
 
 const (
 	// RecordHeaderBytes is the size of a record without its payload.

@@ -89,12 +89,12 @@ func TestRecordBits(t *testing.T) {
 func TestKindString(t *testing.T) {
 	for k, want := range map[Kind]string{
 		KindNoop: "noop", KindCommand: "command", KindMember: "member", KindMode: "mode", KindSession: "session",
-		16: "intent", 17: "seal", 18: "unseal", 19: "activate", 20: "done", 21: "abort", 22: "kind(22)", 99: "kind(99)",
+		16: "intent", 17: "seal", 18: "unseal", 19: "activate", 20: "done", 21: "abort", 22: "merge-intent", 23: "absorb", 24: "merging", 25: "source-seal", 26: "source-unseal", 27: "source-gone", 28: "kind(28)", 99: "kind(99)",
 	} {
 		if k.String() != want {
 			t.Errorf("kind %d is %s", uint8(k), k)
 		}
-		if k.Structural() != (k >= 16 && k <= 21) {
+		if k.Structural() != (k >= 16 && k <= 27) {
 			t.Errorf("kind %s is structural: %v", k, k.Structural())
 		}
 	}

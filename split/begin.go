@@ -47,6 +47,8 @@ func (d *decision) begin() Step {
 // occupied waits until the group's structure may be changed.
 func (d *decision) occupied() (Step, bool) {
 	switch s := d.s; {
+	case s.Extent.Merge != nil:
+		return d.wait("the merge of task %d is under way, %s", s.Extent.Merge.Task, s.Extent.Merge.Phase), true
 	case s.Pending:
 		return d.wait("a change of the members is not committed yet"), true
 	case s.Busy != "":

@@ -28,11 +28,17 @@ const (
 	Release
 	// Tell: report to the control group.
 	Tell
+	// Ask: hear from the other group of a merge how things are there.
+	Ask
+	// TakeIn: bring rows of the source of a merge, where they differ, into the log.
+	TakeIn
+	// Seal: ask the master of the source of a merge to seal it.
+	Seal
 )
 
 // String returns the name used in logs and answers.
 func (k StepKind) String() string {
-	names := [...]string{"nothing", "wait", "configure", "propose", "prepare", "hold", "release", "tell"}
+	names := [...]string{"nothing", "wait", "configure", "propose", "prepare", "hold", "release", "tell", "ask", "take-in", "seal"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -52,6 +58,7 @@ type Step struct {
 	Payload    []byte                // Propose
 	Membership *partition.Membership // Configure
 	Report     Report                // Tell
+	Sealed     bool                  // TakeIn: only from a replica that has applied the seal
 }
 
 // Report is what the control group is told of a task.

@@ -56,7 +56,7 @@ func NewExecutor(p partition.Partition, state partition.Reader) (*Executor, erro
 		return nil, fmt.Errorf("load extent: %w", err)
 	}
 	e.extent = x
-	if err := e.loadSessions(state); err != nil {
+	if _, err := e.sessions.load(state, spaceSessions); err != nil {
 		return nil, fmt.Errorf("load sessions: %w", err)
 	}
 	return e, nil
@@ -110,14 +110,22 @@ func (e *Executor) Apply(w partition.Writer, rec partition.Record) (Result, erro
 	)
 	switch rec.Kind() {
 	case partition.KindNoop:
-	case partition.KindCommand:
-		res, err = e.command(w, rec)
-	case partition.KindSession:
-		res, err = e.session(w, rec)
+	case partition.KindCommand, partition.KindSession:
+		if e.extent.IsSource() {
+			res.Err = e.left()
+		} else if rec.Kind() == partition.KindCommand {
+			res, err = e.command(w, rec)
+		} else {
+			res, err = e.session(w, rec)
+		}
 	case partition.KindMember, partition.KindMode:
 		err = e.configuration(w, rec)
 	case partition.KindIntent, partition.KindSeal, partition.KindUnseal, partition.KindActivate, partition.KindDone, partition.KindAbort:
 		res, err = e.structure(w, rec)
+	case partition.KindMergeIntent, partition.KindMerging, partition.KindSourceSeal, partition.KindSourceUnseal, partition.KindSourceGone:
+		res, err = e.structure(w, rec)
+	case partition.KindAbsorb:
+		res, err = e.absorb(w, rec)
 	default:
 		err = partition.Errorf(partition.CodeNewerFormat, "a record of kind %s", rec.Kind())
 	}
@@ -128,6 +136,9 @@ func (e *Executor) Apply(w partition.Writer, rec partition.Record) (Result, erro
 	return res, nil
 }
 
+// at is a record's index as the partition and the sessions see it.
+func (e *Executor) at(rec partition.Record) partition.Index { return e.extent.At(rec.Index()) }
+
 func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, error) {
 	id, seq, body, err := ParseCommand(rec.Payload())
 	if err != nil {
@@ -137,11 +148,11 @@ func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, er
 		if outside := e.outside(body); outside != nil {
 			return Result{Err: outside}, nil
 		}
-		return e.run(w, rec.Index(), body)
+		return e.run(w, e.at(rec), body)
 	}
 	s := e.sessions.find(id)
 	if s == nil && e.planted.Has(planted.ExpiredExecutes) {
-		return e.run(w, rec.Index(), body)
+		return e.run(w, e.at(rec), body)
 	}
 	if s == nil {
 		e.point(AtSessionUnknown)
@@ -163,14 +174,14 @@ func (e *Executor) command(w partition.Writer, rec partition.Record) (Result, er
 	if outside := e.outside(body); outside != nil {
 		return Result{Err: outside}, nil
 	}
-	res, err := e.run(w, rec.Index(), body)
+	res, err := e.run(w, e.at(rec), body)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := e.remember(w, id, seq, rec.Index(), res); err != nil {
+	if err := e.remember(w, id, seq, e.at(rec), res); err != nil {
 		return Result{}, err
 	}
-	s.note(seq, rec.Index()) // last: an error above leaves the table as it was
+	s.note(seq, e.at(rec)) // last: an error above leaves the table as it was
 	return res, nil
 }
 
@@ -202,10 +213,10 @@ func (e *Executor) session(w partition.Writer, rec partition.Record) (Result, er
 	b := rec.Payload()
 	switch {
 	case len(b) == 1 && b[0] == sessionOpen:
-		return e.open(w, partition.SessionID{Group: rec.Group(), Index: rec.Index()})
+		return e.open(w, partition.SessionID{Group: rec.Group(), Index: e.at(rec)})
 	case len(b) > 0 && b[0] == sessionExpire && (len(b)-1)%sessionBytes == 0:
 		for b = b[1:]; len(b) > 0; b = b[sessionBytes:] {
-			if err := e.expire(w, parseSession(b)); err != nil {
+			if err := e.expire(w, parseSession(b), e.at(rec)); err != nil {
 				return Result{}, err
 			}
 		}
@@ -216,7 +227,7 @@ func (e *Executor) session(w partition.Writer, rec partition.Record) (Result, er
 
 func (e *Executor) open(w partition.Writer, id partition.SessionID) (Result, error) {
 	for len(e.sessions.list) >= e.sessions.limit {
-		if err := e.expire(w, e.sessions.oldest().id); err != nil {
+		if err := e.expire(w, e.sessions.oldest().id, id.Index); err != nil {
 			return Result{}, err
 		}
 	}
@@ -228,9 +239,12 @@ func (e *Executor) open(w partition.Writer, id partition.SessionID) (Result, err
 	return Result{Session: id}, nil
 }
 
-func (e *Executor) expire(w partition.Writer, id partition.SessionID) error {
+func (e *Executor) expire(w partition.Writer, id partition.SessionID, at partition.Index) error {
 	if e.sessions.find(id) == nil {
 		return nil
+	}
+	if err := e.forget(w, at); err != nil {
+		return err
 	}
 	rows := e.sessionRows(id)
 	if err := e.stageRows(w, rows); err != nil {
@@ -244,9 +258,20 @@ func (e *Executor) expire(w partition.Writer, id partition.SessionID) error {
 	return nil
 }
 
+// forget writes down that a session was expired, and when: what is in no table may
+// have been in this one.
+func (e *Executor) forget(w partition.Writer, at partition.Index) error {
+	if err := e.stageRow(w, []byte{spaceSessions}); err != nil {
+		return err
+	}
+	return w.Set([]byte{spaceSessions}, binary.LittleEndian.AppendUint64(nil, uint64(at)))
+}
+
 // Rows. A session has one row without a slot, written when it opens, and one per
-// slot with the number, the index and the result of the command in it:
+// slot with the number, the index and the result of the command in it. All indexes
+// are as Extent.At has them. A row of its own says when a session was expired last.
 //
+//	0x02 = index u64
 //	0x02 group u64 index u64           (big-endian, so that rows sort by session)
 //	0x02 group u64 index u64 slot u8 = seq u64 | index u64 | code u16 | data or text
 const slotHead = 18
@@ -311,26 +336,30 @@ func (e *Executor) remembered(w partition.Writer, id partition.SessionID, seq ui
 	return res, nil
 }
 
-func (e *Executor) loadSessions(state partition.Reader) error {
+// load adds the sessions that have rows in the given space, and reports
+// whether any was ever expired.
+func (t *sessions) load(state partition.Reader, space byte) (forgot bool, err error) {
 	const session = 1 + sessionBytes
-	all := partition.KeyRange{Lo: []byte{spaceSessions}, Hi: []byte{spaceSessions + 1}}
 	be, le := binary.BigEndian, binary.LittleEndian
-	for p, err := range state.Scan(all) {
+	for p, err := range state.Scan(partition.KeyRange{Lo: []byte{space}, Hi: []byte{space + 1}}) {
 		switch {
 		case err != nil:
-			return err
+			return false, err
+		case len(p.Key) == 1 && len(p.Value) == 8:
+			forgot = true
+			continue
 		case len(p.Key) != session && len(p.Key) != session+1,
 			len(p.Key) > session && len(p.Value) < slotHead:
-			return partition.Errorf(partition.CodeCorrupt, "session row %x of %d bytes", p.Key, len(p.Value))
+			return false, partition.Errorf(partition.CodeCorrupt, "session row %x of %d bytes", p.Key, len(p.Value))
 		}
-		s := e.sessions.add(partition.SessionID{
+		s := t.add(partition.SessionID{
 			Group: partition.GroupID(be.Uint64(p.Key[1:])), Index: partition.Index(be.Uint64(p.Key[9:])),
 		})
 		if len(p.Key) > session {
 			s.note(le.Uint64(p.Value), partition.Index(le.Uint64(p.Value[8:])))
 		}
 	}
-	return nil
+	return forgot, nil
 }
 
 var configurationKey = [...]byte{spaceMeta, 'c'}

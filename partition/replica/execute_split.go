@@ -44,6 +44,8 @@ func (e *Executor) ReadRouted(state partition.Reader, v partition.RangeVersion, 
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read extent: %w", err)
+	case x.IsSource():
+		return nil, leftTo(x.Merge)
 	case x.Version != 0 && v < x.Since:
 		return nil, partition.Errorf(partition.CodeWrongGroup, "routed by range version %d, the range has changed at %d", v, x.Since)
 	case x.Version != 0 && v > x.Version:
@@ -89,14 +91,24 @@ func (e *Executor) structure(w partition.Writer, rec partition.Record) (Result, 
 			return Result{}, err
 		}
 	}
+	if err := e.merges(w, rec, x); err != nil {
+		return Result{}, err
+	}
 	if err := e.setExtent(w, x); err != nil {
 		return Result{}, err
 	}
-	e.point(map[partition.Kind]Point{
+	e.structurePoint(rec.Kind())
+	return Result{}, nil
+}
+
+func (e *Executor) structurePoint(k partition.Kind) {
+	p, ok := map[partition.Kind]Point{
 		partition.KindIntent: AtIntent, partition.KindSeal: AtSealed, partition.KindUnseal: AtUnsealed,
 		partition.KindActivate: AtActivated, partition.KindDone: AtSplitDone, partition.KindAbort: AtSplitAborted,
-	}[rec.Kind()])
-	return Result{}, nil
+	}[k]
+	if ok {
+		e.point(p)
+	}
 }
 
 // checkMakers refuses children with members that no replica of this group makes.
@@ -146,6 +158,8 @@ func isSlot(key []byte) bool { return len(key) > 1+sessionBytes }
 // newer reports whether a session's row is of a record behind base.
 func newer(p partition.Pair, base partition.Index) (bool, error) {
 	switch {
+	case len(p.Key) == 1 && len(p.Value) == 8:
+		return partition.Index(binary.LittleEndian.Uint64(p.Value)) > base, nil
 	case isSlot(p.Key) && len(p.Value) >= slotHead:
 		return partition.Index(binary.LittleEndian.Uint64(p.Value[8:])) > base, nil
 	case len(p.Key) == 1+sessionBytes:
@@ -157,7 +171,7 @@ func newer(p partition.Pair, base partition.Index) (bool, error) {
 // staging is the index that children begin at, 0 if none may be made now.
 func (e *Executor) staging() partition.Index {
 	if s := e.extent.Split; s != nil && s.Phase == partition.Activated {
-		return s.At
+		return e.extent.At(s.At)
 	}
 	return 0
 }
@@ -220,7 +234,7 @@ func AdoptChild(w partition.Writer, parent, g partition.GroupID) (partition.Exte
 		return x, partition.Errorf(partition.CodeRefused, "a state of %s makes no %s: %s", parent, g, x.Describe())
 	}
 	child := x.OfChild(parent, c)
-	if err := restoreSessions(w, child.Base); err != nil {
+	if err := restoreSessions(w, child.At(child.Base)); err != nil {
 		return child, err
 	}
 	rec, err := partition.FirstConfiguration(g, child.Base, c.Membership)

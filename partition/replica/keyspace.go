@@ -12,6 +12,7 @@ const (
 	spaceSessions = 0x02 // one row per session, and one per result
 	spaceUser     = 0x03 // the partition's own keys
 	spaceSplit    = 0x04 // rows of sessions as they were when a split was activated
+	spaceMerge    = 0x05 // rows of sessions of the source of a merge
 )
 
 // noKeys is a range of no key.
@@ -23,6 +24,9 @@ func noKeys() partition.KeyRange { return partition.KeyRange{Lo: []byte{0}, Hi: 
 // without them.
 func Foreign(x partition.Extent) []partition.KeyRange {
 	var f []partition.KeyRange
+	if m := x.Merge; m != nil && m.Phase == partition.Absorbing {
+		x.Range.Hi = m.Range.Hi // nobody sees them, but they are to stay
+	}
 	own := userRange(x.Range)
 	if len(x.Range.Lo) > 0 {
 		f = append(f, partition.KeyRange{Lo: []byte{spaceUser}, Hi: own.Lo})

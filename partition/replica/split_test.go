@@ -313,7 +313,7 @@ func TestSplitMakers(t *testing.T) {
 // come to another state.
 func TestSplitOfNewerProgram(t *testing.T) {
 	p := newPlace(t, 3)
-	for k := partition.KindIntent; k <= partition.KindAbort+1; k++ {
+	for k := partition.KindIntent; k <= partition.KindSourceGone+1; k++ {
 		rec := partition.NewRecord(partition.Header{Group: 3, Index: p.next, Kind: k}, []byte{2})
 		if _, err := p.exec.Apply(p.state, rec); partition.CodeOf(err) != partition.CodeNewerFormat {
 			t.Errorf("%s: %v", k, err)
@@ -429,23 +429,23 @@ func TestMaskOfAnyKind(t *testing.T) {
 	}
 }
 
-// The records of a split are proposed like commands, and no other kind is. What
+// The records of splits and merges are proposed like commands, and no other kind is. What
 // they say is nobody's business before they are applied.
 func TestProposeStructure(t *testing.T) {
 	l := elected(t)
 	var ps []Proposal
-	for k := partition.KindIntent; k <= partition.KindAbort+1; k++ {
+	for k := partition.KindIntent; k <= partition.KindSourceGone+1; k++ {
 		ps = append(ps, Proposal{ID: uint64(k), Kind: k, Payload: []byte("x")})
 	}
 	l.ok(Propose{ps})
-	l.wantReplies("22:invalid")
+	l.wantReplies("28:invalid")
 	p := workOf[*Persist](l)
-	if len(p) != 1 || len(p[0].Records) != 6 || p[0].Records[5].Kind() != partition.KindAbort {
+	if len(p) != 1 || len(p[0].Records) != 12 || p[0].Records[11].Kind() != partition.KindSourceGone {
 		t.Fatalf("in the log: %+v", p)
 	}
 	l.synced()
-	l.from(2, &AppendAck{Epoch: e31, Match: 8})
-	if a := workOf[*Apply](l); len(a) != 1 || a[0].Last != 8 || a[0].IDs[0] != 16 {
+	l.from(2, &AppendAck{Epoch: e31, Match: 14})
+	if a := workOf[*Apply](l); len(a) != 1 || a[0].Last != 14 || a[0].IDs[0] != 16 {
 		t.Fatalf("apply %+v", a)
 	}
 }
