@@ -156,7 +156,7 @@ func moves(steps []TaskInfo) (n int) {
 	return n
 }
 
-// TestRebalance: a fourth node comes and gets its share and nothing else moves; it
+// TestRebalance covers SCL-1 to SCL-3, and SCL-7 as far as a plan comes first: a fourth node comes and gets its share and nothing else moves; it
 // is emptied again and gives exactly what it has. Every write meanwhile is
 // acknowledged, and found afterwards.
 func TestRebalance(t *testing.T) {

@@ -474,6 +474,9 @@ func (a *tenderActor) situation(g partition.GroupID) (s placement.Situation, c *
 	}
 	for _, p := range st.Peers {
 		y := placement.PeerState{Replica: p.Replica, Present: p.Match > 0 || p.CaughtUp, CaughtUp: p.CaughtUp && !p.Down, State: p.State, Behind: p.Behind}
+		if !y.CaughtUp && st.Last.Index > p.Match {
+			y.Lacks = uint64(st.Last.Index - p.Match)
+		}
 		if x != nil {
 			if h := x.hosts[p.Replica]; h != nil {
 				y.Asked, y.AskedLogOnly, y.Attempts = h.at, h.logOnly, h.attempts

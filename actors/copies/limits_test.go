@@ -11,7 +11,7 @@ import (
 	"pando.dev/pando/partition"
 )
 
-// TestRate: what is sent stays within the rate over any time, a pause saves up
+// TestRate (SCL-7): what is sent stays within the rate over any time, a pause saves up
 // no more than the burst, all copies together share it, and it can be changed on
 // the way.
 func TestRate(t *testing.T) {

@@ -100,7 +100,7 @@ func TestPlanRecordedShapes(t *testing.T) {
 	})
 }
 
-// PG11: a node is added and nothing moves but onto it, no more than its share, and
+// PG11, SCL-1, SCL-2: a node is added and nothing moves but onto it, no more than its share, and
 // nothing later; a node leaves and exactly what it has moves. 3 nodes, 4, 3 with
 // 200 groups, and larger ones.
 func TestPlanAddAndDrain(t *testing.T) {

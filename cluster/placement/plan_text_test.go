@@ -61,7 +61,8 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// A plan as an operator reads it.
+// A plan as an operator reads it, before anything is done: the moves and their bytes
+// (SCL-7).
 func TestPlanText(t *testing.T) {
 	nodes := planNodes(4, 2)
 	nodes[0].Leaving = true
@@ -87,8 +88,8 @@ impossible: n-0: g3: none of 3 nodes can take it; 3: a node has one replica of a
 	}
 }
 
-// A node is leveled when it was too full three times in a row, not before, and not
-// again when it was less full in between.
+// SCL-8: a node is leveled when it was too full three times in a row, not before, and
+// not again when it was less full in between.
 func TestWatch(t *testing.T) {
 	l, _ := NewLayout(planNodes(3, 3))
 	for g := range 30 {

@@ -130,7 +130,8 @@ func newSite(t *rapid.T, l *Layout, p *Plan) *site {
 	return &site{t: t, e: NewExecution(l, p, ExecutionConfig{}), l: l, r: r, running: map[int]ExecWork{}, started: map[int]int{}}
 }
 
-// Whatever fails: limits hold at every moment, one operator of a group at a time and
+// Whatever fails: limits hold at every moment (SCL-7: two copies into a node and two out of
+// one at most), one operator of a group at a time and
 // at its versions, and it ends with a reason for all that was given up.
 func TestExecutionProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -44,7 +44,9 @@ type PeerState struct {
 	CaughtUp bool   // it follows closely: a change that makes it count is taken
 	State    bool   // it has the state, so it can be a full replica
 	Behind   bool   // its next record is no longer in the master's log
-	Broken   string // why it fell silent, if it did
+	// Lacks is how many records it has to get, if not CaughtUp.
+	Lacks  uint64
+	Broken string // why it fell silent, if it did
 	// Asked is when its node was last asked to bring it up, with AskedLogOnly
 	// saying as what, and Attempts how often in vain; 0: never.
 	Asked        partition.Time

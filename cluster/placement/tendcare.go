@@ -160,7 +160,8 @@ func (t *tending) tooMany() (Step, bool) {
 }
 
 // worst is the full member of m that is missed least: one that does not answer,
-// does not count, shares its zone with most others, or has the lowest score.
+// does not count, is the furthest behind, shares its zone with most others, or has
+// the lowest score.
 func (t *tending) worst(m *partition.Membership) partition.ReplicaID {
 	inZone := func(zone string) (n int) {
 		for i := range m.Members {
@@ -177,6 +178,7 @@ func (t *tending) worst(m *partition.Membership) partition.ReplicaID {
 		if least == nil || cmp.Or(
 			cmp.Compare(btoi(t.answers(x)), btoi(t.answers(least))),
 			cmp.Compare(btoi(x.Eligible), btoi(least.Eligible)),
+			cmp.Compare(t.cost(least), t.cost(x)),
 			cmp.Compare(inZone(t.zone(least)), inZone(t.zone(x))),
 			cmp.Compare(t.score(x), t.score(least))) < 0 {
 			least = x

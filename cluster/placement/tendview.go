@@ -3,6 +3,7 @@ package placement
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"pando.dev/pando/partition"
@@ -197,7 +198,7 @@ func (t *tending) roles() (full, logs []*partition.Member) {
 		}
 	}
 	byState := func(a, b *partition.Member) int {
-		return cmp.Compare(stateless(t.peer(a.Replica)), stateless(t.peer(b.Replica)))
+		return cmp.Or(cmp.Compare(stateless(t.peer(a.Replica)), stateless(t.peer(b.Replica))), cmp.Compare(t.cost(a), t.cost(b)))
 	}
 	slices.SortStableFunc(learners, byState)
 	slices.SortStableFunc(logs, byState)
@@ -217,6 +218,19 @@ func (t *tending) roles() (full, logs []*partition.Member) {
 // holds reports whether a full replica that stays is in the zone.
 func (t *tending) holds(zone string) bool {
 	return slices.ContainsFunc(t.staying(), func(x *partition.Member) bool { return t.zone(x) == zone })
+}
+
+// cost is what it takes to bring a member up to date: nothing, some records, or
+// what has changed of the whole state.
+func (t *tending) cost(x *partition.Member) uint64 {
+	switch p := t.peer(x.Replica); {
+	case p.CaughtUp:
+		return 0
+	case p.Behind:
+		return math.MaxUint64
+	default:
+		return max(1, p.Lacks)
+	}
 }
 
 func stateless(p PeerState) int {
