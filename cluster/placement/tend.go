@@ -40,10 +40,10 @@ type NodeState struct {
 // PeerState is what a group's master knows of one of its members.
 type PeerState struct {
 	Replica  partition.ReplicaID
-	Present  bool   // its node has the replica: it answers for it
-	CaughtUp bool   // it follows closely: a change that makes it count is taken
-	State    bool   // it has the state, so it can be a full replica
-	Behind   bool   // its next record is no longer in the master's log
+	Present  bool // its node has the replica: it answers for it
+	CaughtUp bool // it follows closely: a change that makes it count is taken
+	State    bool // it has the state, so it can be a full replica
+	Behind   bool // its next record is no longer in the master's log
 	// Lacks is how many records it has to get, if not CaughtUp.
 	Lacks  uint64
 	Broken string // why it fell silent, if it did
