@@ -75,7 +75,8 @@ func (t *tending) dropStale() (Step, bool) {
 		}
 	}
 	// Then the table asks for no more.
-	whole := len(t.staying()) >= t.target() && t.lacking() == 0
+	serving := t.count(func(x *partition.Member) bool { return x.Eligible && t.answers(x) })
+	whole := serving >= t.target() && t.lacking() == 0
 	for _, x := range t.surplus(logs) {
 		if step, ok := drop(x, whole, "the "+x.Kind.String()+" on node "+string(x.Node)+" is not needed"); ok {
 			return step, true
@@ -145,13 +146,20 @@ func (t *tending) tooMany() (Step, bool) {
 	if step, ok := t.configure(next, true, "there are more replicas than are asked for"); ok {
 		return step, true
 	}
-	// Perhaps not all at once.
-	for _, x := range t.ofKind(partition.Full) {
-		if _, stays := next.Member(x.Replica); stays {
-			continue
-		}
+	// Perhaps not all at once, or not the one that is missed least: the policy may
+	// need it where it is recorded to be.
+	rest := t.next()
+	for _, r := range t.leaving {
+		rest.Remove(r)
+	}
+	first := slices.Clone(t.leaving)
+	for r := t.worst(rest); extra > 0 && r != 0; r = t.worst(rest) {
+		first = append(first, r)
+		rest.Remove(r)
+	}
+	for _, r := range first {
 		one := t.next()
-		one.Remove(x.Replica)
+		one.Remove(r)
 		if step, ok := t.configure(one, true, "there are more replicas than are asked for"); ok {
 			return step, true
 		}

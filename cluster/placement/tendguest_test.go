@@ -56,3 +56,18 @@ func TestTendGuests(t *testing.T) {
 		t.Fatal("the guest stays for ever")
 	}
 }
+
+// The zone of a guest is none that a replica could move to: the guest never
+// becomes a member that counts.
+func TestTendGuestOpensNoZone(t *testing.T) {
+	w := newWorld(t, []Node{{ID: "a", Zone: "z0"}, {ID: "b", Zone: "z0"}, {ID: "c", Zone: "z0"}}, 2, zones(1))
+	w.s.Nodes = append(w.s.Nodes, NodeState{Node: Node{ID: "d", Zone: "z1"}, Up: true})
+	next := w.s.Membership.Successor()
+	r := next.Add(partition.Member{Node: "d", Zone: "z1", Kind: partition.Learner, Eligible: true})
+	w.s.Membership, w.s.Guests = next, []partition.NodeID{"d"}
+	w.sync()
+	*w.peer(r) = PeerState{Replica: r, Present: true, CaughtUp: true, State: true}
+	if why := w.settle(); why != "" || w.s.Membership.Version != next.Version {
+		t.Errorf("%q: %s", why, w.describe())
+	}
+}

@@ -97,7 +97,9 @@ func (t *tending) misplaced() (partition.ReplicaID, bool) {
 		held = append(held, t.zone(x))
 	}
 	for _, x := range t.ofKind(partition.Learner) {
-		open = append(open, t.zone(x))
+		if !t.isGuest(x) {
+			open = append(open, t.zone(x))
+		}
 	}
 	for _, n := range t.candidates() {
 		open = append(open, n.Zone)

@@ -22,6 +22,8 @@ type tending struct {
 	// place: gone for good, damaged, to be replaced at an operator's word, or badly
 	// placed.
 	leaving []partition.ReplicaID
+	// crowded: the one that leaves does because its zone holds others too.
+	crowded bool
 }
 
 func newTending(s *Situation) *tending {
@@ -37,7 +39,7 @@ func newTending(s *Situation) *tending {
 		}
 	}
 	if r, ok := t.misplaced(); ok {
-		t.leaving = append(t.leaving, r)
+		t.leaving, t.crowded = append(t.leaving, r), true
 	}
 	return t
 }
@@ -211,8 +213,43 @@ func (t *tending) roles() (full, logs []*partition.Member) {
 			return cmp.Compare(btoi(t.holds(t.zone(a))), btoi(t.holds(t.zone(b))))
 		})
 	}
-	n := min(need, len(pool))
-	return pool[:n], slices.Concat(logs[spare:], pool[n:])
+	full, rest := t.spread(pool, need)
+	return full, slices.Concat(logs[spare:], rest)
+}
+
+// spread takes need members of the pool, the first ones first. It keeps places for
+// zones without which a policy of zones cannot be met, and the place of one that
+// leaves because its zone is crowded, as far as somebody could come from another
+// zone: whoever comes from elsewhere would perhaps not be allowed to count, and
+// stand in the way for ever.
+func (t *tending) spread(pool []*partition.Member, need int) (full, rest []*partition.Member) {
+	held, open := map[string]bool{}, map[string]bool{}
+	for _, x := range t.staying() {
+		held[t.zone(x)] = true
+	}
+	offer := func(zone string) {
+		if !held[zone] {
+			open[zone] = true
+		}
+	}
+	for _, x := range pool {
+		offer(t.zone(x))
+	}
+	for _, n := range t.candidates() {
+		offer(n.Zone)
+	}
+	kept := min(max(int(t.m.Policy.Zones)-len(held), btoi(t.crowded)), len(open))
+	for _, x := range pool {
+		fresh := kept > 0 && !held[t.zone(x)]
+		if need <= 0 || need <= kept && !fresh {
+			rest = append(rest, x)
+			continue
+		}
+		full = append(full, x)
+		held[t.zone(x)] = true
+		need, kept = need-1, kept-btoi(fresh)
+	}
+	return full, rest
 }
 
 // holds reports whether a full replica that stays is in the zone.
