@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -124,6 +125,28 @@ func TestOperatorsDrain(t *testing.T) {
 	_ = last
 }
 
+// stopTogether has all nodes know that they stop before any of them acts on it. A
+// node that is told later may be the only one left that counts.
+func stopTogether(t *testing.T, nodes []*Node) {
+	t.Helper()
+	for _, n := range nodes {
+		n.service.mu.Lock()
+	}
+	for _, n := range nodes {
+		s := n.service
+		s.word = word{Seq: s.word.Seq + 1, Drain: placement.Stopping, Reason: "it stops"}
+		close(s.changed)
+		s.changed = make(chan struct{})
+		b, err := json.Marshal(s.word)
+		if err := errors.Join(err, writeFile(s.path, b)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, n := range nodes {
+		n.service.mu.Unlock()
+	}
+}
+
 // All nodes are told to stop at once: none hangs, and all say what is left.
 func TestAllPrepareToStop(t *testing.T) {
 	t.Parallel()
@@ -134,6 +157,7 @@ func TestAllPrepareToStop(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	stopTogether(t, c.nodes)
 	done := make(chan error, 3)
 	for _, n := range c.nodes {
 		go func() {

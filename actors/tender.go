@@ -464,6 +464,9 @@ func (a *tenderActor) situation(g partition.GroupID) (s placement.Situation, c *
 		Limits:  placement.Limits{LogAfter: n.cfg.LogAfter, ReplaceAfter: n.cfg.ReplaceAfter, HostAgain: hostAgain},
 	}
 	s.Guests = guestsOf(n.control.Catalog(), g)
+	// Its own word a master knows at once: of nodes that are stopped together the
+	// last one could be left to decide alone otherwise.
+	a.nodes.heard(n.ID(), n.service.now(), now)
 	a.addNodes(&s)
 	x := a.groups[g]
 	if x != nil {
