@@ -30,6 +30,8 @@ const (
 	callRead      = 12 // to answer a read that any replica may answer
 	callSplitKeys = 20 // where a partition's data divides
 	callVerify    = 21 // what a replica's state comes to at an index
+	callHeld      = 22 // which replicas a node has
+	callHistory   = 23 // what a replica's log tells of the past
 )
 
 // The first byte of the answer to a call.
@@ -118,6 +120,10 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveSplitKeys(ctx, body[1:]))
 	case callChange:
 		return answer(n.serveChange(ctx, body[1:]))
+	case callHeld:
+		return answer(n.serveHeld(body[1:]))
+	case callHistory:
+		return answer(n.serveHistory(ctx, body[1:]))
 	case callVerify:
 		return answer(n.serveVerify(body[1:]))
 	}

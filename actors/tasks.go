@@ -32,7 +32,8 @@ type TaskInfo struct {
 	// Units done of all, of whatever it counts; of a plan its steps.
 	Units   uint64 `json:"units,omitempty"`
 	OfUnits uint64 `json:"of_units,omitempty"`
-	Tries   int    `json:"tries,omitempty"` // how often it was given back
+	Tries   int    `json:"tries,omitempty"`   // how often it was given back
+	Running bool   `json:"running,omitempty"` // a move that has a place among those that run
 	// Cancel is why somebody wants it to be given up.
 	Cancel string `json:"cancel,omitempty"`
 	// Children are the partitions that a split makes, and Activated that they serve.
@@ -41,6 +42,7 @@ type TaskInfo struct {
 	Reason    string              `json:"reason,omitempty"`
 	By        string              `json:"by,omitempty"`
 	Created   time.Time           `json:"created"`
+	Touched   time.Time           `json:"touched,omitzero"` // of its master's last word
 	Ended     time.Time           `json:"ended,omitzero"`
 }
 
@@ -96,8 +98,8 @@ func (n *Node) task(id TaskID) (TaskInfo, error) {
 func taskInfo(cat *control.Catalog, t *control.Task) TaskInfo {
 	i := TaskInfo{
 		ID: t.ID, Kind: t.Kind.String(), State: t.State.String(), Parent: t.Parent, Group: t.Group, From: t.From, To: t.To, Bytes: t.Bytes,
-		Phase: t.Phase, Why: t.Why, Units: t.Units, OfUnits: t.OfUnits, Tries: t.Tries, Cancel: t.Cancel, Activated: t.Activated != 0,
-		Reason: t.Reason, By: t.By, Created: t.Created, Ended: t.Ended,
+		Phase: t.Phase, Why: t.Why, Units: t.Units, OfUnits: t.OfUnits, Tries: t.Tries, Running: t.Running, Cancel: t.Cancel, Activated: t.Activated != 0,
+		Reason: t.Reason, By: t.By, Created: t.Created, Touched: t.Touched, Ended: t.Ended,
 	}
 	for _, c := range t.Children {
 		i.Children = append(i.Children, c.Group)

@@ -264,6 +264,9 @@ func (r *taskRunner) move(t *control.Task, m *partition.Membership, pending bool
 	}
 	_, why := r.node.tending(t.Group)
 	report.Run, report.Phase, report.Why = true, "copying", why
+	if report.Units, report.OfUnits = bytesHere(why); report.OfUnits == 0 {
+		report.Units, report.OfUnits = t.Units, t.OfUnits // as it was told last
+	}
 	r.node.tender.mark(t.Group)
 	if allowed := moveTime + time.Duration(2*float64(t.Bytes)/moveRate*float64(time.Second)); now > x.since+allowed || now > max(x.there, x.since)+awayTime {
 		switch {

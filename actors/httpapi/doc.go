@@ -9,6 +9,11 @@
 //	GET    /api/v1/partitions[?table=t]        every partition
 //	GET    /api/v1/partitions/{group}          one partition ("g17" or "17")
 //	POST   /api/v1/partitions/{group}/change   add, remove or replace a replica, hand over (admin)
+//	GET    /api/v1/partitions/{group}/history  its epochs, members and splits, as far as kept
+//	POST   /api/v1/moves                       bring a replica from one node to another (admin)
+//	GET    /api/v1/nodes                       the nodes and what they hold
+//	GET    /api/v1/explain/{what}/{id}         why a partition, node or task is as it is
+//	GET    /api/v1/check                       what is not as it should be
 //	GET    /api/v1/nodes/{node}/drain          whether a node is in service, and how far that is
 //	POST   /api/v1/nodes/{node}/drain          take a node out of service (admin)
 //	DELETE /api/v1/nodes/{node}/drain          take it back (admin)

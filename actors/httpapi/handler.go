@@ -123,7 +123,7 @@ func pick(m methods, w http.ResponseWriter, r *http.Request) (endpoint, error) {
 	if len(m) == 0 {
 		return endpoint{}, &partition.Error{
 			Code: partition.CodeNotFound, Why: fmt.Sprintf("there is nothing at %s", r.URL.Path),
-			Next: "the API is under /api/v1/: status, members, partitions, nodes, tasks, plans, tables, verify, recover, kv",
+			Next: "the API is under /api/v1/: status, members, partitions, nodes, tables, tasks, plans, moves, check, explain, verify, recover, kv",
 		}
 	}
 	allowed := make([]string, 0, len(m))

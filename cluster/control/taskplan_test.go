@@ -216,7 +216,7 @@ func checkPlaces(t *rapid.T, s *state) {
 		if x.Kind == TaskMove && x.Running {
 			from[x.From]++
 			to[x.To]++
-			if from[x.From] > maxCopiesPerNode || to[x.To] > maxCopiesPerNode {
+			if from[x.From] > MaxCopiesPerNode || to[x.To] > MaxCopiesPerNode {
 				t.Fatalf("%d moves from %s, %d to %s", from[x.From], x.From, to[x.To], x.To)
 			}
 		}

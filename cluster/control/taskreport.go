@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxCopiesPerNode bounds the moves that run from a node, and to it.
-	maxCopiesPerNode = 2
+	// MaxCopiesPerNode bounds the moves that run from a node, and to it.
+	MaxCopiesPerNode = 2
 	// placeTimeout is how long a move keeps its place among those that run without
 	// a word of its master, so that a group without one holds up nobody.
 	placeTimeout = time.Minute
@@ -115,11 +115,11 @@ func (s *state) mayRun(t *Task, ms int64) *partition.Error {
 			to++
 		}
 	}
-	if from < maxCopiesPerNode && to < maxCopiesPerNode {
+	if from < MaxCopiesPerNode && to < MaxCopiesPerNode {
 		return nil
 	}
 	return &partition.Error{
-		Code: partition.CodeExists, Why: fmt.Sprintf("%d moves from %s and %d to %s are running, limit %d", from, t.From, to, t.To, maxCopiesPerNode),
+		Code: partition.CodeExists, Why: fmt.Sprintf("%d moves from %s and %d to %s are running, limit %d", from, t.From, to, t.To, MaxCopiesPerNode),
 		Next: "it is tried again",
 	}
 }

@@ -98,7 +98,7 @@ func (c *cli) startPlan(cmd *cobra.Command, api *httpapi.Client, id actors.TaskI
 	defer cancel()
 	t, err := api.StartPlan(ctx, id)
 	if err == nil && wait > 0 {
-		t, err = awaitTask(cmd.Context(), api, id, wait)
+		t, err = c.awaitTask(cmd.Context(), api, id, wait)
 	}
 	if err != nil {
 		return err
@@ -174,11 +174,7 @@ func (c *cli) nodeDecommission() *cobra.Command {
 			if dry || wait <= 0 {
 				return c.show(p, func(w io.Writer) { printPlan(w, p) })
 			}
-			t, err := awaitTask(cmd.Context(), api, p.Task.ID, wait)
-			if err != nil {
-				return err
-			}
-			return c.show(t, func(w io.Writer) { fmt.Fprintln(w, endText(t)) })
+			return c.showEnd(cmd.Context(), api, p.Task.ID, wait)
 		}),
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what would move")

@@ -37,7 +37,7 @@ func (c *cli) nodeCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.runNode(cmd.Context(), n) },
 	}
 	n.register(cmd)
-	cmd.AddCommand(c.nodeDrain(), c.nodeUndrain(), c.nodeDecommission(), c.nodeRecommission())
+	cmd.AddCommand(c.nodeLs(), c.nodeDrain(), c.nodeUndrain(), c.nodeDecommission(), c.nodeRecommission())
 	return cmd
 }
 

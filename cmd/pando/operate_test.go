@@ -108,9 +108,37 @@ func (p *processes) partitionOf(t *testing.T, table string) (info actors.Partiti
 	return info
 }
 
-// checkInspect: what looks at the cluster and changes nothing.
+// checkInspect: what looks at the cluster and changes nothing, and a move that is
+// waited for.
 func (p *processes) checkInspect(t *testing.T) {
 	if out := p.pando("partition", "verify", "--all"); !strings.Contains(out, "same") || strings.Contains(out, "differs") {
 		t.Errorf("verify: %s", out)
+	}
+	if out := p.pando("check", "--digests"); !strings.Contains(out, "everything is as it should be") || !strings.Contains(out, "rows") {
+		t.Errorf("check: %s", out)
+	}
+	if out := p.pando("node", "ls"); strings.Count(out, "alive") != 4 {
+		t.Errorf("node ls: %s", out)
+	}
+	info := p.partitionOf(t, "single")
+	g, to := info.Group.String(), "n2"
+	if out := p.pando("partition", "move", g, "--from", "n1", "--to", to, "--wait", "1m"); !strings.Contains(out, "done") {
+		t.Errorf("move: %s", out)
+	}
+	eventually(t, "its new master", func(context.Context) error {
+		if now := p.partitionOf(t, "single"); now.Master != partition.NodeID(to) || replicaOn(now, "n1") {
+			return fmt.Errorf("%+v", now)
+		}
+		return nil
+	})
+	for args, has := range map[string]string{
+		"partition history " + g: "replica 1 on n1 goes", "explain partition " + g: "moved it there from n1", "explain node n1": "It is alive", "explain task t1": "task t1",
+	} {
+		if out := p.pando(strings.Fields(args)...); !strings.Contains(out, has) {
+			t.Errorf("%s: no %q in\n%s", args, has, out)
+		}
+	}
+	if _, err := p.try("partition", "move", g, "--from", to, "--to", "n9"); err == nil || !strings.Contains(err.Error(), "exit status 11") {
+		t.Errorf("move to nobody: %v", err)
 	}
 }

@@ -15,7 +15,8 @@ import (
 
 func (c *cli) partitionCommand() *cobra.Command {
 	return group("partition", "List, show and change partitions", c.partitionLs(), c.partitionShow(),
-		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster(), c.partitionSplit(), c.partitionVerify())
+		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster(), c.partitionSplit(),
+		c.partitionMove(), c.partitionHistory(), c.partitionVerify())
 }
 
 func (c *cli) partitionLs() *cobra.Command {

@@ -110,8 +110,11 @@ func stateText(t actors.TaskInfo) string {
 }
 
 func doneText(t actors.TaskInfo) string {
-	if t.OfUnits == 0 {
+	switch {
+	case t.OfUnits == 0:
 		return ""
+	case t.Kind == "move":
+		return bytesText(t.Units) + " of " + bytesText(t.OfUnits)
 	}
 	return fmt.Sprintf("%d/%d", t.Units, t.OfUnits)
 }
@@ -169,27 +172,38 @@ func (c *cli) taskWait() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t, err := awaitTask(cmd.Context(), api, id, wait)
-			if err != nil {
-				return err
-			}
-			return c.show(t, func(w io.Writer) { fmt.Fprintln(w, endText(t)) })
+			return c.showEnd(cmd.Context(), api, id, wait)
 		}),
 	}
 	cmd.Flags().DurationVar(&wait, "wait", taskWait, "how long to wait")
 	return cmd
 }
 
-// awaitTask waits until a task is settled. One that came to nothing is an error.
-func awaitTask(ctx context.Context, api *httpapi.Client, id actors.TaskID, wait time.Duration) (actors.TaskInfo, error) {
+// showEnd waits for the end of a task, and shows it.
+func (c *cli) showEnd(ctx context.Context, api *httpapi.Client, id actors.TaskID, wait time.Duration) error {
+	t, err := c.awaitTask(ctx, api, id, wait)
+	if err != nil {
+		return err
+	}
+	return c.show(t, func(w io.Writer) { fmt.Fprintln(w, endText(t)) })
+}
+
+// awaitTask waits until a task is settled, and tells how far it is. One that came to
+// nothing is an error.
+func (c *cli) awaitTask(ctx context.Context, api *httpapi.Client, id actors.TaskID, wait time.Duration) (actors.TaskInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var t actors.TaskInfo
 	var last error
+	meter := &taskMeter{line: c.newWaitLine()}
+	defer meter.line.end()
 	done := poll(ctx, func() bool {
 		tasks, err := api.Tasks(ctx)
 		if err == nil {
 			t, err = taskIn(tasks, id)
+		}
+		if err == nil && !t.Settled() {
+			meter.show(time.Now(), t, tasks)
 		}
 		if ctx.Err() == nil {
 			last = err
