@@ -167,7 +167,7 @@ func (g *groupOf) shown(n *Node) (sum [32]byte, at partition.Index) {
 	return sum, at
 }
 
-// PFC-2, PFC-5: while every write depends on the one before it, a node gets a copy
+// PFC-2, PFC-5, S5: while every write depends on the one before it, a node gets a copy
 // and follows. Each write is in its state exactly once, the conditional ones with
 // the outcome that they had: the state is the master's, and the counts are what was
 // acknowledged. No write fails. PFC-6, SCL-5: the node that it shall be copied from is

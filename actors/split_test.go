@@ -248,7 +248,7 @@ func stepName(s *split.Step) string {
 	return s.Kind.String()
 }
 
-// TestSplitMasterStops covers SPL-2: the master's node goes before each step, and
+// TestSplitMasterStops covers SPL-2 and S4: the master's node goes before each step, and
 // the split ends one way or the other, with everything that was acknowledged.
 func TestSplitMasterStops(t *testing.T) {
 	for _, at := range []string{"intent", "hold", "seal", "activate", "release", "tell", "done"} {

@@ -124,7 +124,8 @@ func TestExtentAgain(t *testing.T) {
 	}
 }
 
-// What does not fit is refused and changes nothing.
+// What does not fit is refused and changes nothing: a second split while one is on,
+// among others (S6).
 func TestExtentRefuses(t *testing.T) {
 	in := intentOf("b-t", 5, childOf(18, "m-t"))
 	at := map[string]Extent{"none": {}, "known": steps(t, Extent{}, in, 16, 21)}

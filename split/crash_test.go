@@ -50,7 +50,7 @@ func (d *desk) wantPath(want string) {
 	}
 }
 
-// SPL-2: the rows of the protocol's crash table, by the step at which somebody dies,
+// SPL-2, S4: the rows of the protocol's crash table, by the step at which somebody dies,
 // as far as the group's master decides what follows. What a child does by itself is
 // an ordinary group's; which states there are at all is explored by TestModel.
 func TestCrashTable(t *testing.T) {

@@ -131,7 +131,8 @@ func TestModel(t *testing.T) {
 }
 
 // Each of these mistakes is seen. The first four are those of the protocol's own
-// analysis.
+// analysis. R4: "leases run" is a slow master that answers under its lease while the
+// others have activated the split.
 func TestModelCatches(t *testing.T) {
 	const (
 		lost   = "acknowledged is not in the child"

@@ -20,7 +20,7 @@ func (c *cluster) telling() {
 	}
 }
 
-// TestStaleRoutes covers SPL-5 and PG20: with routes of before a split a command
+// TestStaleRoutes covers SPL-5, S7 and PG20: with routes of before a split a command
 // takes one hop more, does not ask for routes, and is executed once; what comes
 // after it goes the direct way.
 func TestStaleRoutes(t *testing.T) {
@@ -120,7 +120,7 @@ func TestSplitUnderLostAnswer(t *testing.T) {
 	})
 }
 
-// TestNeverAnOlderVersion: the catalog's routes of before a split do not take back
+// TestNeverAnOlderVersion (S7): the catalog's routes of before a split do not take back
 // what a replica has told, and those of after do.
 func TestNeverAnOlderVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -91,7 +91,7 @@ func TestFetch(t *testing.T) {
 }
 
 // TestFetchWhileWritesGoOn: the copy is the state as it was at its base, not a
-// mixture, whatever is written while it is made and sent (PFC-1, CAT-6).
+// mixture, whatever is written while it is made and sent (PFC-1, CAT-6, S5).
 func TestFetchWhileWritesGoOn(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.add("a", nil), w.add("b", nil)
@@ -252,7 +252,7 @@ func TestNewCheckpoint(t *testing.T) {
 	})
 }
 
-// TestDamageOnTheWay: a byte that changes anywhere in what the source sends is
+// TestDamageOnTheWay (S8): a byte that changes anywhere in what the source sends is
 // found; the copy is whole, or there is none.
 func TestDamageOnTheWay(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
@@ -324,7 +324,7 @@ func damage(tb testing.TB, name string) {
 	}
 }
 
-// TestDamagedSource: a source finds that its own file is damaged, says so, and
+// TestDamagedSource (S8): a source finds that its own file is damaged, says so, and
 // the fetch ends with it: another source must be asked.
 func TestDamagedSource(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

@@ -163,7 +163,9 @@ func (p *place) owned() map[string][]byte {
 
 func same(a, b map[string][]byte) bool { return maps.EqualFunc(a, b, bytes.Equal) }
 
-// A split from its intent to its end, in the states that it leads to.
+// A split from its intent to its end, in the states that it leads to. S3: a range that
+// was to be deleted before the split, and is when it is over, touches nothing of the
+// keys that have moved.
 func TestExecutorSplit(t *testing.T) {
 	p := newPlace(t, 3)
 	none := partition.SessionID{}
@@ -332,7 +334,8 @@ func TestSplitOfNewerProgram(t *testing.T) {
 }
 
 // Read shows what was served as of the state that it is asked of, whatever was
-// applied since, and refuses who believes something else (SPL-5).
+// applied since, and refuses who believes something else (SPL-5; R3: a read that was
+// confirmed before a split and is answered after it).
 func TestReadRouted(t *testing.T) {
 	p := newPlace(t, 3)
 	p.do(partition.SessionID{}, 0, "set b 1")
