@@ -113,7 +113,7 @@ func (f *partitionFacts) explain() Explanation {
 	default:
 		e.say(AboutIs, "Node %s is its master in epoch %s; %d more of its nodes may fail.", p.Master, p.Epoch, p.CanLose)
 	}
-	e.say(AboutIs, "A write: %s.", p.Rule)
+	e.say(AboutIs, "Its policy is %s: %s.", p.Policy, p.Rule)
 	if p.Solo != "" {
 		e.say(AboutWaits, "%s.", p.Solo)
 	}
