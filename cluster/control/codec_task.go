@@ -151,7 +151,7 @@ type taskChildItem struct {
 
 // encode puts a page into the form that the oldest program that can show all of
 // it reads.
-func (p *pageBody) encode() ([]byte, error) { return encode(p.part()) }
+func (p *pageBody) encode() []byte { return encode(p.part()) }
 
 // decodePage reads a page of either form.
 func decodePage(b []byte) (*pageBody, error) {
@@ -174,15 +174,6 @@ func (p *pageBody) part() (kind, any) {
 	return kindTaskPage, &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks}
 }
 
-// reply is the page as an answer, unless it was not made.
-func (p *pageBody) reply(err error) ([]byte, *partition.Error) {
-	if err != nil {
-		return nil, asError(err)
-	}
-	b, err := p.encode()
-	return b, asError(err)
-}
-
 func (s *state) readTaskHead(b []byte) (int, error) {
 	h, err := decode[taskHead](kindTaskHead, b)
 	if err != nil {
@@ -196,7 +187,7 @@ func (s *state) readTaskHead(b []byte) (int, error) {
 }
 
 // itemOfTask is the form of a task that is sent and kept, and its size, roughly.
-func itemOfTask(t *Task) (taskItem, int, error) {
+func itemOfTask(t *Task) (taskItem, int) {
 	i := taskItem{
 		ID: t.ID, Kind: t.Kind, State: t.State, Parent: t.Parent, Token: t.Token, Table: t.Table, Group: t.Group,
 		RangeVersion: t.RangeVersion, MembershipVersion: t.MembershipVersion, KeepLo: t.Keep.Lo, KeepHi: t.Keep.Hi,
@@ -205,10 +196,7 @@ func itemOfTask(t *Task) (taskItem, int, error) {
 		DeadlineMs: msOf(t.Deadline), CreatedMs: msOf(t.Created), TouchedMs: msOf(t.Touched), EndedMs: msOf(t.Ended), Changed: t.Changed,
 	}
 	size := 200 + len(t.Token) + len(t.Keep.Lo) + len(t.Keep.Hi) + len(t.From) + len(t.To) + len(t.Phase) + len(t.Why) + len(t.Cancel) + len(t.Reason) + len(t.By)
-	var err error
-	if i.Early, err = toldItem(t.early, &size); err != nil {
-		return i, 0, err
-	}
+	i.Early = toldItem(t.early, &size)
 	for _, c := range t.Children {
 		x := taskChildItem{Group: c.Group, Lo: c.Range.Lo, Hi: c.Range.Hi, Place: splitPlace{First: c.First}}
 		for _, n := range c.Nodes {
@@ -216,21 +204,19 @@ func itemOfTask(t *Task) (taskItem, int, error) {
 			size += 16 + len(n.ID) + len(n.Zone)
 		}
 		size += 32 + len(x.Lo) + len(x.Hi) + len(c.First)
-		if x.Told, err = toldItem(c.told, &size); err != nil {
-			return i, 0, err
-		}
+		x.Told = toldItem(c.told, &size)
 		i.Children = append(i.Children, x)
 	}
-	return i, size, nil
+	return i, size
 }
 
-func toldItem(g *Group, size *int) (*groupItem, error) {
+func toldItem(g *Group, size *int) *groupItem {
 	if g == nil {
-		return nil, nil
+		return nil
 	}
-	i, err := itemOf(g)
+	i := itemOf(g)
 	*size += 64 + len(i.Lo) + len(i.Hi) + len(i.Membership) + len(i.Master)
-	return &i, err
+	return &i
 }
 
 // taskOf reads a task from untrusted bytes.
