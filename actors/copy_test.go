@@ -2,9 +2,11 @@ package actors
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -277,5 +279,48 @@ func TestTailBeforeItsBase(t *testing.T) {
 	mine, _ := g.shown(n4)
 	if want, _ := g.shown(g.masterOf(t)); mine != want {
 		t.Error("the state is not the master's")
+	}
+}
+
+// PFC-6, SCL-5: the node that a state is copied from stops in the middle. The copy
+// comes from another one, whole, and the replica that gets it follows.
+func TestSourceStopsInTheMiddle(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 4, func(cfg *Config) { cfg.untended, cfg.CopyBytesPerSecond = true, 1<<20 })
+	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
+	master, n4 := g.masterOf(t), c.nodes[3]
+	table := master.Client().KV("t")
+	value := make([]byte, 16<<10)
+	for i := range 60 {
+		_, _ = rand.Read(value)
+		if _, err := table.Put(t.Context(), key(i), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := g.peers()[0]
+	id := g.learner(n4)
+	h := hosting{Group: g.id, Replica: id, Source: source, MinIndex: 1}
+	at, from := c.onNode(source)
+	g.level(from)
+	var busy error
+	eventually(t, "a part of the copy", func() error {
+		busy = n4.hostReplica(t.Context(), h)
+		if p, ok := n4.copies.Fetching(g.id); !ok || p.Peer != source || p.Done < 200<<10 {
+			return fmt.Errorf("%+v, %w", p, busy)
+		}
+		return nil
+	})
+	if why := asError(busy).Why; !errors.Is(busy, partition.ErrBusy) || !strings.Contains(why, "bytes are here") {
+		t.Errorf("under way it says %q", why)
+	}
+	c.stop(at)
+	g.bring(n4, h)
+	g.level(n4)
+	mine, i := g.shown(n4)
+	if want, j := g.shown(g.masterOf(t)); mine != want || i != j {
+		t.Errorf("the copy is at %d (%x), the master at %d (%x)", i, mine, j, want)
+	}
+	if st := n4.copies.Status(); st.Fetched != 1 || st.Broken == 0 || st.Damaged > 0 {
+		t.Errorf("the copy: %+v", st)
 	}
 }
