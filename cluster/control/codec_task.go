@@ -153,25 +153,40 @@ type taskChildItem struct {
 // it reads.
 func (p *pageBody) encode() []byte { return encode(p.part()) }
 
-// decodePage reads a page of either form.
+// decodePage reads a page of any form.
 func decodePage(b []byte) (*pageBody, error) {
-	if k, err := kindOf(b); err != nil || k != kindTaskPage {
-		return decode[pageBody](kindPage, b)
+	switch k, err := kindOf(b); {
+	case err == nil && k == kindTaskPage:
+		t, err := decode[taskPage](kindTaskPage, b)
+		if err != nil {
+			return nil, err
+		}
+		return t.whole(nil), nil
+	case err == nil && k == kindSplitsPage:
+		s, err := decode[splitsPage](kindSplitsPage, b)
+		if err != nil {
+			return nil, err
+		}
+		return s.Tasks.whole(s.Splits), nil
 	}
-	t, err := decode[taskPage](kindTaskPage, b)
-	if err != nil {
-		return nil, err
-	}
-	t.Page.Origins, t.Page.Tasks = t.Origins, t.Tasks
-	return &t.Page, nil
+	return decode[pageBody](kindPage, b)
+}
+
+func (t *taskPage) whole(splits []splitsItem) *pageBody {
+	t.Page.Origins, t.Page.Tasks, t.Page.Splits = t.Origins, t.Tasks, splits
+	return &t.Page
 }
 
 // part is the page in the form that carries what is on it.
 func (p *pageBody) part() (kind, any) {
-	if len(p.Origins) == 0 && len(p.Tasks) == 0 {
+	t := &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks}
+	switch {
+	case len(p.Splits) > 0:
+		return kindSplitsPage, &splitsPage{Tasks: *t, Splits: p.Splits}
+	case len(p.Origins) == 0 && len(p.Tasks) == 0:
 		return kindPage, p
 	}
-	return kindTaskPage, &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks}
+	return kindTaskPage, t
 }
 
 func (s *state) readTaskHead(b []byte) (int, error) {

@@ -99,7 +99,9 @@ func TestDamagedParts(t *testing.T) {
 		"a tail of another":                 {kindTail, &tailBody{Locks: 99}},
 	} {
 		parts := slices.Clone(good)
-		i := slices.IndexFunc(parts, func(p []byte) bool { return kind(p[1]) == x.kind || x.kind == kindPage && kind(p[1]) == kindTaskPage })
+		i := slices.IndexFunc(parts, func(p []byte) bool {
+			return kind(p[1]) == x.kind || x.kind == kindPage && (kind(p[1]) == kindTaskPage || kind(p[1]) == kindSplitsPage)
+		})
 		if _, ok := x.body.(*taskPage); ok {
 			x.kind = kindTaskPage
 		}

@@ -20,6 +20,7 @@ func seeded(t testing.TB) *state {
 	permit := permitBody{Node: "a", Act: actDecree, Group: 2, Holder: "a", Replica: 1, Able: []partition.ReplicaID{1, 2}}
 	applied(t, s, kindPermit, &permit)
 	applied(t, s, kindAlter, &alterBody{Token: "alter", Name: "t", Replicas: 3})
+	applied(t, s, kindSplits, &splitsBody{Token: "splits", Name: "t", Policy: splitsItem{Mode: SplitsAuto, Load: 100}})
 	applied(t, s, kindSplit, splitOf(1, "b", "k"))
 	applied(t, s, kindUpdate, &updateBody{Updates: []groupItem{childUpdate(t, s, 1, 1, 3)}})
 	applied(t, s, kindSplit, splitOf(2, "q"))
@@ -38,6 +39,7 @@ func FuzzCommand(f *testing.F) {
 		kindCreate:   &createBody{Table: tableBody{Token: "x", Name: "x", Kind: "kv", Replicas: 1, Rule: 1}, Nodes: []placeItem{{Node: "a"}}, First: s.nextGroup, Assign: []byte{0, 0}},
 		kindDrop:     &dropBody{Token: "y", Name: "t"},
 		kindAlter:    &alterBody{Token: "z", Name: "t", Rule: partition.Zones, Zones: 2},
+		kindSplits:   &splitsBody{Token: "s", Name: "t", Policy: splitsItem{Mode: SplitsOff, Size: 1 << 20, RestMs: 1000, Partitions: 3}},
 		kindPermit:   &permitBody{Node: "a", Act: actPermit, Group: 1, Holder: "a", Replica: 1, Lock: 1, Seq: 1, Able: []partition.ReplicaID{1}},
 
 		kindLocksNoStart:    &locksNoStart{Node: "a", Boot: 1, Acquire: []acquireNoStart{{Group: 1, Replica: 1}}},

@@ -97,6 +97,9 @@ func (p *pageBody) add(x change) int {
 	switch {
 	case x.table != nil:
 		p.Tables = append(p.Tables, tableItemOf(x.table))
+		if x.table.Splits != (SplitPolicy{}) {
+			p.Splits = append(p.Splits, splitsItemOf(x.table.ID, x.table.Splits))
+		}
 		return fixed + len(x.table.Name) + len(x.table.Kind)
 	case x.group != nil:
 		g := itemOf(x.group)
@@ -195,6 +198,9 @@ func (a *assembly) put(p *pageBody) error {
 			return err
 		}
 		a.e.putTable(t)
+	}
+	if err := a.putSplits(p.Splits); err != nil {
+		return err
 	}
 	for i := range p.Groups {
 		g, err := groupOf(&p.Groups[i])

@@ -136,6 +136,13 @@ func (c *Control) serveLeader(ctx context.Context, s *seat, from partition.NodeI
 		}
 		done, failed := s.serveAlter(ctx, ask)
 		return reply(kindTableAnswer, done, failed)
+	case kindAskSplits:
+		ask, err := decode[splitsBody](kindAskSplits, b)
+		if err != nil {
+			return nil, asError(err)
+		}
+		r, failed := s.propose(ctx, kindSplits, ask)
+		return reply(kindTableAnswer, r.table, failed)
 	case kindAskPermit:
 		ask, err := decode[permitBody](kindAskPermit, b)
 		if err != nil {

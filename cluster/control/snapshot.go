@@ -215,7 +215,7 @@ func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 			err = s.readLocks(b)
 		case kindTaskHead:
 			tasks, err = s.readTaskHead(b)
-		case kindPage, kindTaskPage:
+		case kindPage, kindTaskPage, kindSplitsPage:
 			err = catalog.read(b)
 		case kindTail:
 			if have := s.startCount(); have != starts || len(s.permits) != permits {

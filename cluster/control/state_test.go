@@ -287,11 +287,15 @@ func drawCommand(t *rapid.T, s *state, n int) []byte {
 	token := fmt.Sprintf("token-%d", rapid.IntRange(0, n).Draw(t, "token"))
 	var k kind
 	var body any
-	switch rapid.IntRange(0, 24).Draw(t, "command") {
+	switch rapid.IntRange(0, 25).Draw(t, "command") {
 	case 20, 21, 22, 23, 24:
 		k, body = drawPlan(t, s, token)
 	case 13, 14, 15, 16, 17, 18, 19:
 		k, body = drawTask(t, s, token)
+	case 25:
+		k, body = kindSplits, &splitsBody{Token: token, Name: name, Policy: splitsItem{
+			Mode: SplitMode(rapid.IntRange(0, 4).Draw(t, "mode")), Load: uint64(rapid.IntRange(0, 2).Draw(t, "load")),
+		}}
 	case 10, 11:
 		p := drawPermit(t, s, nil)
 		k, body = kindPermit, &p
