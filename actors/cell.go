@@ -47,6 +47,8 @@ type cell struct {
 	hold atomic.Pointer[hold]
 	// splitting is the split of the group that this node's master drives; nil: none.
 	splitting atomic.Pointer[splitting]
+	// load is what is asked of the replica while it takes requests as master.
+	load cellLoad
 	// stalled is why no commands are taken now although the replica serves.
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.

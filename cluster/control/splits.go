@@ -104,6 +104,14 @@ func (p SplitPolicy) altered(by SplitPolicy) SplitPolicy {
 	return p
 }
 
+// Validate refuses what makes no sense.
+func (p SplitPolicy) Validate() error {
+	if err := p.validate(); err != nil {
+		return err
+	}
+	return nil
+}
+
 func (p SplitPolicy) validate() *partition.Error {
 	within := func(what string, x, low, high int64) *partition.Error {
 		if x == 0 || x >= low && x <= high {
