@@ -45,11 +45,7 @@ func TestSplitPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages, err := EncodeCatalog(s.catalog)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied, err := DecodeCatalog(pages)
+	copied, err := DecodeCatalog(EncodeCatalog(s.catalog))
 	if err != nil {
 		t.Fatal(err)
 	}
