@@ -196,6 +196,19 @@ func BenchmarkCopy(b *testing.B) {
 	}
 }
 
+// copyOnAndOn makes one copy after the other until it is stopped, or none.
+func copyOnAndOn(b *testing.B, w *linkedWorld, dst *node, any bool, stop, ended chan struct{}) {
+	defer close(ended)
+	for any {
+		select {
+		case <-stop:
+			return
+		default:
+			copyOnce(b, w, dst)
+		}
+	}
+}
+
 // BenchmarkBesideCopy is what a commit to the log costs, 400 a second of 1 KiB,
 // while a copy is written to the same disk; in turns, so that what else the
 // machine does hits all alike. In the last turn a Governor sets the rate, which has
@@ -250,17 +263,7 @@ func BenchmarkBesideCopy(b *testing.B) {
 		for i, m := range modes {
 			stop, ended := make(chan struct{}), make(chan struct{})
 			w.nodes["a"].copies.SetRate(m.rate)
-			go func() {
-				defer close(ended)
-				for m.rate != 0 {
-					select {
-					case <-stop:
-						return
-					default:
-						copyOnce(b, w, dst)
-					}
-				}
-			}()
+			go copyOnAndOn(b, w, dst, m.rate != 0, stop, ended)
 			all[i] = append(all[i], commits(2*time.Second, m.name)...)
 			w.nodes["a"].copies.SetRate(-1) // the last one comes to its end
 			close(stop)
@@ -270,9 +273,12 @@ func BenchmarkBesideCopy(b *testing.B) {
 	slices.Sort(rates)
 	b.ReportMetric(float64(rates[len(rates)/2])/1e6, "governed-MB/s")
 	for i, m := range modes {
-		slices.Sort(all[i])
-		n := len(all[i])
-		b.ReportMetric(float64(all[i][n/2].Microseconds()), m.name+"-p50-us")
-		b.ReportMetric(float64(all[i][n*99/100].Microseconds()), m.name+"-p99-us")
+		report(b, m.name, all[i])
 	}
+}
+
+func report(b *testing.B, name string, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), name+"-p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), name+"-p99-us")
 }
