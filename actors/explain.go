@@ -133,8 +133,11 @@ func (f *partitionFacts) explain() Explanation {
 // replica says why a replica is where it is, and what is wrong with it.
 func (f *partitionFacts) replica(e *Explanation, r *ReplicaInfo) {
 	why := "no task that is still remembered moved it there"
-	if slices.Contains(f.chosen, r.Node) {
+	switch {
+	case slices.Contains(f.chosen, r.Node):
 		why = "rendezvous hashing chooses that node"
+	case f.p.Version == 1:
+		why = "it was placed there when the partition was made"
 	}
 	for _, t := range f.tasks {
 		if t.Group == f.p.Group && t.Kind == control.TaskMove.String() && t.To == r.Node && t.Succeeded() {

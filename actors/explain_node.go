@@ -116,7 +116,7 @@ func (f *nodeFacts) explain() Explanation {
 		e.say(AboutWaits, "It is %s: its replicas go on receiving what is written and do not count.", x.Mode)
 		e.help("pando node undrain %s, when the work on it is done", x.Node)
 	}
-	e.say(AboutIs, "It holds %d full replicas and %d that keep only the log, %d bytes, and is master of %d partitions.", x.Replicas, x.LogOnly, x.Bytes, x.Masters)
+	e.say(AboutIs, "It holds %d full replicas, %d bytes on its disk; %d further ones keep only the log. It is the master's node of %d of them.", x.Replicas, x.Bytes, x.LogOnly, x.Masters)
 	f.share(e)
 	f.dependents(e)
 	f.work(e)

@@ -44,10 +44,11 @@ func TestExplainPartition(t *testing.T) {
 		change func(*partitionFacts)
 		has    []string
 	}{
-		"no master":  {func(f *partitionFacts) { f.p.Master, f.p.Missing = "", "n2 has to come back" }, []string{"waits: It has no master: n2 has to come back.", "help: pando recover plan g7"}},
-		"no writes":  {func(f *partitionFacts) { f.p.CanLose = -1 }, []string{"takes no writes"}},
-		"alone":      {func(f *partitionFacts) { f.p.Solo = "n1 goes on alone" }, []string{"waits: n1 goes on alone."}},
-		"split from": {func(f *partitionFacts) { f.parent = 3 }, []string{"split from g3"}},
+		"no master":    {func(f *partitionFacts) { f.p.Master, f.p.Missing = "", "n2 has to come back" }, []string{"waits: It has no master: n2 has to come back.", "help: pando recover plan g7"}},
+		"no writes":    {func(f *partitionFacts) { f.p.CanLose = -1 }, []string{"takes no writes"}},
+		"alone":        {func(f *partitionFacts) { f.p.Solo = "n1 goes on alone" }, []string{"waits: n1 goes on alone."}},
+		"split from":   {func(f *partitionFacts) { f.parent = 3 }, []string{"split from g3"}},
+		"placed first": {func(f *partitionFacts) { f.chosen, f.p.Version = nil, 1 }, []string{"Replica 1 is on node n1, zone z: it was placed there when the partition was made."}},
 		"moved": {func(f *partitionFacts) {
 			f.tasks = []TaskInfo{{ID: 9, Group: 7, Kind: "move", State: "done", From: "n5", To: "n2", Reason: "fill: n2 is new"}}
 		}, []string{"t9 moved it there from n5: fill: n2 is new"}},
@@ -232,6 +233,7 @@ func TestHistoryOfMembers(t *testing.T) {
 		"replica 2 on n2 does not count": func(m *partition.Membership) { m.Members[1].Eligible = false },
 		"replica 2 on n2 is in zone b":   func(m *partition.Membership) { m.Members[1].Zone = "b" },
 		"becomes a learner":              func(m *partition.Membership) { m.Members[1].Kind = partition.Learner },
+		"becomes a log replica":          func(m *partition.Membership) { m.Members[1].Kind = partition.LogReplica },
 		"policy all-in-sync":             func(m *partition.Membership) { m.Policy.Rule = partition.AllInSync },
 		"version 2":                      func(*partition.Membership) {},
 	} {
