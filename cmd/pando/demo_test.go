@@ -118,8 +118,8 @@ func tellStory(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, has := range []string{
-		"kv put demo hot user-60", "split      partition g3 of table demo, task t1: done", "node --cluster demo --id n4", "fill: n4 is new",
-		"plan of rebalance: done", "partition g1\n", "everything is as it should be", " 0 failed",
+		"kv put demo hot user-60", "LOAD", "by-load", "split      partition g1 of table demo", "node --cluster demo --id n4",
+		"plan of rebalance: done", "partition g3\n", "everything is as it should be", " 0 failed",
 	} {
 		if !strings.Contains(string(out), has) {
 			t.Errorf("no %q in the story:\n%s", has, out)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	hotLook = 500 * time.Millisecond
 	// storyWait bounds one step of it.
 	storyWait = 2 * time.Minute
+	// bySplitPolicy is who begins splits that nobody asked for.
+	bySplitPolicy = "split policy"
 	// fourthNode is who joins in the story.
 	fourthNode = "n4"
 )
@@ -29,6 +32,8 @@ type storyStep struct {
 	what string
 	args []string
 	join bool // the command runs a node, and does not end by itself
+	// until is what is waited for after it when the story runs by itself; nil: nothing.
+	until func(context.Context, *httpapi.Client) bool
 }
 
 // story is a hot range, a split, a node that joins, and the rebalance, each by one
@@ -41,10 +46,13 @@ func (d *demo) story() []storyStep {
 	}
 	return []storyStep{
 		step("make a range hot: most of the load goes to the keys user-60...", "kv put "+demoTable+" "+hotKey+" user-60"),
-		step("divide it while it serves", "partition split "+demoTable+" --at user-605"),
-		{"a fourth node joins (in a terminal of its own, or with & behind it)", fourth, true},
+		step("see it", "hot --table "+demoTable),
+		{what: "let it divide itself: what one partition may carry", args: strings.Fields("table alter " + demoTable + " --auto-split auto --split-load 150"), until: dividedByLoad},
+		step("what has become of it?", "hot --table "+demoTable),
+		step("divide another one by hand, while it serves", "partition split "+demoTable+" --at user-10"),
+		{what: "a fourth node joins (in a terminal of its own, or with & behind it)", args: fourth, join: true},
 		step("give it its share", "rebalance --apply --wait 2m"),
-		step("why is a partition where it is?", "explain partition g1"),
+		step("why is a partition where it is?", "explain partition g3"),
 		step("is everything as it should be, and are all replicas equal?", "check --digests"),
 	}
 }
@@ -91,7 +99,22 @@ func (d *demo) tellStep(ctx context.Context, s storyStep) error {
 	if code := execute(ctx, args, strings.NewReader(""), d.cli.out, d.cli.err); code != exitOK {
 		return fmt.Errorf("%s ends with %d", strings.Join(s.args, " "), code)
 	}
+	if s.until == nil {
+		return nil
+	}
+	api := &httpapi.Client{Addrs: []string{d.nodes[0].web.Addr()}}
+	if !poll(ctx, func() bool { return s.until(ctx, api) }) {
+		return fmt.Errorf("%s has not come about: %w", s.what, context.Cause(ctx))
+	}
 	return nil
+}
+
+// dividedByLoad reports whether a split that nobody asked for is done.
+func dividedByLoad(ctx context.Context, api *httpapi.Client) bool {
+	tasks, err := api.Tasks(ctx)
+	return err == nil && slices.ContainsFunc(tasks, func(t actors.TaskInfo) bool {
+		return t.Kind == "split" && t.By == bySplitPolicy && t.Succeeded()
+	})
 }
 
 // join starts the fourth node in this process, and waits until it is there.
