@@ -37,6 +37,9 @@ type cell struct {
 	// fresh: the replica was made by this process, so it can have forgotten
 	// neither a promise nor a lease. Cleared when it was opened once.
 	fresh atomic.Bool
+	// appointed: this process has made the replica, of a group that begins with its
+	// master; nil otherwise. Immutable.
+	appointed *replica.Appointed
 	// ran: an actor of this process has written to the log for the replica, and
 	// what it wrote last may not be on disk yet.
 	ran atomic.Bool
@@ -47,8 +50,8 @@ type cell struct {
 	hold atomic.Pointer[hold]
 	// splitting is the split of the group that this node's master drives; nil: none.
 	splitting atomic.Pointer[splitting]
-	// load is what is asked of the replica while it takes requests as master.
-	load cellLoad
+	// seeds are those of its children that are being made here.
+	seeds atomic.Pointer[[]*seed]
 	// stalled is why no commands are taken now although the replica serves.
 	stalled atomic.Pointer[partition.Error]
 	// broken is why the replica was given up, if it was.

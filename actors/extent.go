@@ -21,7 +21,7 @@ func (a *replicaActor) noteExtent() {
 	if x.Split == nil || x.Split.Phase != partition.Sealed {
 		a.again()
 	}
-	if x.Split != nil && x.Split.Phase == partition.Activated {
+	if x.Split != nil || old != nil && old.Split != nil {
 		a.node.tellReplicas(&dividing{})
 	}
 	if v := a.cell.view.Load(); v != nil && v.Serving {
@@ -83,7 +83,11 @@ func (c *cell) rangeOf() (partition.KeyRange, partition.RangeVersion, bool) {
 // serves, or by the catalog if it was never split.
 func (c *cell) check(req *client.Request) *partition.Error {
 	if x, ok := c.served(); ok {
-		return checkExtent(x, req)
+		err := checkExtent(x, req)
+		if h := c.hold.Load(); err != nil && h != nil && !(req.Op == client.OpRead && req.Level.Anywhere()) && touches(req, h.ranges) {
+			return nil // it is held until its keys are served elsewhere
+		}
+		return err
 	}
 	g := c.route.Load()
 	switch {
@@ -166,13 +170,7 @@ func (n *Node) childNow(cat *control.Catalog, x *partition.Extent, child *partit
 
 // coming reports whether a group that is not here is about to be made here.
 func (n *Node) coming(g partition.GroupID) bool {
-	cat := n.control.Catalog()
-	parent := partition.GroupID(0)
-	if t, ok := cat.Prepared(g); ok {
-		parent = t.Group
-	} else if x, ok := cat.Group(g); ok {
-		parent = x.Parent
-	}
+	parent := n.parentOf(g)
 	c := n.cells.get(parent)
 	if parent == 0 || c == nil {
 		return false

@@ -98,7 +98,9 @@ func (a *replicaActor) splits(item any) {
 	case *beginHold:
 		a.holdNow(m)
 	case endHold:
-		a.release()
+		if x, ok := a.cell.served(); !ok || !a.node.comes(x, a.cell.hold.Load()) {
+			a.release()
+		}
 	case holdTick:
 		if m.incarnation == a.incarnation {
 			a.holdTicked()
@@ -145,6 +147,9 @@ func (a *replicaActor) tickHold() {
 func (a *replicaActor) holdTicked() {
 	a.ticking = false
 	now := a.node.now()
+	if x, ok := a.cell.served(); ok && x.Split != nil && x.Split.Phase == partition.Activated {
+		a.again()
+	}
 	n := 0
 	for n < len(a.holding) && now-a.holding[n].at >= holdWait {
 		a.holdingBytes -= a.holding[n].size
@@ -183,7 +188,8 @@ func (a *replicaActor) release() {
 
 // again goes on with what was held, in order. What has to wait still is held again.
 func (a *replicaActor) again() {
-	if x, ok := a.cell.served(); ok && x.Split != nil && x.Split.Phase == partition.Activated {
+	x, ok := a.cell.served()
+	if ok && x.Split != nil && x.Split.Phase == partition.Activated && !a.node.comes(x, a.cell.hold.Load()) {
 		a.cell.hold.Store(nil) // the keys are the children's
 	}
 	if a.cell.hold.Load() != nil {
@@ -193,6 +199,40 @@ func (a *replicaActor) again() {
 	a.holding, a.holdingBytes = nil, 0
 	for _, h := range held {
 		a.box.PostUserMessage(h.item)
+	}
+}
+
+// comes reports whether what was held is to wait on although it has gone to a child,
+// since that one's first master is to be here and does not serve yet: whoever is sent
+// there too early has to come again. The child's replica says when it serves.
+func (n *Node) comes(x *partition.Extent, h *hold) bool {
+	if h == nil || x.Split == nil || x.Split.Phase != partition.Activated || n.now() >= h.since+holdWait {
+		return false
+	}
+	for i := range x.Split.Children {
+		child := &x.Split.Children[i]
+		if m, _ := child.Membership.Member(child.First); m.Node != n.ID() {
+			continue
+		}
+		c := n.cells.get(child.Group)
+		if c == nil {
+			return true
+		}
+		if v := c.view.Load(); v == nil || v.Master == 0 {
+			return true
+		} else if v.Master == v.Self && !v.Serving {
+			return true
+		}
+	}
+	return false
+}
+
+// arrived tells the parent's replica here that a child serves.
+func (n *Node) arrived(child *cell) {
+	if x, ok := child.served(); ok && x.Parent != 0 {
+		if c := n.cells.get(x.Parent); c != nil && c.hold.Load() != nil {
+			c.box.PostUserMessage(endHold{})
+		}
 	}
 }
 
@@ -208,8 +248,21 @@ func (a *replicaActor) dropHolding(why *partition.Error) {
 // structure puts a record of a split into the log, behind everything that came
 // before.
 func (a *replicaActor) structure(m *structural) {
+	if err := decodable(m); err != nil {
+		m.done(0, err)
+		return
+	}
 	a.flushProposals()
 	id := a.remember(call{done: m.done})
 	a.proposals = append(a.proposals, replica.Proposal{ID: id, Kind: m.kind, Payload: m.payload})
 	a.flushProposals()
+}
+
+// decodable refuses what no replica could apply: in the log it would have every
+// member refuse it, or stop at it.
+func decodable(m *structural) error {
+	if m.kind == partition.KindIntent {
+		return new(partition.Intent).UnmarshalBinary(m.payload)
+	}
+	return new(partition.Decision).UnmarshalBinary(m.payload)
 }

@@ -44,10 +44,11 @@ type report struct {
 	Tending string `json:"tending,omitempty"`
 	// Extent says what the group serves by this replica's state, and Splitting what
 	// the master does for a split. Made are the children of the split under way
-	// whose replicas are here.
+	// whose replicas are here, and Seeded those that are ready to be.
 	Extent    string              `json:"extent,omitempty"`
 	Splitting string              `json:"splitting,omitempty"`
 	Made      []partition.GroupID `json:"made,omitempty"`
+	Seeded    []partition.GroupID `json:"seeded,omitempty"`
 	// Removed: the group has gone on without this replica.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -105,7 +106,7 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 		if x, ok := c.served(); ok {
 			r.Extent = x.Describe()
 			r.Extent = r.Extent[:min(len(r.Extent), maxWhyBytes)]
-			r.Made = n.madeHere(c)
+			r.Made, r.Seeded = n.madeHere(c), c.seededHere()
 		}
 		if r.Serving {
 			r.Splitting = n.splitter.why(g)

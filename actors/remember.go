@@ -3,6 +3,7 @@ package actors
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -75,9 +76,13 @@ func (n *Node) foreign() bool {
 }
 
 func writeCatalog(path string, group uint64, cat *control.Catalog) error {
+	pages, err := control.EncodeCatalog(cat)
+	if err != nil {
+		return fmt.Errorf("encode the catalog: %w", err)
+	}
 	le := binary.LittleEndian
 	b := le.AppendUint64(nil, group)
-	for _, p := range control.EncodeCatalog(cat) {
+	for _, p := range pages {
 		b = append(le.AppendUint32(b, uint32(len(p))), p...)
 	}
 	return writeSealed(path, catalogMagic, b)

@@ -418,7 +418,9 @@ func (a *replicaActor) open(m *opened) {
 		panic(m.err)
 	}
 	l := m.loaded
-	l.restored.Restarted = !a.cell.fresh.Swap(false)
+	if l.restored.Restarted = !a.cell.fresh.Swap(false); !l.restored.Restarted {
+		l.restored.Appointed = a.cell.appointed
+	}
 	machine, err := replica.New(replica.Config{
 		Group: a.cell.group, Self: l.self, Node: a.node.ID(), Neighbours: a.node.neighbours,
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
@@ -438,6 +440,9 @@ func (a *replicaActor) open(m *opened) {
 		a.noteExtent()
 	}
 	a.cell.state.Store(l.state)
+	if a.state != nil {
+		a.node.keepChild(a.cell)
+	}
 	a.event(replica.Tick{})
 }
 
@@ -509,6 +514,8 @@ func (a *replicaActor) publish(v *replica.View) {
 		a.node.splitter.mark(a.cell.group)
 		if !v.Serving {
 			a.release() // each is told who is master now
+		} else {
+			a.node.arrived(a.cell)
 		}
 	}
 	if v.Serving && (before == nil || !before.Serving || before.Epoch != v.Epoch || len(before.Configurations) != len(v.Configurations) ||

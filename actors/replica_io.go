@@ -250,6 +250,7 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 	a.noteExtent()
 	a.state.held.reached(last)
 	a.giveViews()
+	a.cell.wakeSeeds()
 	a.event(replica.Applied{Index: last})
 	a.serveReads()
 	return nil

@@ -132,9 +132,13 @@ func (n *Node) loadNow(c *cell, t *control.Table) (*loaded, error) {
 			Next: "start the node with a factory for it in Config.Kinds",
 		}
 	}
-	st, err := n.openStore(c, sum.Generation, func() (partition.Partition, error) {
-		return factory(partition.Spec{Table: t.Name, Group: g})
-	})
+	newKind := func() (partition.Partition, error) { return factory(partition.Spec{Table: t.Name, Group: g}) }
+	st, err := n.openStore(c, sum.Generation, newKind)
+	if err == nil && unmade(g, sum, st) {
+		if err = n.remake(g, sum); err == nil {
+			st, err = n.openStore(c, sum.Generation, newKind)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -66,6 +66,12 @@ type replicasActor struct {
 	// had are the last replicas that this process has dropped: neither an old
 	// catalog nor an old request makes one again under its id.
 	had map[partition.GroupID]partition.ReplicaID
+	// seeds are the states of children whose split is not decided, setbacks what
+	// went wrong with children, and appointed are those that begin with a master,
+	// with the number of their lock here, until they start.
+	seeds     map[partition.GroupID]*seed
+	setbacks  map[partition.GroupID]setback
+	appointed map[partition.GroupID]uint64
 }
 
 func newReplicas(n *Node) *replicasActor {
@@ -93,6 +99,9 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 		a.creating = make(map[partition.GroupID]bool)
 		a.leaving = make(map[partition.GroupID]*leaving)
 		a.bringing = make(map[partition.GroupID]*bringing)
+		a.seeds = make(map[partition.GroupID]*seed)
+		a.setbacks = make(map[partition.GroupID]setback)
+		a.appointed = make(map[partition.GroupID]uint64)
 		for g := range a.node.log.Groups() {
 			a.start(ctx, g, false)
 		}
@@ -114,6 +123,8 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 		m.done(a.bring(ctx, m.hosting))
 	case *dividing:
 		a.divide()
+	case *divided:
+		a.divided(ctx, m)
 	case *copied:
 		a.copied(ctx, m)
 	case *brought:
@@ -125,6 +136,9 @@ func (a *replicasActor) Receive(ctx actor.Context) {
 	case *actor.Restarting:
 		// Started makes everything anew from what is on disk.
 		a.again = true
+		for _, s := range a.seeds { // they remove themselves
+			s.cancel()
+		}
 		a.node.cells.each(func(c *cell) {
 			a.strategy.Forget(c.pid)
 			a.node.cells.remove(c.group)
@@ -240,6 +254,10 @@ func (a *replicasActor) start(ctx actor.Context, g partition.GroupID, fresh bool
 	box := mailbox.New[any](mailbox.Config{Items: a.node.cfg.QueueMessages, Bytes: maxQueueBytes})
 	c := &cell{group: g, box: box}
 	c.fresh.Store(fresh)
+	if lock, ok := a.appointed[g]; ok {
+		c.appointed = &replica.Appointed{Lock: lock}
+		delete(a.appointed, g)
+	}
 	c.ran.Store(a.again)
 	props := actor.PropsFromProducer(func() actor.Actor {
 		return &replicaActor{node: a.node, cell: c, box: box}

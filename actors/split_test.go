@@ -395,9 +395,13 @@ func TestSplitAborted(t *testing.T) {
 	}
 	child := info.Pieces[0].Group
 	for i := range c.nodes {
-		if found, err := filepath.Glob(filepath.Join(c.cfgs[i].Dir, "stores", child.String()+"*")); err != nil || len(found) > 0 {
-			t.Errorf("left on node %d: %v, %v", i, found, err)
-		}
+		eventually(t, "nothing is left of the child", func() error {
+			found, err := filepath.Glob(filepath.Join(c.cfgs[i].Dir, "stores", child.String(), "*"))
+			if err == nil && len(found) > 0 {
+				err = fmt.Errorf("left on node %d: %v", i, found)
+			}
+			return err
+		})
 		if _, err := os.Stat(filepath.Join(c.cfgs[i].Dir, "stores")); err != nil {
 			t.Error(err)
 		}

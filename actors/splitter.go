@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,9 +22,11 @@ const (
 	splitBackOffMax = 2 * time.Second
 	// splitLook is how often a split looks again though nobody has hinted.
 	splitLook = 250 * time.Millisecond
-	// madeLook is how often the members are asked what they have made, and
-	// reportEvery how often the control group is told how far a split is.
+	// madeLook is how often the members are asked what they have made, and seedsLook
+	// how often what is ready to be; reportEvery is how often the control group is
+	// told how far a split is.
 	madeLook    = 50 * time.Millisecond
+	seedsLook   = 10 * time.Millisecond
 	reportEvery = time.Second
 	// lagRecord is for how many bytes a record counts that a member lacks.
 	lagRecord = 256
@@ -62,6 +65,7 @@ type splitting struct {
 	unseals   int
 	heard     map[partition.ReplicaID]heardOf
 	made      map[partition.ReplicaID][]partition.GroupID
+	seeded    map[partition.ReplicaID][]partition.GroupID
 	madeAt    partition.Time
 	hostedAt  partition.Time
 	told      string
@@ -114,6 +118,7 @@ func (s *splitter) mark(g partition.GroupID) {
 	r := &splitting{
 		node: s.node, cell: c, hint: make(chan struct{}, 1), since: s.node.now(),
 		heard: make(map[partition.ReplicaID]heardOf), made: make(map[partition.ReplicaID][]partition.GroupID),
+		seeded: make(map[partition.ReplicaID][]partition.GroupID),
 	}
 	s.running[g] = r
 	c.splitting.Store(r)
@@ -215,7 +220,7 @@ func (s *splitter) run(r *splitting) {
 				return
 			}
 			wait = splitLook
-		case split.Wait:
+		case split.Wait, split.Prepare:
 			if wait = splitLook; step.Again != 0 {
 				wait = max(time.Millisecond/2, min(wait, step.Again-s.node.now()))
 			}
@@ -323,12 +328,13 @@ func (r *splitting) taskOf(t *control.Task, now partition.Time) *split.Task {
 
 // addPeers adds what is known of the members.
 func (r *splitting) addPeers(s *split.Situation, st *replica.Status) {
-	if sp := s.Extent.Split; sp != nil && sp.Phase == partition.Activated && s.Now >= r.madeAt+madeLook {
+	if sp := s.Extent.Split; sp != nil && (sp.Phase == partition.Activated && s.Now >= r.madeAt+madeLook ||
+		sp.Phase == partition.Intended && !s.Held && s.Now >= r.madeAt+seedsLook) {
 		r.askMade(s)
 	}
 	// What is committed counts as on this disk: that it may be elsewhere first does
 	// no harm, for a split waits here for the sake of speed.
-	s.Peers = append(s.Peers, split.Peer{Replica: s.Self, Up: true, State: true, Prepared: true, Match: st.Commit, Heard: s.Now, Made: r.made[s.Self]})
+	s.Peers = append(s.Peers, split.Peer{Replica: s.Self, Up: true, State: true, Prepared: r.prepared(s, s.Self), Match: st.Commit, Heard: s.Now, Made: r.made[s.Self]})
 	for _, p := range st.Peers {
 		h := r.heard[p.Replica]
 		if p.Match != h.match || h.at == 0 {
@@ -336,7 +342,7 @@ func (r *splitting) addPeers(s *split.Situation, st *replica.Status) {
 			r.heard[p.Replica] = h
 		}
 		s.Peers = append(s.Peers, split.Peer{
-			Replica: p.Replica, Up: !p.Down, State: p.State, Prepared: true, Match: p.Match, Heard: h.at,
+			Replica: p.Replica, Up: !p.Down, State: p.State, Prepared: r.prepared(s, p.Replica), Match: p.Match, Heard: h.at,
 			Lag: lagRecord * int64(max(st.Last.Index, p.Match)-p.Match), Made: r.made[p.Replica],
 		})
 	}
@@ -353,20 +359,36 @@ func (r *splitting) askMade(s *split.Situation) {
 	r.node.askAll(r.node.ctx, byNode, all, make(map[partition.NodeID]bool))
 	for _, m := range s.Membership.Members {
 		if rep, ok := all[reportKey{s.Group, m.Node}]; ok {
-			r.made[m.Replica] = rep.Made
+			r.made[m.Replica], r.seeded[m.Replica] = rep.Made, rep.Seeded
 		}
 	}
 }
 
-// madeHere are the children of a group's split whose replicas are here.
+// prepared reports whether a member has the seeds of all children that it is to
+// make, as far as it was heard of.
+func (r *splitting) prepared(s *split.Situation, id partition.ReplicaID) bool {
+	if s.Extent.Split == nil {
+		return false
+	}
+	for i := range s.Extent.Split.Children {
+		c := &s.Extent.Split.Children[i]
+		if _, member := c.Membership.Member(id); member && !slices.Contains(r.seeded[id], c.Group) {
+			return false
+		}
+	}
+	return true
+}
+
+// madeHere are the children of a group's split whose replicas are here, and on disk:
+// they do not need the parent's any more.
 func (n *Node) madeHere(c *cell) (made []partition.GroupID) {
 	x, ok := c.served()
 	if !ok || x.Split == nil || x.Split.Phase != partition.Activated {
 		return nil
 	}
 	for i := range x.Split.Children {
-		if g := x.Split.Children[i].Group; n.cells.get(g) != nil {
-			made = append(made, g)
+		if c := n.cells.get(x.Split.Children[i].Group); c != nil && c.durable(x.Split.At) {
+			made = append(made, c.group)
 		}
 	}
 	return made
@@ -481,7 +503,7 @@ func (r *splitting) tell(rep *split.Report) error {
 
 // report tells the control group now and then what the split waits for.
 func (r *splitting) report(step *split.Step, s *split.Situation) {
-	if s.Task == nil || step.Kind != split.Wait || step.Why == r.told || s.Now < r.toldAt+reportEvery {
+	if s.Task == nil || step.Kind != split.Wait && step.Kind != split.Prepare || step.Why == r.told || s.Now < r.toldAt+reportEvery {
 		return
 	}
 	r.told, r.toldAt = step.Why, s.Now

@@ -50,7 +50,8 @@ func answers(f func(*answerBody)) func(kind, []byte, error) ([]byte, error) {
 			return b, nil
 		}
 		f(a)
-		return encode(kindAnswer, a), nil
+		b, err = encode(kindAnswer, a)
+		return b, err
 	}
 }
 
@@ -187,7 +188,7 @@ func TestCopyOfALiar(t *testing.T) {
 			return answers(func(a *answerBody) {
 				if p, err := decode[pageBody](kindPage, a.Body); err == nil && p.Version > 0 {
 					lie(p)
-					a.Body = encode(kindPage, p)
+					a.Body, _ = encode(kindPage, p)
 					select {
 					case lied <- struct{}{}:
 					default:

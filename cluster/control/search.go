@@ -126,7 +126,11 @@ func (c *Control) attempt(ctx context.Context, s *search, to partition.NodeID, k
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	if s.relay {
-		k, body = kindAskRelay, &relayBody{Body: encode(k, body)}
+		b, err := encode(k, body)
+		if err != nil {
+			return attempt{err: err, final: true}
+		}
+		k, body = kindAskRelay, &relayBody{Body: b}
 	}
 	a, err := c.callOnce(ctx, to, k, body)
 	if err != nil {

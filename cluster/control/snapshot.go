@@ -64,7 +64,10 @@ func (s *snapshot) write(w io.Writer) error {
 		out.add(kindLockPage, &lockPage{Locks: page})
 	}
 	for after, more := (cursor{}), true; more; {
-		p := s.catalog.page(after, true, pageBytes)
+		p, err := s.catalog.page(after, true, pageBytes)
+		if err != nil {
+			return err
+		}
 		out.add(p.part())
 		after, more = p.Next, p.More
 	}
@@ -134,13 +137,16 @@ func (s *snapshot) lockItems() []lockItem {
 }
 
 func writePart(w io.Writer, k kind, body any) error {
-	b := encode(k, body)
-	if len(b) > maxPartBytes {
-		return partition.Errorf(partition.CodeTooLarge, "a snapshot part of %d bytes, limit %d", len(b), maxPartBytes)
+	b, err := encode(k, body)
+	if err == nil && len(b) > maxPartBytes {
+		err = partition.Errorf(partition.CodeTooLarge, "a snapshot part of %d bytes, limit %d", len(b), maxPartBytes)
+	}
+	if err != nil {
+		return err
 	}
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(b)))
 	head = binary.LittleEndian.AppendUint32(head, partition.Checksum(b))
-	_, err := w.Write(append(head, b...))
+	_, err = w.Write(append(head, b...))
 	return err
 }
 
@@ -215,7 +221,7 @@ func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 			err = s.readLocks(b)
 		case kindTaskHead:
 			tasks, err = s.readTaskHead(b)
-		case kindPage, kindTaskPage, kindSplitsPage:
+		case kindPage, kindTaskPage:
 			err = catalog.read(b)
 		case kindTail:
 			if have := s.startCount(); have != starts || len(s.permits) != permits {

@@ -24,6 +24,7 @@ type profile struct {
 	churn      bool // the operator is busy
 	solo       bool // pairs that may go on alone
 	forgets    bool // the lock knows no number but the one it is asked for
+	appoints   bool // the group begins with a master
 	// points says of what a node may do, how often (one in so many) a crash
 	// follows that comes within 4 ms; nil: after everything, one in 12.
 	points map[string]int
@@ -86,7 +87,7 @@ func newSchedule(seed uint64, p profile, out *strings.Builder) *schedule {
 	if p.tweak != nil {
 		p.tweak(&s.w.knobs)
 	}
-	s.w.lock.forgets = p.forgets
+	s.w.lock.forgets, s.w.appoints = p.forgets, p.appoints
 	s.w.knobs.cfg.Solo, s.w.knobs.cfg.SoloAfter = p.solo, 300*time.Millisecond
 	s.w.check.sessionLimit = 4
 	s.w.point = s.atPoint

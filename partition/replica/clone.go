@@ -23,6 +23,10 @@ func (r *Replica) Clone(n Neighbours, chance *rand.Rand) *Replica {
 		d := *r.decree
 		c.decree = &d
 	}
+	if r.appointed != nil {
+		a := *r.appointed
+		c.appointed = &a
+	}
 	c.attempt = r.attempt.clone()
 	c.mastery = r.mastery.clone()
 	c.heir.proposed = slices.Clone(r.heir.proposed)

@@ -94,6 +94,10 @@ type Restored struct {
 	// Restarted: the replica was there before, so it may have granted leases
 	// that it has forgotten.
 	Restarted bool
+	// Appointed, if set: the replica was just made, all of its log is committed, and
+	// all members begin with this log and this promise. Whom the promise names leads
+	// at once.
+	Appointed *Appointed
 }
 
 // EpochRun says that the records from First on have Epoch, until the next run.
@@ -149,6 +153,9 @@ func (r *Restored) validate() error {
 	}
 	if r.First == 0 || r.Last+1 < r.First || r.BeforeFirst.Index != r.First-1 {
 		return bad("records %d to %d behind %s", r.First, r.Last, r.BeforeFirst)
+	}
+	if r.Appointed != nil && (r.Restarted || r.Promised == 0 || max(r.Commit, r.BeforeFirst.Index) < r.Last) {
+		return bad("a first master is appointed by %s to a log that ends at %d, committed to %d", r.Promised, r.Last, r.Commit)
 	}
 	if r.Applied > r.Last {
 		return bad("the state reflects %d, the log ends at %d: it has lost what was synced", r.Applied, r.Last)

@@ -129,7 +129,10 @@ func (e *Executor) checkMakers(s *partition.Split) *partition.Error {
 }
 
 func (e *Executor) setExtent(w partition.Writer, x partition.Extent) error {
-	row, _ := x.AppendBinary(nil) // never fails
+	row, err := x.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
 	if err := w.Set(extentKey[:], row); err != nil {
 		return err
 	}
@@ -222,19 +225,43 @@ func (e *Executor) stageRows(w partition.Writer, rows partition.KeyRange) error 
 //
 // The parent's other keys stay where they are, see Foreign.
 func AdoptChild(w partition.Writer, parent, g partition.GroupID) (partition.Extent, error) {
-	x, err := ExtentOf(w)
+	x, c, err := activated(w, parent, g)
 	if err != nil {
 		return x, err
 	}
-	c := x.Split.Child(g)
-	if c == nil || x.Split.Phase != partition.Activated {
-		return x, partition.Errorf(partition.CodeRefused, "a state of %s makes no %s: %s", parent, g, x.Describe())
-	}
 	child := x.OfChild(parent, c)
 	if err := restoreSessions(w, child.At(child.Base)); err != nil {
-		return child, err
+		return x, err
 	}
-	rec, err := partition.FirstConfiguration(g, child.Base, c.Membership)
+	return adopt(w, parent, c, x)
+}
+
+// AdoptSeed is AdoptChild in the write that applies Activate itself to a copy of
+// the parent's state: its sessions are as they were then, however many they are.
+func AdoptSeed(w partition.Writer, parent, g partition.GroupID) (partition.Extent, error) {
+	x, c, err := activated(w, parent, g)
+	if err != nil {
+		return x, err
+	}
+	return adopt(w, parent, c, x)
+}
+
+// activated returns the extent of a parent's state, and the child of its split.
+func activated(w partition.Writer, parent, g partition.GroupID) (partition.Extent, *partition.Child, error) {
+	x, err := ExtentOf(w)
+	if err != nil {
+		return x, nil, err
+	}
+	c := x.Split.Child(g)
+	if c == nil || x.Split.Phase != partition.Activated {
+		return x, nil, partition.Errorf(partition.CodeRefused, "a state of %s makes no %s: %s", parent, g, x.Describe())
+	}
+	return x, c, nil
+}
+
+func adopt(w partition.Writer, parent partition.GroupID, c *partition.Child, x partition.Extent) (partition.Extent, error) {
+	child := x.OfChild(parent, c)
+	rec, err := partition.FirstConfiguration(c.Group, child.Base, c.Membership)
 	if err != nil {
 		return child, err
 	}

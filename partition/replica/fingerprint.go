@@ -33,6 +33,9 @@ func (r *Replica) AppendFingerprint(b []byte) []byte {
 		f.membership(r.decree.next)
 		f.t(r.decree.until)
 	}
+	if f.has(r.appointed != nil) {
+		f.u(r.appointed.Lock)
+	}
 	f.follow(&r.follow)
 	f.attempt(&r.attempt, r.phase)
 	f.mastery(&r.mastery)

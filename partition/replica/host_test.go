@@ -125,6 +125,9 @@ func (n *node) restored() Restored {
 		First: im.first, Last: im.last(), BeforeFirst: im.before, LastSum: im.beforeSum,
 		Restarted: n.boot > 1,
 	}
+	if n.w.appoints && !r.Restarted && im.promise != 0 { // else it came later
+		r.Appointed = &Appointed{}
+	}
 	if im.base != nil {
 		r.Configurations = append(r.Configurations, *im.base)
 	}

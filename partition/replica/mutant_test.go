@@ -47,6 +47,7 @@ func TestMutants(t *testing.T) {
 		{"learner counted", planted.LearnerCounts, "membership", 1},
 		{"acknowledged before the disk", planted.AckUnsynced, "plain", 1},
 		{"mastership resumed after a restart", planted.ResumeMastership, "plain", 1},
+		{"an appointed mastership resumed after a restart", planted.ResumeMastership, "appointed", 1},
 		{"quorum read that asks nobody", planted.ReadUnconfirmed, "plain", 1},
 		{"a retry executed again", planted.ExecuteTwice, "sessions", 1},
 		{"answered before applied and allowed", planted.ReplyUnapplied, "plain", 1},

@@ -35,7 +35,12 @@ func profiles() map[string]profile {
 		"solo": {length: 2 * d, nodes: 2, solo: true, membership: true, reads: true,
 			points: map[string]int{"asks to go on alone": 4, "goes on alone": 3, "promised": 20, "commits": 200}},
 		"sessions": {length: d, sessions: true},
-		"all":      {length: d, sessions: true, membership: true, badLock: true, reads: true},
+		// SPL-2, as far as a child's own life goes: its first master leads at once.
+		"appointed": {length: d, appoints: true, reads: true, sessions: true, transfers: true,
+			points: map[string]int{"leads": 4, "promised": 8}},
+		"appointed-badly": {length: d, appoints: true, badLock: true, forgets: true, membership: true, reads: true,
+			points: map[string]int{"leads": 4, "promised": 8}},
+		"all": {length: d, sessions: true, membership: true, badLock: true, reads: true},
 		// A promise is on the way to the disk when the node crashes, and the lock
 		// hands out small numbers again.
 		"amnesia": {length: 2 * d, badLock: true, forgets: true, nodes: 3, faults: faultCrash | faultCut,

@@ -49,6 +49,7 @@ type Replica struct {
 	leaseEpoch             partition.Epoch  // of the newest of these masters
 	released               partition.Epoch  // no lease counts up to it
 	restarted              bool
+	appointed              *Appointed // until the first event
 
 	log     *log
 	durable partition.Index // the log up to here is on disk
@@ -114,7 +115,7 @@ func New(cfg Config, r Restored) (*Replica, error) {
 	cfg.setDefaults()
 	p := &Replica{
 		cfg: cfg, promised: r.Promised, synced: r.Promised, seen: r.Promised,
-		restarted: r.Restarted, log: newLog(r, cfg.TailBytes),
+		restarted: r.Restarted, appointed: r.Appointed, log: newLog(r, cfg.TailBytes),
 		durable: r.Last, commit: min(max(r.Commit, r.Applied), r.Last), applied: r.Applied,
 	}
 	if cfg.LogOnly {
@@ -196,6 +197,9 @@ func (r *Replica) tell(now partition.Time) {
 	}
 	r.deadline = r.now + r.jitter(r.cfg.RetryMin)
 	r.noticeRemoval()
+	if r.appointed != nil {
+		r.beginAppointed()
+	}
 }
 
 func (r *Replica) onMessage(in Received) error {

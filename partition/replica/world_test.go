@@ -30,8 +30,10 @@ type world struct {
 	out   *strings.Builder // of goldens; nil otherwise
 	quiet bool             // goldens: do not print messages
 	point func(n *node, what string)
-	steps int
-	ticks int
+	// appoints: the group begins with a master.
+	appoints bool
+	steps    int
+	ticks    int
 }
 
 // knobs are everything about a world that a schedule may choose.
@@ -149,9 +151,36 @@ func (w *world) start(m *partition.Membership) {
 		n := w.addNode(x.Replica, image{first: 1, recs: []partition.Record{rec}})
 		n.logOnly = x.Kind == partition.LogReplica && !w.knobs.keepState
 	}
+	if w.appoints {
+		w.appoint(m)
+		return
+	}
 	for _, n := range w.nodes {
 		n.boots()
 	}
+}
+
+// appoint begins the group with a master that all its members have promised, as a
+// group that was divided off. They come one after the other, and late.
+func (w *world) appoint(m *partition.Membership) {
+	first := w.nodes[w.rng.IntN(len(w.nodes))]
+	for !electableIn(m, first.id) {
+		first = w.nodes[w.rng.IntN(len(w.nodes))]
+	}
+	for _, n := range w.nodes {
+		n.disk.synced.promise, n.disk.synced.commit = partition.NewEpoch(1, first.id), 1
+		n.disk.seen = n.disk.synced.clone()
+		w.after(w.between(0, 20*time.Millisecond)<<w.rng.IntN(7), func() {
+			if n.boot == 0 {
+				n.boots()
+			}
+		})
+	}
+}
+
+func electableIn(m *partition.Membership, id partition.ReplicaID) bool {
+	x, _ := m.Member(id)
+	return x.Kind == partition.Full && x.Eligible
 }
 
 // addNode makes the host of a replica with this log on its disk.

@@ -33,22 +33,62 @@ func (s *Store) Divide(ctx context.Context, g partition.GroupID, generation uint
 	return nil
 }
 
-func (sp *space) divide(ctx context.Context, db *pebble.DB, id ID, base partition.Index, adopt func(w partition.Writer) error) (err error) {
+// Seed makes the store of another replica on this node, of group g in the given
+// generation, a copy of this one's present state, as Divide does, and leaves it
+// open, to be brought further by Apply before it counts: so that little is left to
+// do when it is to. Apply goes on here meanwhile.
+//
+// It is up to the log when the new store counts, and to the caller that it is
+// durable by then; until then the next start removes it.
+func (s *Store) Seed(ctx context.Context, g partition.GroupID, generation uint32) (*Store, error) {
+	db, err := s.use()
+	if err != nil {
+		return nil, err
+	}
+	defer s.sp.release()
+	id := ID{Group: g, Generation: generation}
+	seed, err := s.sp.copyTo(ctx, db, id)
+	if err == nil {
+		if _, err = seed.Applied(); err != nil { // opened by that
+			err = errors.Join(err, s.sp.e.Drop(g, generation))
+		}
+	}
+	if err != nil {
+		return nil, classify(fmt.Errorf("make store %s out of %s: %w", id, s.sp.id, err))
+	}
+	return seed, nil
+}
+
+func (sp *space) divide(ctx context.Context, db *pebble.DB, id ID, base partition.Index, adopt func(w partition.Writer) error) error {
 	if at := partition.Index(sp.applied.Load()); at < base {
 		return partition.Errorf(partition.CodeInvalid, "the state is at index %d, the other one begins at %d", at, base)
 	}
+	child, err := sp.copyTo(ctx, db, id)
+	if err != nil {
+		return err
+	}
+	defer child.Close()
+	if err := child.rebase(ctx, base, adopt); err != nil {
+		return errors.Join(err, sp.e.Drop(id.Group, id.Generation))
+	}
+	return nil
+}
+
+// copyTo makes another store of hard links to the state as it is, and returns a
+// handle on it. After an error nothing of it is left.
+func (sp *space) copyTo(ctx context.Context, db *pebble.DB, id ID) (child *Store, err error) {
 	e, dir := sp.e, id.path(sp.e)
 	if _, err := e.fs.Stat(dir); err == nil {
-		return partition.Errorf(partition.CodeExists, "store %s exists", id)
+		return nil, partition.Errorf(partition.CodeExists, "store %s exists", id)
 	}
 	if err := sp.flush(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if err := sp.ensureManifest(ctx, db); err != nil {
-		return err
+		return nil, err
 	}
 	if err := e.makeDir(e.fs.PathDir(dir)); err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -56,17 +96,12 @@ func (sp *space) divide(ctx context.Context, db *pebble.DB, id ID, base partitio
 		}
 	}()
 	if err := db.Checkpoint(dir); err != nil {
-		return err
+		return nil, err
 	}
 	if err := e.writeIdentity(dir, id.Group); err != nil { // and syncs the directory
-		return err
+		return nil, err
 	}
-	child, err := e.Open(id.Group, id.Generation)
-	if err != nil {
-		return err
-	}
-	defer child.Close()
-	return child.rebase(ctx, base, adopt)
+	return e.Open(id.Group, id.Generation)
 }
 
 // rebase makes what fn writes, and index as the applied index whatever it was,

@@ -281,3 +281,48 @@ func TestQuantiles(t *testing.T) {
 		t.Error("a canceled search has found something")
 	}
 }
+
+// TestSeed: the other store begins where this one is, goes on by itself from there,
+// and a crash leaves of it what it began with or what was flushed since.
+func TestSeed(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	e := newTestEngine(t, Options{FS: mem})
+	s := openStore(t, e, 1)
+	grow(t, s, 10)
+	seed, err := s.Seed(t.Context(), 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := seed.Apply(11, become); err != nil {
+		t.Fatal(err)
+	}
+	set(t, s, 11, "parent", "v")
+	early := newTestEngine(t, Options{FS: mem.CrashClone(vfs.CrashCloneCfg{})})
+	if i, err := seed.Flush(t.Context()); err != nil || i != 11 {
+		t.Errorf("flushed to %d, %v", i, err)
+	}
+	late := newTestEngine(t, Options{FS: mem.CrashClone(vfs.CrashCloneCfg{})})
+	for _, c := range []struct {
+		what   string
+		s      *Store
+		at     partition.Index
+		became bool
+	}{
+		{"now", seed, 11, true},
+		{"after a crash at once", openStore(t, early, 2), 10, false},
+		{"after a crash later", openStore(t, late, 2), 11, true},
+	} {
+		if at, err := c.s.Applied(); err != nil || at != c.at {
+			t.Errorf("%s it is at %d, %v, want %d", c.what, at, err, c.at)
+		}
+		if has(t, c.s, "whose") != c.became || has(t, c.s, "k0000") == c.became || has(t, c.s, "parent") || !has(t, c.s, "k0009") {
+			t.Errorf("%s it does not have what it was given", c.what)
+		}
+	}
+	if has(t, s, "whose") || !has(t, s, "k0000") {
+		t.Error("the parent has what is the other's")
+	}
+	if _, err := s.Seed(t.Context(), 2, 1); partition.CodeOf(err) != partition.CodeExists {
+		t.Errorf("made twice: %v", err)
+	}
+}

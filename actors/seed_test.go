@@ -1,0 +1,141 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pando.dev/pando/partition"
+	"pando.dev/pando/split"
+)
+
+// TestChildLostBeforeItIsOnDisk: the log says that a child begins before its state
+// is on disk. If the node ends in between the state is made of the parent's once
+// more, and what the child has taken since is in its log (SPL-2).
+func TestChildLostBeforeItIsOnDisk(t *testing.T) {
+	t.Parallel()
+	cfg, log := listened(t)
+	reached := make(chan struct{}, 1)
+	var once atomic.Bool
+	cfg.onSplit = func(n *Node, s *split.Step) {
+		if stepName(s) == "done" && !once.Swap(true) {
+			reached <- struct{}{}
+			<-n.ctx.Done()
+			for range time.NewTicker(time.Millisecond).C {
+				if n.cells.get(1).view.Load() == nil {
+					return // nobody is left to take the record
+				}
+			}
+		}
+	}
+	c := startSingle(t, cfg)
+	n := c.any()
+	c.group(TableSpec{Name: "t"})
+	write := func(value string) {
+		t.Helper()
+		for i := range 20 {
+			if err := put(t.Context(), c.any(), fmt.Sprintf("k%03d", i), value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("before")
+	info, err := n.Split(t.Context(), SplitRequest{Table: "t", At: [][]byte{[]byte("k010")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	write("after")
+	c.stop(0)
+	stores, err := filepath.Glob(filepath.Join(cfg.Dir, "stores", info.Pieces[0].Group.String(), "*"))
+	if err != nil || len(stores) != 1 {
+		t.Fatalf("%v, %v", stores, err)
+	}
+	if err := os.RemoveAll(stores[0]); err != nil {
+		t.Fatal(err)
+	}
+	c.start(0)
+	ctx, cancel := contextWithin(t, patience)
+	defer cancel()
+	if info, err = c.any().AwaitSplit(ctx, info.Task); err != nil {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	for i := range 20 {
+		if v, err := get(ctx, c.any(), fmt.Sprintf("k%03d", i)); err != nil || v != "after" {
+			t.Errorf("key %d: %q, %v", i, v, err)
+		}
+	}
+	if !log.says("state of a child made once more") {
+		t.Error("the state was not lost")
+	}
+}
+
+// TestChildLostForGood: once the split is done a child's state that is gone is
+// damage, and is never made of what the parent has become.
+func TestChildLostForGood(t *testing.T) {
+	t.Parallel()
+	cfg, log := listened(t)
+	c := startSingle(t, cfg)
+	g := c.group(TableSpec{Name: "t"})
+	if err := put(t.Context(), c.any(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	info := c.split(SplitRequest{Table: "t", At: [][]byte{[]byte("k")}})
+	child := info.Pieces[0].Group
+	n := c.any()
+	eventually(t, "the split is over here", func() error {
+		if x := n.cells.get(g.id).extent.Load(); x.Split != nil {
+			return fmt.Errorf("%s", x.Describe())
+		}
+		return nil
+	})
+	sum, _ := n.log.Summary(child)
+	if err := n.remake(child, sum); partition.CodeOf(err) != partition.CodeCorrupt {
+		t.Errorf("%v", err)
+	}
+	c.stop(0)
+	if err := os.RemoveAll(filepath.Join(cfg.Dir, "stores", child.String())); err != nil {
+		t.Fatal(err)
+	}
+	c.start(0)
+	eventually(t, "the damage is told", func() error {
+		if !log.says("is not the one at record") {
+			return fmt.Errorf("nothing is said")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if v, err := get(ctx, c.any(), "k"); err == nil {
+		t.Errorf("%q is served", v)
+	}
+}
+
+// TestSeedThatIsNotNeeded: a seed goes with its split, and one whose parent is gone
+// does not stay.
+func TestSeedThatIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	c := startSingle(t, single(t, t.TempDir()))
+	g := c.group(TableSpec{Name: "t"})
+	n := c.any()
+	if err := put(t.Context(), n, "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	cell := n.cells.get(g.id)
+	s := &seed{node: n, parent: cell, child: &partition.Child{Group: 99}, hint: make(chan struct{}, 1), ended: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(n.ctx)
+	defer s.cancel()
+	// The parent is not split, so there is nothing that this could become.
+	if err := s.grow(); err == nil || !strings.Contains(err.Error(), "too late") {
+		t.Errorf("%v", err)
+	}
+	s.drop()
+	if found, err := filepath.Glob(filepath.Join(c.cfgs[0].Dir, "stores", "g99", "*")); err != nil || len(found) > 0 {
+		t.Errorf("left: %v, %v", found, err)
+	}
+}
