@@ -149,13 +149,16 @@ func AwaitVerify(ctx context.Context, r VerifyRequest, ask func(context.Context,
 	tick := time.NewTicker(verifyPoll)
 	defer tick.Stop()
 	var last VerifyInfo
+	var lastErr error
 	for {
 		info, err := ask(ctx, r)
 		switch {
 		case err == nil:
-			last = info
+			last, lastErr = info, nil
 		case ctx.Err() == nil && !passing(err):
 			return last, err
+		case ctx.Err() == nil:
+			lastErr = err
 		}
 		if told != nil {
 			told(last)
@@ -165,6 +168,9 @@ func AwaitVerify(ctx context.Context, r VerifyRequest, ask func(context.Context,
 		}
 		select {
 		case <-ctx.Done():
+			if lastErr != nil {
+				return last, lastErr
+			}
 			return last, partition.Errorf(partition.CodeTimeout, "%d of %d partitions are verified: the time is up", last.Ended, last.Of)
 		case <-tick.C:
 		}

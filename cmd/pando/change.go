@@ -141,7 +141,15 @@ func (c *cli) change(cmd *cobra.Command, api *httpapi.Client, p actors.Partition
 	} else {
 		limited, cancel := context.WithTimeout(cmd.Context(), f.wait)
 		defer cancel()
-		info, err = actors.AwaitChange(limited, p, api.BeginChange)
+		line := c.newWaitLine()
+		info, err = actors.AwaitChange(limited, p, func(ctx context.Context, p actors.PartitionChange) (actors.ChangeInfo, error) {
+			now, err := api.BeginChange(ctx, p)
+			if err == nil && !now.Done {
+				line.show(time.Now(), changeText(now))
+			}
+			return now, err
+		})
+		line.end()
 	}
 	if err != nil {
 		return err

@@ -45,7 +45,14 @@ func newBadNode(t *testing.T) *badNode {
 	drained := actors.DrainInfo{Node: "n1", Mode: "drained", Done: true}
 	task := actors.TaskInfo{ID: 7, Kind: "plan", State: "done"}
 	plan := actors.PlanInfo{Task: task, Steps: []actors.TaskInfo{{ID: 8, Parent: 7, Kind: "move", State: "done", Group: 1, From: "n1", To: "n2"}}}
+	verified := actors.VerifyInfo{Done: true, Ended: 1, Of: 1, Partitions: []actors.VerifiedPartition{{Group: 1, Table: "t", Verdict: actors.VerdictSame}}}
 	n := &badNode{answers: map[string]any{
+		"POST /api/v1/verify":                  verified,
+		"POST /api/v1/moves":                   plan,
+		"GET /api/v1/check":                    actors.CheckReport{Tables: 1},
+		"GET /api/v1/nodes":                    []actors.NodeInfo{{Replicas: 1}},
+		"GET /api/v1/explain/partition/g1":     actors.Explanation{Subject: "partition g1"},
+		"GET /api/v1/partitions/g1/history":    actors.History{Group: 1},
 		"POST /api/v1/split":                   split,
 		"POST /api/v1/split/plan":              split,
 		"GET /api/v1/split/1":                  split,
@@ -140,6 +147,8 @@ var asking = []string{
 	"task ls", "task ls t7", "task tree", "task tree t7", "task wait t7 --wait 100ms", "task abort t7",
 	"plan show t7", "plan apply t7", "plan apply t7 --wait 100ms", "plan cancel t7", "rebalance", "rebalance --apply --wait 100ms",
 	"node decommission n1", "node decommission n1 --wait 100ms", "node recommission n1",
+	"node ls", "explain partition g1", "partition history g1", "check", "check --digests --wait 100ms", "partition verify g1 --wait 100ms",
+	"partition move g1 --from n1 --to n2", "partition move g1 --from n1 --to n2 --wait 100ms",
 	"recover plan", "recover plan g17 --dead n2", "recover apply x", "load t FILE -q", "export t -q",
 }
 

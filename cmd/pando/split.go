@@ -101,8 +101,15 @@ func (c *cli) split(cmd *cobra.Command, api *httpapi.Client, r actors.SplitReque
 	if err == nil && f.wait > 0 {
 		limited, cancel := context.WithTimeout(cmd.Context(), f.wait)
 		defer cancel()
-		task := info.Task
-		info, err = actors.AwaitSplit(limited, func(ctx context.Context) (actors.SplitInfo, error) { return api.SplitStatus(ctx, task) })
+		task, line := info.Task, c.newWaitLine()
+		info, err = actors.AwaitSplit(limited, func(ctx context.Context) (actors.SplitInfo, error) {
+			now, err := api.SplitStatus(ctx, task)
+			if err == nil {
+				line.show(time.Now(), fmt.Sprintf("t%d, split of %s: %s: %s", task, now.Group, now.Phase, now.Why))
+			}
+			return now, err
+		})
+		line.end()
 	}
 	if err != nil {
 		return err

@@ -13,7 +13,14 @@ type taskMeter struct {
 	line  *waitLine
 	began time.Time // when bytes were seen first
 	first uint64    // how many
+	last  uint64    // when the rate was worked out last
+	at    time.Time // when that was
+	text  string
 }
+
+// rateHolds is how long a rate is shown while no bytes are reported: they are told
+// about once a second.
+const rateHolds = 5 * time.Second
 
 // bytesOf are the bytes that a task, or the steps below it, have copied of all. A
 // step that is done has copied what it was planned with.
@@ -61,14 +68,18 @@ func (m *taskMeter) rate(now time.Time, done, total uint64) string {
 		m.began, m.first = now, done
 	}
 	passed := now.Sub(m.began).Seconds()
-	if done <= m.first || passed <= 0 {
+	switch {
+	case done <= m.first || passed <= 0:
 		return ""
+	case done == m.last && now.Sub(m.at) < rateHolds:
+		return m.text
 	}
 	perSecond := float64(done-m.first) / passed
 	text := fmt.Sprintf(", %s/s", bytesText(uint64(perSecond)))
 	if left := total - min(done, total); left > 0 {
 		text += fmt.Sprintf(", %s left", time.Duration(float64(left)/perSecond*float64(time.Second)).Round(time.Second))
 	}
+	m.last, m.at, m.text = done, now, text
 	return text
 }
 
