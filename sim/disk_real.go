@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +16,9 @@ import (
 const (
 	logDir = "wal"
 	// segmentBytes is small, so that a run sees many rotations.
-	segmentBytes = 64 << 10
+	segmentBytes  = 64 << 10
+	segmentSuffix = ".wal"
+	newSuffix     = ".new" // of a spare that is being made
 )
 
 // realDisk has the real log on a file system in memory.
@@ -32,6 +33,10 @@ type realDisk struct {
 	fail bool // the next sync fails
 
 	again int // damaged records met since it was opened
+	// newest is the name under which the last file of the log was opened, and tail
+	// where the last two batches in it begin, the newer one first; 0: nowhere.
+	newest string
+	tail   [2]int64
 }
 
 var _ nodeLog = (*realDisk)(nil)
@@ -166,6 +171,12 @@ func (r *realDisk) damaged(gi int, first partition.Index, err error) error {
 }
 
 func (r *realDisk) hook(o memfs.Op) error {
+	switch { // a spare gets a name of the log's, then batches follow in it
+	case o.Kind == memfs.Rename && !strings.HasSuffix(o.Name, segmentSuffix) && !strings.HasSuffix(o.Name, newSuffix):
+		r.newest, r.tail = o.Name, [2]int64{}
+	case o.Kind == memfs.Write && o.Name == r.newest:
+		r.tail = [2]int64{o.Off, r.tail[0]}
+	}
 	switch {
 	case o.Kind != memfs.Sync:
 	case r.lose:
@@ -262,7 +273,7 @@ func (r *realDisk) damage(f *Fault) {
 	}
 	var logs []string
 	for _, name := range names {
-		if strings.HasSuffix(name, ".wal") {
+		if strings.HasSuffix(name, segmentSuffix) {
 			logs = append(logs, logDir+"/"+name)
 		}
 	}
@@ -283,9 +294,9 @@ func (r *realDisk) damage(f *Fault) {
 		if f.For == 0 {
 			end := len(b) - page
 			if name == logs[len(logs)-1] {
-				end = len(bytes.TrimRight(b, "\x00")) - unproven
+				end = r.proven(end)
 			}
-			r.rot(name, b[:max(0, end)], 2*page, h) // behind the header and the state table
+			r.rot(name, b[:end], 2*page, h) // behind the header and the state table
 			return
 		}
 		if err := r.fs.Flip(name, int64(h>>16)%int64(len(b)), 1<<(h>>60&7)); err != nil {
@@ -302,10 +313,18 @@ func (r *realDisk) damage(f *Fault) {
 	r.fs.WriteFile(name, b)
 }
 
-// unproven is room enough for the last batch of a log and the empty one behind it,
-// which proves that it was synced. What is damaged in both, nobody can tell from a
-// torn write; the log says so.
-const unproven = 16 << 10
+// proven is up to where the last file of the log holds what later writes prove, at
+// most end. The last batch and the empty one behind it, which proves that it was
+// synced, are not: what is damaged in both cannot be told from a torn write, and the
+// guarantees say so.
+func (r *realDisk) proven(end int) int {
+	for _, off := range r.tail {
+		if off > 0 {
+			end = min(end, int(off))
+		}
+	}
+	return end
+}
 
 // rot flips bits here and there in what a file of the log holds, more in what was
 // written last. No start comes to read all of it and find them, so it takes several

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/sim/fault"
 	"pando.dev/pando/wal"
 )
 
@@ -145,6 +146,55 @@ func cycle(t *testing.T, d *disk, h uint64) {
 		}
 	}
 	t.Fatalf("after a crash there is %s, which is none of %q", got, may)
+}
+
+// TestRotIsFound: rot that is drawn for a log keeps clear of what nothing proves, so
+// the next start finds it: a replica comes back with all that it had, or damaged, also
+// if the log's files were used before.
+func TestRotIsFound(t *testing.T) {
+	found := 0
+	for seed := range uint64(60) {
+		w := logWorld(seed, true)
+		d := w.nodes[0].disk
+		if err := d.open(); err != nil {
+			t.Fatal(err)
+		}
+		for step := range 200 + seed*40 {
+			h := w.rnd.two(onOp, seed, step)
+			gi := pick(h>>8, 3)
+			put(t, d, randomWrite(&d.seen[gi], partition.GroupID(gi+1), mix(h)), false)
+			if n, err := d.log.turn(len(d.pending)); err != nil || n != len(d.pending) {
+				t.Fatalf("seed %d: %d of %d writes are durable: %v", seed, n, len(d.pending), err)
+			}
+			d.settled(len(d.pending))
+			m := &d.seen[gi]
+			d.let(partition.GroupID(gi+1), m.commit, m.commit, 1, true)
+		}
+		if err := d.log.settle(); err != nil {
+			t.Fatal(err)
+		}
+		had := describeDisk(d.seen)
+		d.hit, d.harmed = true, true
+		for i := range uint64(8) {
+			d.real.damage(&Fault{Class: fault.FlipLog, Arg: w.rnd.two(onDamage, seed, i)})
+		}
+		d.crash(false)
+		if err := d.open(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		hurt := false
+		for gi := range d.seen {
+			hurt = hurt || d.seen[gi].damage != nil || d.suspects[gi] != 0
+		}
+		if now := describeDisk(d.seen); hurt {
+			found++
+		} else if now != had {
+			t.Errorf("seed %d: there was %s, now there is %s, and nobody says why", seed, had, now)
+		}
+	}
+	if found < 10 {
+		t.Errorf("rot was found in %d logs of 60", found)
+	}
 }
 
 // TestStateCrash: a crash takes a state back to its last flush, whatever happened
