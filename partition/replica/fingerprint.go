@@ -224,7 +224,7 @@ func (f *printer) mastery(m *mastery) {
 func (f *printer) peer(p *peer) {
 	f.u(uint64(p.id), p.boot, uint64(p.match), uint64(p.next), uint64(p.inFlight), uint64(p.commitSent), uint64(p.commitKnown), uint64(p.tries), uint64(p.steps))
 	f.s(string(p.node))
-	f.flag(p.voter, p.leaving, p.told, p.supports, p.sure, p.waiting, p.ask, p.down, p.state, p.behind)
+	f.flag(p.voter, p.leaving, p.told, p.supports, p.sure, p.waiting, p.reading, p.ask, p.down, p.state, p.behind)
 	f.t(p.quiet, p.deadline)
 	f.u(uint64(len(p.sent)))
 	for _, x := range p.sent {

@@ -26,6 +26,7 @@ type peer struct {
 	next     partition.Index // the next record to send
 	sure     bool            // its log is known to agree up to next
 	waiting  bool            // unsure, and a message is under way
+	reading  bool            // it has records from the log, next and perhaps more: only who has next answers it
 	steps    int             // back since the logs were known to agree somewhere
 	ask      bool            // send something, even if there is nothing new
 	down     bool            // its node was reported down: do not send again
@@ -68,8 +69,12 @@ func (p *peer) acknowledge(r *Replica, m *AppendAck) {
 		}
 		p.stepBack(m.Want, max(m.Commit, p.match, r.log.before.Index)+1)
 		progress = true
+	case p.reading && m.Want == 0 && m.Match < p.next:
+		// It answers something else, or comes twice. Were the records sent again, they
+		// would be answered again, too: two answers under way would stay two for as long
+		// as there is anything to read, and grow where messages are doubled.
 	case m.Want == 0:
-		p.sure, p.waiting, p.steps = true, false, 0
+		p.sure, p.waiting, p.reading, p.steps = true, false, false, 0
 		p.next = max(p.next, p.match+1)
 		if len(p.sent) == 0 {
 			p.next = p.match + 1
@@ -100,7 +105,7 @@ func (p *peer) stepBack(want, before partition.Index) {
 
 // rewind starts anew at next, one message at a time.
 func (p *peer) rewind(next partition.Index) {
-	p.next, p.sure, p.waiting = next, false, false
+	p.next, p.sure, p.waiting, p.reading = next, false, false, false
 	p.sent, p.inFlight = p.sent[:0], 0
 	p.ask = true
 }
@@ -177,7 +182,7 @@ func (p *peer) feed(r *Replica) {
 		r.send(p.ref(), m)
 		if m.Through != 0 {
 			// How much of it the host will send is not known: wait.
-			p.sure, p.waiting = false, true
+			p.sure, p.waiting, p.reading = false, true, true
 			break
 		}
 		last, bytes := p.next-1, 0

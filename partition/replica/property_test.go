@@ -30,7 +30,7 @@ func profiles() map[string]profile {
 		"churn-all":  {length: 2 * d, membership: true, churn: true, transfers: true, reads: true, badLock: true, sessions: true},
 		"churn-solo": {length: 2 * d, nodes: 2, solo: true, membership: true, churn: true, transfers: true, reads: true},
 		"transfers":  {length: d, transfers: true, reads: true},
-		"planned":    {length: d, transfers: true, sessions: true, membership: true, badLock: true, reads: true},
+		"planned":    {length: 4 * d, transfers: true, sessions: true, membership: true, badLock: true, reads: true},
 		"solo-moves": {length: 2 * d, nodes: 2, solo: true, membership: true, transfers: true, reads: true},
 		"solo": {length: 2 * d, nodes: 2, solo: true, membership: true, reads: true,
 			points: map[string]int{"asks to go on alone": 4, "goes on alone": 3, "promised": 20, "commits": 200}},

@@ -390,6 +390,38 @@ func TestTailLimit(t *testing.T) {
 	}
 }
 
+// While records are read from the log for a peer, an answer that comes twice, or that
+// answers something of before, lets nothing be sent again: each of them would be
+// answered, and two under way would stay two. Seed 345 of the simulator's late-answers.
+func TestOldAnswerWhileReading(t *testing.T) {
+	l := elected(t, func(c *Config, _ *Restored) { c.TailBytes, c.MaxAppendBytes = 1, 1 })
+	for i := range 10 {
+		l.ok(Propose{[]Proposal{command(uint64(i + 1))}})
+		l.synced()
+		l.from(2, &AppendAck{Epoch: e31, Match: l.r.log.last, Commit: l.r.commit})
+		l.apply()
+	}
+	l.from(3, &AppendAck{Epoch: e31, Want: 3, Match: 2})
+	l.sent()
+	answer := &AppendAck{Epoch: e31, Match: 3}
+	l.from(3, answer)
+	if a := workOf[*Send](l)[0].Message.(*Append); a.Prev.Index != 3 || a.Through < 4 {
+		t.Fatalf("the host is to read %+v", a)
+	}
+	for range 2 {
+		if l.from(3, answer); len(l.sent()) != 0 {
+			t.Error("the answer came again, and so do the records")
+		}
+	}
+	l.from(3, &AppendAck{Epoch: e31, Match: 4})
+	if a := workOf[*Send](l)[0].Message.(*Append); a.Prev.Index != 4 {
+		t.Errorf("behind the answer the host is to read %+v", a)
+	}
+	if l.tick(2 * l.r.cfg.AnswerWait); len(workOf[*Send](l)) == 0 {
+		t.Error("without an answer in time nothing is sent again")
+	}
+}
+
 func TestAssert(t *testing.T) {
 	defer func() {
 		if s, ok := recover().(string); !ok || s != "replica: broken 1" {
