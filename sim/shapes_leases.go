@@ -3,6 +3,7 @@ package sim
 import (
 	"time"
 
+	"pando.dev/pando/partition"
 	"pando.dev/pando/sim/fault"
 )
 
@@ -25,6 +26,28 @@ func lateAnswers(d *drawer) {
 	k.Length = d.time(5*time.Second, 20*time.Second)
 	d.classes = []fault.Class{fault.Clog, fault.Clog, fault.Isolate, fault.IsolateIn, fault.Cut, fault.CutOneWay, fault.Replay, fault.Delay, fault.GossipLies}
 	d.share, d.least, d.most = 0.6, 100*time.Millisecond, 2*time.Second
+	if d.oneIn(3) {
+		d.lateSupport()
+	}
+}
+
+// lateSupport lets candidates ask in vain and hear late of an earlier attempt, while
+// the others have gone on without them: one master after the other is cut off, the
+// one before it comes back at that moment, and what it asks then is lost.
+func (d *drawer) lateSupport() {
+	k := d.k
+	k.Nodes, k.Replicas, k.ReadShare, k.Ops = 3, 3, 0.1, float64(d.pick(20, 50))
+	k.Lease, k.RetryMax = d.time(50*time.Millisecond, 200*time.Millisecond), d.time(50*time.Millisecond, 200*time.Millisecond)
+	k.DelayMin, k.DelayMax = 5*time.Millisecond, 8*time.Millisecond
+	k.Loss, k.Repeat, k.Replay = 0, 0, d.rate(0.3, 1)
+	k.PointRate, k.PointNames, k.PointClasses = d.rate(0.3, 1), "replica.gather", "isolate-out"
+	d.classes, d.share = []fault.Class{fault.Isolate, fault.Kill, fault.Resign, fault.GossipLies}, 0.2
+	for at, out := partition.Time(0), partition.Time(0); at < k.Length; at += out {
+		out = d.time(300*time.Millisecond, 1500*time.Millisecond)
+		d.plan.Faults = append(d.plan.Faults, Fault{
+			At: readable(at), For: readable(out + d.time(time.Millisecond, 50*time.Millisecond)), Class: fault.Isolate, Node: fault.Aim(fault.Master, 0), Other: fault.None,
+		})
+	}
 }
 
 // grants lets nodes restart that have granted leases, masters be cut off that hold
