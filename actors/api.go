@@ -19,6 +19,8 @@ type TableSpec struct {
 	Policy string `json:"policy,omitempty"`
 	// SplitPoints divide the table from the start: n points, n+1 partitions.
 	SplitPoints [][]byte `json:"split_points,omitempty"`
+	// Splits says when its partitions are divided without being asked.
+	Splits SplitPolicy `json:"splits,omitzero"`
 	// Nodes, if set, is where every replica goes; otherwise they are placed by
 	// weighted rendezvous hashing over the zones.
 	Nodes []partition.NodeID `json:"nodes,omitempty"`
@@ -31,8 +33,29 @@ type TableSpec struct {
 type TableChange struct {
 	Replicas int    `json:"replicas,omitempty"`
 	Policy   string `json:"policy,omitempty"`
+	// Splits: zero fields stay, too.
+	Splits SplitPolicy `json:"splits,omitzero"`
 	// Token is as in TableSpec.
 	Token string `json:"token,omitempty"`
+}
+
+// SplitPolicy says when the partitions of a table are divided without being asked.
+// Zero fields mean the default of a new table.
+type SplitPolicy struct {
+	// Mode is off, size (the default) or auto: by size and load.
+	Mode string `json:"mode,omitempty"`
+	// Load is what a partition may carry, in units per second: a request, and each
+	// 4 KiB that it brings or takes, are one (default 5,000).
+	Load uint64 `json:"load,omitempty"`
+	// Size is what a partition may have on disk (default 1 GiB); the pieces of a
+	// larger one have half of it.
+	Size int64 `json:"size,omitempty"`
+	// Rest is the least time between two splits for load of the same keys (default
+	// 10 s).
+	Rest time.Duration `json:"rest_ns,omitempty"`
+	// Partitions is how many partitions the table is divided into at most (default
+	// 1,024).
+	Partitions int `json:"partitions,omitempty"`
 }
 
 // TableInfo describes a table as the catalog has it: what it shall be. Each
@@ -42,6 +65,8 @@ type TableInfo struct {
 	Kind     string `json:"kind"`
 	Replicas int    `json:"replicas"`
 	Policy   string `json:"policy"`
+	// Splits is the policy of splits with all defaults.
+	Splits SplitPolicy `json:"splits"`
 	// Version is the catalog version in which the table was made or altered last.
 	Version    uint64              `json:"version"`
 	Partitions []partition.GroupID `json:"partitions"`

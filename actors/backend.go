@@ -46,6 +46,7 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 		reply(client.ErrorResponse(c.notMaster()))
 		return
 	}
+	b.node.loads.wrote(c, req)
 	if limit := b.node.maxCommandBytes(); len(req.Body) > limit {
 		reply(client.ErrorResponse(partition.Errorf(partition.CodeTooLarge, "a command of %d bytes, limit %d", len(req.Body), limit)))
 		return
@@ -94,6 +95,7 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 		res := b.node.read(c, st, req)
 		if after := c.view.Load(); !c.holds(req) && after != nil && after.Epoch == v.Epoch && b.node.now() < after.LeaseEnd(b.node.leases) {
 			b.node.counters.leaseReads.Add(1)
+			b.node.loads.read(c, req, len(res.Body))
 			reply(res)
 			return
 		}
@@ -103,6 +105,7 @@ func (b backend) Read(req *client.Request, reply func(*client.Response)) {
 		return
 	}
 	b.node.counters.quorumReads.Add(1)
+	b.node.loads.read(c, req, 0)
 	if !c.box.TryPost(&indexedRead{req: req, reply: reply}, len(req.Body)+len(req.Key)) {
 		b.node.counters.busy.Add(1)
 		reply(client.ErrorResponse(partition.Errorf(partition.CodeBusy, "the queue of group %s is full", c.group)))

@@ -50,6 +50,8 @@ type cell struct {
 	hold atomic.Pointer[hold]
 	// splitting is the split of the group that this node's master drives; nil: none.
 	splitting atomic.Pointer[splitting]
+	// load is what is asked of the replica while it takes requests as master.
+	load cellLoad
 	// seeds are those of its children that are being made here.
 	seeds atomic.Pointer[[]*seed]
 	// stalled is why no commands are taken now although the replica serves.

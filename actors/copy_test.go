@@ -2,9 +2,11 @@ package actors
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -277,5 +279,113 @@ func TestTailBeforeItsBase(t *testing.T) {
 	mine, _ := g.shown(n4)
 	if want, _ := g.shown(g.masterOf(t)); mine != want {
 		t.Error("the state is not the master's")
+	}
+}
+
+// PFC-6, SCL-5: the node that a state is copied from stops in the middle. The copy
+// comes from another one, whole, and the replica that gets it follows.
+func TestSourceStopsInTheMiddle(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 4, func(cfg *Config) { cfg.untended, cfg.CopyBytesPerSecond = true, 1<<20 })
+	g := c.group(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
+	master, n4 := g.masterOf(t), c.nodes[3]
+	table := master.Client().KV("t")
+	value := make([]byte, 16<<10)
+	for i := range 60 {
+		_, _ = rand.Read(value)
+		if _, err := table.Put(t.Context(), key(i), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := g.peers()[0]
+	id := g.learner(n4)
+	h := hosting{Group: g.id, Replica: id, Source: source, MinIndex: 1}
+	at, from := c.onNode(source)
+	g.level(from)
+	var busy error
+	eventually(t, "a part of the copy", func() error {
+		busy = n4.hostReplica(t.Context(), h)
+		if p, ok := n4.copies.Fetching(g.id); !ok || p.Peer != source || p.Done < 200<<10 {
+			return fmt.Errorf("%+v, %w", p, busy)
+		}
+		return nil
+	})
+	if why := asError(busy).Why; !errors.Is(busy, partition.ErrBusy) || !strings.Contains(why, "bytes are here") {
+		t.Errorf("under way it says %q", why)
+	}
+	c.stop(at)
+	g.bring(n4, h)
+	g.level(n4)
+	mine, i := g.shown(n4)
+	if want, j := g.shown(g.masterOf(t)); mine != want || i != j {
+		t.Errorf("the copy is at %d (%x), the master at %d (%x)", i, mine, j, want)
+	}
+	if st := n4.copies.Status(); st.Fetched != 1 || st.Broken == 0 || st.Damaged > 0 {
+		t.Errorf("the copy: %+v", st)
+	}
+}
+
+// PG3, SCL-7: a node's copies slow down when its log takes longer for writes than
+// without a copy, and are as fast as they may be when that is over.
+func TestCopiesAreGoverned(t *testing.T) {
+	t.Parallel()
+	const most = 4 << 20
+	c := newClusterWith(t, 3, func(cfg *Config) {
+		cfg.untended, cfg.CopyBytesPerSecond = true, most
+		if cfg.NodeID == "n2" { // it takes so long that the copy outlasts the test
+			cfg.CopyBytesPerSecond = 128 << 10
+		}
+	})
+	g := c.group(TableSpec{Name: "t", Replicas: 1, Nodes: []partition.NodeID{"n1"}})
+	n1, n2 := g.masterOf(t), c.nodes[1]
+	value := make([]byte, 64<<10)
+	for i := range 100 {
+		_, _ = rand.Read(value)
+		if _, err := n1.Client().KV("t").Put(t.Context(), key(i), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var took atomic.Int64
+	took.Store(int64(time.Millisecond))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var noting sync.WaitGroup
+	defer noting.Wait()
+	defer stop()
+	noting.Go(func() { // as if so many were written
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ctx.Err() == nil; n++ {
+			<-tick.C
+			for range 10 {
+				n1.writes.note(time.Duration(took.Load()))
+			}
+		}
+	})
+	rate := func(what string, fits func(int64) bool) {
+		t.Helper()
+		eventually(t, what, func() error {
+			if r := n1.copies.Status().BytesPerSecond; !fits(r) {
+				return fmt.Errorf("%d bytes per second", r)
+			}
+			return nil
+		})
+	}
+	quiet := time.NewTimer(5 * copies.GovernEvery)
+	<-quiet.C
+	id := g.learner(n2)
+	h := hosting{Group: g.id, Replica: id, Source: n1.ID(), MinIndex: 1}
+	eventually(t, "a copy", func() error {
+		if p, ok := n2.copies.Fetching(g.id); !ok || p.Done == 0 {
+			return fmt.Errorf("%+v, %w", p, n2.hostReplica(t.Context(), h))
+		}
+		return nil
+	})
+	took.Store(int64(20 * time.Millisecond))
+	rate("slow", func(r int64) bool { return r <= 1<<20 })
+	took.Store(int64(time.Millisecond))
+	rate("fast again", func(r int64) bool { return r == most })
+	if st := n2.copies.Status(); len(st.Copies) != 1 || st.BytesPerSecond != 128<<10 {
+		t.Errorf("the copy was over before: %+v", st)
 	}
 }

@@ -68,6 +68,7 @@ type partitionFacts struct {
 	tasks  []TaskInfo
 	chosen []partition.NodeID // by rendezvous hashing, of the nodes in service now
 	nodes  map[partition.NodeID]MemberInfo
+	load   *PartitionLoad // nil: nobody tells of any
 }
 
 // ExplainPartition says why a partition is where and how it is, and what it waits
@@ -97,6 +98,9 @@ func (n *Node) ExplainPartition(ctx context.Context, id partition.GroupID) (Expl
 		}
 	}
 	f.chosen, _ = placement.Place(id, free, f.want) // none, if there are too few nodes
+	if h, err := n.Hot(ctx, HotOptions{Group: id}); err == nil && len(h.Partitions) > 0 {
+		f.load = &h.Partitions[0]
+	}
 	return f.explain(), nil
 }
 
@@ -113,7 +117,7 @@ func (f *partitionFacts) explain() Explanation {
 	default:
 		e.say(AboutIs, "Node %s is its master in epoch %s; %d more of its nodes may fail.", p.Master, p.Epoch, p.CanLose)
 	}
-	e.say(AboutIs, "A write: %s.", p.Rule)
+	e.say(AboutIs, "Its policy is %s: %s.", p.Policy, p.Rule)
 	if p.Solo != "" {
 		e.say(AboutWaits, "%s.", p.Solo)
 	}
@@ -126,15 +130,38 @@ func (f *partitionFacts) explain() Explanation {
 	if len(f.chosen) > 0 {
 		e.say(AboutPlace, "Of the nodes in service now rendezvous hashing chooses %s for it; nothing moves for that alone.", join(slices.Clone(f.chosen), "and"))
 	}
+	f.heat(e)
 	f.waits(e)
 	return e.sorted()
+}
+
+// heat says what is asked of the partition, and why it was divided for that, or not.
+func (f *partitionFacts) heat(e *Explanation) {
+	l := f.load
+	if l == nil {
+		return
+	}
+	limit := "load does not divide it: its table does not ask for that"
+	if l.Limit > 0 {
+		limit = fmt.Sprintf("its table lets it carry %.0f", l.Limit)
+	}
+	e.say(AboutIs, "It is asked for %.0f units a second, %.0f%% of what the cluster is; %s.", l.Units, 100*l.Share, limit)
+	if l.Decision != "" {
+		e.say(AboutIs, "Whether to divide it was decided last: %s%s.", l.Decision, colon(l.Reason)).Since = l.Decided
+	}
+	if l.HotKeyShare > 0 {
+		e.say(AboutIs, "One key, %.200q, is %.0f%% of that.", l.HotKey, 100*l.HotKeyShare)
+	}
 }
 
 // replica says why a replica is where it is, and what is wrong with it.
 func (f *partitionFacts) replica(e *Explanation, r *ReplicaInfo) {
 	why := "no task that is still remembered moved it there"
-	if slices.Contains(f.chosen, r.Node) {
+	switch {
+	case slices.Contains(f.chosen, r.Node):
 		why = "rendezvous hashing chooses that node"
+	case f.p.Version == 1:
+		why = "it was placed there when the partition was made"
 	}
 	for _, t := range f.tasks {
 		if t.Group == f.p.Group && t.Kind == control.TaskMove.String() && t.To == r.Node && t.Succeeded() {

@@ -77,6 +77,7 @@ type nodeFacts struct {
 	all   []NodeInfo
 	parts []PartitionInfo
 	tasks []TaskInfo
+	loads []NodeLoad // of the nodes that tell
 }
 
 // ExplainNode says how a node is, what it holds and waits for, and what depends on
@@ -98,7 +99,7 @@ func (n *Node) ExplainNode(ctx context.Context, id partition.NodeID) (Explanatio
 	if i < 0 {
 		return Explanation{}, &partition.Error{Code: partition.CodeNotFound, Why: fmt.Sprintf("there is no node %q", id), Next: "list them with: pando node ls"}
 	}
-	return (&nodeFacts{node: all[i], all: all, parts: parts, tasks: tasks}).explain(), nil
+	return (&nodeFacts{node: all[i], all: all, parts: parts, tasks: tasks, loads: n.NodeLoads(ctx, answering(all))}).explain(), nil
 }
 
 func (f *nodeFacts) explain() Explanation {
@@ -116,11 +117,36 @@ func (f *nodeFacts) explain() Explanation {
 		e.say(AboutWaits, "It is %s: its replicas go on receiving what is written and do not count.", x.Mode)
 		e.help("pando node undrain %s, when the work on it is done", x.Node)
 	}
-	e.say(AboutIs, "It holds %d full replicas and %d that keep only the log, %d bytes, and is master of %d partitions.", x.Replicas, x.LogOnly, x.Bytes, x.Masters)
+	e.say(AboutIs, "It holds %d full replicas, %d bytes on its disk; %d further ones keep only the log. It is the master's node of %d of them.", x.Replicas, x.Bytes, x.LogOnly, x.Masters)
+	f.heat(e)
 	f.share(e)
 	f.dependents(e)
 	f.work(e)
 	return e.sorted()
+}
+
+// answering are the nodes that may tell something.
+func answering(all []NodeInfo) (ids []partition.NodeID) {
+	for _, x := range all {
+		if x.Status == "alive" {
+			ids = append(ids, x.Node)
+		}
+	}
+	return ids
+}
+
+// heat says what is asked of the partitions mastered on the node.
+func (f *nodeFacts) heat(e *Explanation) {
+	sum, own := 0.0, -1.0
+	for _, l := range f.loads {
+		sum += l.Units
+		if l.Node == f.node.Node {
+			own = l.Units
+		}
+	}
+	if own >= 0 && sum > 0 {
+		e.say(AboutIs, "What it is master of is asked for %.0f units a second, %.0f%% of what the %d nodes that tell are.", own, 100*own/sum, len(f.loads))
+	}
 }
 
 // share compares the node with the others in service.

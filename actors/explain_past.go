@@ -291,7 +291,7 @@ func configurationText(m, last *partition.Membership) string {
 		case !ok:
 			changes = append(changes, memberText(x)+" comes")
 		case old.Kind != x.Kind:
-			changes = append(changes, fmt.Sprintf("replica %d on %s becomes a %s", x.Replica, x.Node, x.Kind))
+			changes = append(changes, fmt.Sprintf("replica %d on %s becomes a %s", x.Replica, x.Node, kindText(x.Kind.String())))
 		case old.Eligible != x.Eligible && x.Eligible:
 			changes = append(changes, fmt.Sprintf("replica %d on %s counts again", x.Replica, x.Node))
 		case old.Eligible != x.Eligible:
@@ -317,7 +317,15 @@ func configurationText(m, last *partition.Membership) string {
 func memberText(x partition.Member) string {
 	text := fmt.Sprintf("replica %d on %s", x.Replica, x.Node)
 	if x.Kind != partition.Full {
-		text += " (" + x.Kind.String() + ")"
+		text += " (" + kindText(x.Kind.String()) + ")"
 	}
 	return text
+}
+
+// kindText is a kind of member as a noun.
+func kindText(kind string) string {
+	if kind == partition.Learner.String() {
+		return kind
+	}
+	return kind + " replica"
 }

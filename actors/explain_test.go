@@ -44,10 +44,11 @@ func TestExplainPartition(t *testing.T) {
 		change func(*partitionFacts)
 		has    []string
 	}{
-		"no master":  {func(f *partitionFacts) { f.p.Master, f.p.Missing = "", "n2 has to come back" }, []string{"waits: It has no master: n2 has to come back.", "help: pando recover plan g7"}},
-		"no writes":  {func(f *partitionFacts) { f.p.CanLose = -1 }, []string{"takes no writes"}},
-		"alone":      {func(f *partitionFacts) { f.p.Solo = "n1 goes on alone" }, []string{"waits: n1 goes on alone."}},
-		"split from": {func(f *partitionFacts) { f.parent = 3 }, []string{"split from g3"}},
+		"no master":    {func(f *partitionFacts) { f.p.Master, f.p.Missing = "", "n2 has to come back" }, []string{"waits: It has no master: n2 has to come back.", "help: pando recover plan g7"}},
+		"no writes":    {func(f *partitionFacts) { f.p.CanLose = -1 }, []string{"takes no writes"}},
+		"alone":        {func(f *partitionFacts) { f.p.Solo = "n1 goes on alone" }, []string{"waits: n1 goes on alone."}},
+		"split from":   {func(f *partitionFacts) { f.parent = 3 }, []string{"split from g3"}},
+		"placed first": {func(f *partitionFacts) { f.chosen, f.p.Version = nil, 1 }, []string{"Replica 1 is on node n1, zone z: it was placed there when the partition was made."}},
 		"moved": {func(f *partitionFacts) {
 			f.tasks = []TaskInfo{{ID: 9, Group: 7, Kind: "move", State: "done", From: "n5", To: "n2", Reason: "fill: n2 is new"}}
 		}, []string{"t9 moved it there from n5: fill: n2 is new"}},
@@ -65,6 +66,10 @@ func TestExplainPartition(t *testing.T) {
 		"in flight":   {func(f *partitionFacts) { f.p.InFlight, f.p.Version = true, 5 }, []string{"Membership version 5 is not known"}},
 		"tended":      {func(f *partitionFacts) { f.p.Tending = "n4 gets a copy" }, []string{"n4 gets a copy"}},
 		"splitting":   {func(f *partitionFacts) { f.p.Splitting = "n2 has not applied it" }, []string{"n2 has not applied it"}},
+		"hot": {func(f *partitionFacts) {
+			f.load = &PartitionLoad{Rates: Rates{Units: 460}, Share: 0.92, Limit: 150, Decision: "hot-key", Reason: "one key is the load", HotKey: []byte("k"), HotKeyShare: 0.9}
+		}, []string{"460 units a second, 92% of what the cluster is; its table lets it carry 150.", "decided last: hot-key: one key is the load.", `One key, "k", is 90% of that.`}},
+		"not divided by load": {func(f *partitionFacts) { f.load = &PartitionLoad{} }, []string{"load does not divide it"}},
 		"a task": {func(f *partitionFacts) {
 			f.tasks = []TaskInfo{{ID: 4, Group: 7, Kind: "split", State: "open", Phase: "sealed", Why: "n3 is away", Created: time.Unix(1, 0)}}
 		}, []string{"t4, a split, is sealed: n3 is away.", "help: pando explain task t4"}},
@@ -105,6 +110,10 @@ func TestExplainNode(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", all[i].Node, x, s)
 			}
 		}
+	}
+	loads := []NodeLoad{{Node: "n1", Rates: Rates{Units: 30}}, {Node: "n4", Rates: Rates{Units: 10}}}
+	if s := said((&nodeFacts{node: all[0], all: all, loads: loads}).explain()); !strings.Contains(s, "30 units a second, 75% of what the 2 nodes that tell are") {
+		t.Errorf("a node with load:\n%s", s)
 	}
 	fresh := NodeInfo{MemberInfo: MemberInfo{Node: "n9", Status: "alive"}}
 	busy := NodeInfo{MemberInfo: MemberInfo{Node: "n1", Status: "alive"}, Replicas: 9}
@@ -232,6 +241,7 @@ func TestHistoryOfMembers(t *testing.T) {
 		"replica 2 on n2 does not count": func(m *partition.Membership) { m.Members[1].Eligible = false },
 		"replica 2 on n2 is in zone b":   func(m *partition.Membership) { m.Members[1].Zone = "b" },
 		"becomes a learner":              func(m *partition.Membership) { m.Members[1].Kind = partition.Learner },
+		"becomes a log replica":          func(m *partition.Membership) { m.Members[1].Kind = partition.LogReplica },
 		"policy all-in-sync":             func(m *partition.Membership) { m.Policy.Rule = partition.AllInSync },
 		"version 2":                      func(*partition.Membership) {},
 	} {

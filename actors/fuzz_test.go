@@ -115,12 +115,8 @@ func FuzzNodeFiles(f *testing.F) {
 	f.Add([]byte(`{"replicas":{"1":2},"forgetful":true}`))
 	f.Add([]byte(`{"replicas":null}`))
 	f.Add([]byte(`{"seq":3,"drain":2,"reason":"x"}`))
-	pages, err := control.EncodeCatalog(&control.Catalog{})
-	if err != nil {
-		f.Fatal(err)
-	}
 	b := make([]byte, 8)
-	for _, p := range pages {
+	for _, p := range control.EncodeCatalog(&control.Catalog{}) {
 		b = append(append(b, byte(len(p)), byte(len(p)>>8), 0, 0), p...)
 	}
 	f.Add(b)
@@ -139,9 +135,7 @@ func FuzzNodeFiles(f *testing.F) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		if _, cat, err := readCatalog(seal(catalogFile, catalogMagic)); err == nil {
-			if _, err := control.EncodeCatalog(cat); err != nil {
-				t.Fatalf("a catalog that cannot be written again: %v", err)
-			}
+			control.EncodeCatalog(cat) // it can be written again
 		}
 		seal(suspectFile, suspectMagic)
 		if s, err := openSuspects(dir); err == nil {

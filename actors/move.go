@@ -71,7 +71,7 @@ func mayMove(p *PartitionInfo, r *MoveRequest, to MemberInfo, leaving bool) stri
 	case i < 0:
 		return fmt.Sprintf("partition %s has no replica on node %q", r.Group, r.From)
 	case p.Replicas[i].Kind != partition.Full.String():
-		return fmt.Sprintf("the replica of %s on node %s is a %s: only full ones are moved", r.Group, r.From, p.Replicas[i].Kind)
+		return fmt.Sprintf("the replica of %s on node %s is a %s: only full ones are moved", r.Group, r.From, kindText(p.Replicas[i].Kind))
 	case slices.ContainsFunc(p.Replicas, func(x ReplicaInfo) bool { return x.Node == r.To }):
 		return fmt.Sprintf("node %s has a replica of %s already", r.To, r.Group)
 	case to.Node == "":

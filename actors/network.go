@@ -29,6 +29,7 @@ const (
 
 	callRead      = 12 // to answer a read that any replica may answer
 	callSplitKeys = 20 // where a partition's data divides
+	callLoads     = 30 // what is asked of the partitions of a node
 	callVerify    = 21 // what a replica's state comes to at an index
 	callHeld      = 22 // which replicas a node has
 	callHistory   = 23 // what a replica's log tells of the past
@@ -118,6 +119,8 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveRead(ctx, body[1:]))
 	case callSplitKeys:
 		return answer(n.serveSplitKeys(ctx, body[1:]))
+	case callLoads:
+		return answer(n.serveLoads())
 	case callChange:
 		return answer(n.serveChange(ctx, body[1:]))
 	case callHeld:

@@ -45,6 +45,7 @@ type Node struct {
 	service    *service
 	tender     *tender
 	splitter   *splitter
+	loads      *loads
 	reclaiming chan struct{} // who removes keys of others, one at a time
 	asker      *asker
 	verifier   *verifier
@@ -100,6 +101,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
+	n.loads = newLoads(n)
 	n.tender, n.asker = newTender(n), &asker{node: n, hint: make(chan struct{}, 1)}
 	n.splitter, n.reclaiming = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}, make(chan struct{}, 1)
 	n.verifier = newVerifier(n)
@@ -330,6 +332,7 @@ func (n *Node) openActors() error {
 	n.background.Go(n.tellMode)
 	n.background.Go(n.tender.tick)
 	n.background.Go(n.splitter.watch)
+	n.background.Go(n.loads.run)
 	n.background.Go(n.asker.run)
 	n.background.Go(newTaskRunner(n).run)
 	n.background.Go(n.emptyNodes)

@@ -204,6 +204,7 @@ func (n *Node) layout(ctx context.Context) (*placement.Layout, error) {
 	if err != nil {
 		return nil, err
 	}
+	work := n.workOf(ctx, cat)
 	byID := make(map[partition.GroupID]*PartitionInfo, len(parts))
 	for i := range parts {
 		byID[parts[i].Group] = &parts[i]
@@ -213,7 +214,9 @@ func (n *Node) layout(ctx context.Context) (*placement.Layout, error) {
 		if !ok {
 			continue
 		}
-		if err := l.Add(balanceGroup(cat, p)); err != nil {
+		g := balanceGroup(cat, p)
+		work.add(&g, p.Master)
+		if err := l.Add(g); err != nil {
 			return nil, err
 		}
 	}
@@ -235,6 +238,7 @@ func (n *Node) balanceNodes(cat *control.Catalog, parts []PartitionInfo) []place
 		_, leaving := cat.Leaving(m.Node)
 		x := placement.PlanNode{
 			Node: placement.Node{ID: m.Node, Zone: m.Zone, Weight: 1}, New: !holds, Leaving: leaving, Closed: m.Status != "alive" || m.Mode != "",
+			Capacity: capacityOf(cat),
 		}
 		if !x.Closed || holds {
 			x.New = x.New && !x.Closed && !leaving
@@ -245,7 +249,7 @@ func (n *Node) balanceNodes(cat *control.Catalog, parts []PartitionInfo) []place
 		for _, m := range g.Membership.Members {
 			if zone, ok := used[m.Node]; ok {
 				delete(used, m.Node)
-				nodes = append(nodes, placement.PlanNode{Node: placement.Node{ID: m.Node, Zone: zone, Weight: 1}, Closed: true})
+				nodes = append(nodes, placement.PlanNode{Node: placement.Node{ID: m.Node, Zone: zone, Weight: 1}, Closed: true, Capacity: capacityOf(cat)})
 			}
 		}
 	}

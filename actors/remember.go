@@ -3,7 +3,6 @@ package actors
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -76,13 +75,9 @@ func (n *Node) foreign() bool {
 }
 
 func writeCatalog(path string, group uint64, cat *control.Catalog) error {
-	pages, err := control.EncodeCatalog(cat)
-	if err != nil {
-		return fmt.Errorf("encode the catalog: %w", err)
-	}
 	le := binary.LittleEndian
 	b := le.AppendUint64(nil, group)
-	for _, p := range pages {
+	for _, p := range control.EncodeCatalog(cat) {
 		b = append(le.AppendUint32(b, uint32(len(p))), p...)
 	}
 	return writeSealed(path, catalogMagic, b)

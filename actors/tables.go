@@ -53,7 +53,11 @@ func (n *Node) Tables() []TableInfo {
 }
 
 func tableInfo(cat *control.Catalog, t *control.Table) TableInfo {
-	info := TableInfo{Name: t.Name, Kind: t.Kind, Replicas: t.Replicas, Policy: t.Policy.String(), Version: t.Changed}
+	p := t.Splits.WithDefaults()
+	info := TableInfo{
+		Name: t.Name, Kind: t.Kind, Replicas: t.Replicas, Policy: t.Policy.String(), Version: t.Changed,
+		Splits: SplitPolicy{p.Mode.String(), p.Load, p.Size, p.Rest, p.Partitions},
+	}
 	for _, g := range cat.Groups(t.Name) {
 		info.Partitions = append(info.Partitions, g.ID)
 	}
@@ -73,6 +77,10 @@ func (n *Node) CreateTable(ctx context.Context, spec TableSpec) (TableInfo, erro
 	if err != nil {
 		return TableInfo{}, err
 	}
+	splits, err := spec.Splits.parse()
+	if err != nil {
+		return TableInfo{}, err
+	}
 	policy := partition.Policy{Rule: partition.Majority}
 	if spec.Policy != "" {
 		if policy, err = partition.ParsePolicy(spec.Policy); err != nil {
@@ -89,7 +97,31 @@ func (n *Node) CreateTable(ctx context.Context, spec TableSpec) (TableInfo, erro
 	if err != nil {
 		return TableInfo{}, err
 	}
+	if splits != (control.SplitPolicy{}) {
+		if t, err = n.control.SetSplits(ctx, spec.Name, splits, splitsToken(spec.Token)); err != nil {
+			return TableInfo{}, fmt.Errorf("the table is there, and splits as usual: %w", err)
+		}
+	}
 	return tableInfo(n.control.Catalog(), t), nil
+}
+
+// parse checks the policy.
+func (p SplitPolicy) parse() (out control.SplitPolicy, err error) {
+	out = control.SplitPolicy{Load: p.Load, Size: p.Size, Rest: p.Rest, Partitions: p.Partitions}
+	if p.Mode != "" {
+		if out.Mode, err = control.ParseSplitMode(p.Mode); err != nil {
+			return out, err
+		}
+	}
+	return out, out.Validate()
+}
+
+// splitsToken is the token of the second part of a request that has one.
+func splitsToken(token string) string {
+	if token == "" {
+		return ""
+	}
+	return fmt.Sprintf("%08x/splits", partition.Checksum([]byte(token)))
 }
 
 // usualReplicas is how many replicas a table gets that asks for no number: one
@@ -112,11 +144,22 @@ func usualReplicas(p partition.Policy, named, nodes int) int {
 // AlterTable changes what a table shall be. Its masters bring the partitions
 // there, step by step, and each stays as durable as it was meanwhile.
 func (n *Node) AlterTable(ctx context.Context, name string, change TableChange) (TableInfo, error) {
-	if change.Replicas == 0 && change.Policy == "" {
+	if change.Replicas == 0 && change.Policy == "" && change.Splits == (SplitPolicy{}) {
 		return TableInfo{}, &partition.Error{
 			Code: partition.CodeInvalid, Why: fmt.Sprintf("nothing of table %q is to be altered", name),
-			Next: "give replicas, a policy, or both",
+			Next: "give replicas, a policy, or when its partitions split",
 		}
+	}
+	splits, err := change.Splits.parse()
+	if err != nil {
+		return TableInfo{}, err
+	}
+	if change.Replicas == 0 && change.Policy == "" {
+		t, err := n.control.SetSplits(ctx, name, splits, change.Token)
+		if err != nil {
+			return TableInfo{}, err
+		}
+		return tableInfo(n.control.Catalog(), t), nil
 	}
 	c := control.TableChange{Replicas: change.Replicas, Token: change.Token}
 	if change.Policy != "" {
@@ -128,6 +171,9 @@ func (n *Node) AlterTable(ctx context.Context, name string, change TableChange) 
 	}
 	c.Nodes, _ = n.candidates(nil) // of nobody in particular there are always some
 	t, err := n.control.AlterTable(ctx, name, c)
+	if err == nil && splits != (control.SplitPolicy{}) {
+		t, err = n.control.SetSplits(ctx, name, splits, splitsToken(change.Token))
+	}
 	if err != nil {
 		return TableInfo{}, err
 	}

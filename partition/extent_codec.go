@@ -99,7 +99,7 @@ func (in *Intent) AppendBinary(b []byte) ([]byte, error) {
 	le := binary.LittleEndian
 	b = append(b, intentFormat)
 	b = le.AppendUint64(le.AppendUint64(b, in.Task), uint64(in.Version))
-	return appendChildren(appendRange(b, in.Range), in.Children)
+	return appendChildren(appendRange(b, in.Range), in.Children), nil
 }
 
 // UnmarshalBinary decodes and validates an intent from untrusted bytes.
@@ -147,16 +147,12 @@ func (x *Decision) UnmarshalBinary(b []byte) error {
 //	and behind that in format 2: see appendMerged
 func (x *Extent) AppendBinary(b []byte) ([]byte, error) {
 	if x.plain() {
-		return x.appendPlain(append(b, 1))
+		return x.appendPlain(append(b, 1)), nil
 	}
-	b, err := x.appendPlain(append(b, extentFormat))
-	if err != nil {
-		return nil, err
-	}
-	return x.appendMerged(b), nil
+	return x.appendMerged(x.appendPlain(append(b, extentFormat))), nil
 }
 
-func (x *Extent) appendPlain(b []byte) ([]byte, error) {
+func (x *Extent) appendPlain(b []byte) []byte {
 	le := binary.LittleEndian
 	for _, n := range []uint64{uint64(x.Version), uint64(x.Since), uint64(x.Parent), uint64(x.Base), x.Ended} {
 		b = le.AppendUint64(b, n)
@@ -167,7 +163,7 @@ func (x *Extent) appendPlain(b []byte) ([]byte, error) {
 	}
 	b = appendRange(append(b, done), x.Range)
 	if x.Split == nil {
-		return append(b, 0), nil
+		return append(b, 0)
 	}
 	b = append(b, byte(x.Split.Phase))
 	for _, n := range []uint64{x.Split.Task, uint64(x.Split.Version), uint64(x.Split.Intent), uint64(x.Split.At)} {
@@ -259,20 +255,17 @@ func appendRange(b []byte, r KeyRange) []byte {
 	return b
 }
 
-func appendChildren(b []byte, children []Child) ([]byte, error) {
+func appendChildren(b []byte, children []Child) []byte {
 	le := binary.LittleEndian
 	b = append(b, byte(len(children)))
 	for i := range children {
 		c := &children[i]
 		b = le.AppendUint16(le.AppendUint64(b, uint64(c.Group)), uint16(c.First))
 		b = appendRange(b, c.Range)
-		m, err := c.Membership.AppendBinary(nil)
-		if err != nil {
-			return nil, err
-		}
+		m, _ := c.Membership.AppendBinary(nil) // never fails
 		b = append(le.AppendUint16(b, uint16(len(m))), m...)
 	}
-	return b, nil
+	return b
 }
 
 // decoder reads a payload front to back; the first thing that is wrong stays.

@@ -57,10 +57,7 @@ func (d *decision) decide(k partition.Kind, why string) Step {
 	if w, ok := d.paused(); ok {
 		return w
 	}
-	b, err := d.s.Extent.Decision().AppendBinary(nil)
-	if err != nil {
-		return d.wait("%v", err)
-	}
+	b, _ := d.s.Extent.Decision().AppendBinary(nil) // never fails
 	return Step{Kind: Propose, Record: k, Payload: b, Why: why}
 }
 

@@ -117,6 +117,7 @@ func (c *Copies) Fetch(ctx context.Context, r Request) (*Copy, error) {
 		return nil, fmt.Errorf("fetch %s from %s: %w", r.Group, r.From, err)
 	}
 	defer c.in.done()
+	c.wait(&f.t, "")
 	defer c.track(&f.t)()
 	f.old = c.claim(r.Group)
 	p, err := f.run(ctx)

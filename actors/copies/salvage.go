@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -140,6 +141,18 @@ func (c *Copies) leave(name string, g string) error {
 	l.timer = time.AfterFunc(c.cfg.Keep, func() { c.forget(to, l) })
 	c.kept[to] = l
 	return nil
+}
+
+// forgetAll removes whatever fetches have left, and reports whether there was any.
+func (c *Copies) forgetAll() bool {
+	c.mu.Lock()
+	all := maps.Clone(c.kept)
+	c.mu.Unlock()
+	for name, l := range all { // in no order: each on its own
+		l.timer.Stop()
+		c.forget(name, l)
+	}
+	return len(all) > 0
 }
 
 // forget removes what nobody has asked for in time.

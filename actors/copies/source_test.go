@@ -197,6 +197,35 @@ func TestFetcherRestarts(t *testing.T) {
 	})
 }
 
+// What a fetch has left makes room for another one.
+func TestLeftoversMakeRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a := w.add("a", nil)
+		var b *node
+		b = w.add("b", func(c *Config) {
+			c.Keep, c.Attempts = time.Hour, 1
+			c.Free = func() (int64, int64, error) {
+				if b != nil && len(b.staged(t)) > 1 { // what is left of another group, and the copy
+					return 0, 1 << 30, nil
+				}
+				return 1 << 30, 1 << 30, nil
+			}
+		})
+		tables(t, a.store(t, 7, 1), 1, 3)
+		tables(t, a.store(t, 8, 1), 1, 1)
+		w.cut = cutBehind(1, func() {})
+		if _, err := w.fetch(b, Request{Group: 7, From: "a"}); err == nil {
+			t.Fatal("it was cut off")
+		}
+		if _, err := w.fetch(b, Request{Group: 8, From: "a"}); err != nil {
+			t.Error(err)
+		}
+		if left := b.staged(t); len(left) != 1 || !strings.HasPrefix(left[0], "in-g8") {
+			t.Errorf("in the stage: %v", left)
+		}
+	})
+}
+
 // CAT-2: a replica that is behind gets the tables that it does not have, and no more;
 // its own state is read but not changed. A table of its own that is damaged is sent.
 // CAT-8: so an incremental copy holds what was changed in (previous, now].

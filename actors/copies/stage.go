@@ -93,8 +93,16 @@ func (f *fetch) begin(ctx context.Context, o offer, total int64) error {
 }
 
 // reserve takes n bytes of the disk for this fetch, if that leaves enough for
-// everything else.
+// everything else. What other fetches have left makes room for it.
 func (f *fetch) reserve(n int64) error {
+	err := f.tryReserve(n)
+	if partition.CodeOf(err) == partition.CodeNoSpace && f.c.forgetAll() {
+		return f.tryReserve(n)
+	}
+	return err
+}
+
+func (f *fetch) tryReserve(n int64) error {
 	free, total, err := f.c.cfg.Free()
 	if err != nil {
 		return local("ask for free space", err)

@@ -36,7 +36,7 @@ func New(cfg Config) (http.Handler, error) {
 	a := &api{cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight)}
 	a.metrics = newMetrics(cfg.Meter)
 	mux := http.NewServeMux()
-	for _, routes := range []map[string]methods{a.routes(), a.operatorRoutes(), a.taskRoutes(), a.dividerRoutes(), a.inspectRoutes()} {
+	for _, routes := range []map[string]methods{a.routes(), a.operatorRoutes(), a.taskRoutes(), a.dividerRoutes(), a.inspectRoutes(), a.hotRoutes()} {
 		for pattern, methods := range routes {
 			mux.Handle(pattern, a.route(pattern, methods))
 		}
@@ -123,7 +123,7 @@ func pick(m methods, w http.ResponseWriter, r *http.Request) (endpoint, error) {
 	if len(m) == 0 {
 		return endpoint{}, &partition.Error{
 			Code: partition.CodeNotFound, Why: fmt.Sprintf("there is nothing at %s", r.URL.Path),
-			Next: "the API is under /api/v1/: status, members, partitions, nodes, tables, tasks, plans, moves, check, explain, verify, recover, kv",
+			Next: "the API is under /api/v1/: status, members, partitions, nodes, tables, tasks, plans, moves, check, explain, hot, verify, recover, kv",
 		}
 	}
 	allowed := make([]string, 0, len(m))

@@ -15,7 +15,8 @@ type Table struct {
 	Kind     string
 	Replicas int
 	Policy   partition.Policy
-	Changed  uint64 // the catalog version that changed it last
+	Splits   SplitPolicy // as it was set; WithDefaults has what holds
+	Changed  uint64      // the catalog version that changed it last
 }
 
 // Group is a group of the catalog: what its master told last. Whoever holds one

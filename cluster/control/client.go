@@ -100,13 +100,10 @@ func (c *Control) UpdateGroups(ctx context.Context, updates []GroupUpdate) error
 		if u.Membership == nil {
 			return partition.Errorf(partition.CodeInvalid, "%s: an update without a membership", u.Group)
 		}
-		item, err := itemOf(&Group{
+		item := itemOf(&Group{
 			ID: u.Group, Range: u.Range, RangeVersion: u.RangeVersion,
 			Membership: u.Membership, Master: u.Master, Epoch: u.Epoch,
 		})
-		if err != nil {
-			return err
-		}
 		body.Updates = append(body.Updates, item)
 		if size += 64 + len(item.Membership) + len(item.Lo) + len(item.Hi); size >= updateBytes {
 			flush()
@@ -158,19 +155,13 @@ func asNil(e *partition.Error) error {
 // callOnce carries one request to one node, or to this one, and decodes the
 // outer form of the answer.
 func (c *Control) callOnce(ctx context.Context, to partition.NodeID, k kind, body any) (*answerBody, error) {
-	inner, err := encode(k, body)
-	if err != nil {
-		return nil, err
-	}
+	inner := encode(k, body)
 	left := maxServeTime
 	if end, ok := ctx.Deadline(); ok {
 		left = max(time.Millisecond, time.Until(end))
 	}
 	r := &requestBody{Group: c.group(), TimeoutMs: uint32(min(left.Milliseconds(), math.MaxUint32)), Body: inner}
-	b, err := encode(kindRequest, r)
-	if err != nil {
-		return nil, err
-	}
+	b := encode(kindRequest, r)
 	if len(b) > MaxCallBytes {
 		return nil, partition.Errorf(partition.CodeTooLarge, "a control request of %d bytes, limit %d", len(b), MaxCallBytes)
 	}

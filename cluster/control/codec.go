@@ -43,6 +43,8 @@ const (
 	kindPlan            kind = 14
 	kindStart           kind = 15
 
+	kindSplits kind = 18
+
 	// The outer form of what Transport.Call carries.
 	kindRequest kind = 16
 	kindAnswer  kind = 17
@@ -67,6 +69,7 @@ const (
 	kindAskCancel    kind = 55
 	kindAskPlan      kind = 56
 	kindAskStart     kind = 57
+	kindAskSplits    kind = 58
 	kindSeatAnswer   kind = 48
 	kindRenewAnswer  kind = 49
 	kindLockAnswer   kind = 54
@@ -84,22 +87,24 @@ const (
 	// A page with tasks, or groups that were split from others.
 	kindTaskPage kind = 70
 	kindTaskHead kind = 71
+	// A page with split policies besides.
+	kindSplitsPage kind = 72
 
 	// What a node remembers of seats.
 	kindSeatState kind = 80
 )
 
 // encode puts a body into its form.
-func encode(k kind, body any) ([]byte, error) {
+func encode(k kind, body any) []byte {
 	var b bytes.Buffer
 	b.Write([]byte{codecVersion, byte(k)})
 	enc := msgpack.NewEncoder(&b)
 	enc.UseArrayEncodedStructs(true)
 	enc.UseCompactInts(true)
 	if err := enc.Encode(body); err != nil {
-		return nil, fmt.Errorf("encode body of kind %d: %w", k, err)
+		panic(fmt.Sprintf("encode body of kind %d: %v", k, err)) // all bodies are structs of ours
 	}
-	return b.Bytes(), nil
+	return b.Bytes()
 }
 
 // kindOf returns what b claims to be.
@@ -338,6 +343,7 @@ type pageBody struct {
 
 	Origins []originItem `msgpack:"-"`
 	Tasks   []taskItem   `msgpack:"-"`
+	Splits  []splitsItem `msgpack:"-"`
 }
 
 type askCatalog struct {

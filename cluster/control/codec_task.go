@@ -151,36 +151,42 @@ type taskChildItem struct {
 
 // encode puts a page into the form that the oldest program that can show all of
 // it reads.
-func (p *pageBody) encode() ([]byte, error) { return encode(p.part()) }
+func (p *pageBody) encode() []byte { return encode(p.part()) }
 
-// decodePage reads a page of either form.
+// decodePage reads a page of any form.
 func decodePage(b []byte) (*pageBody, error) {
-	if k, err := kindOf(b); err != nil || k != kindTaskPage {
-		return decode[pageBody](kindPage, b)
+	switch k, err := kindOf(b); {
+	case err == nil && k == kindTaskPage:
+		t, err := decode[taskPage](kindTaskPage, b)
+		if err != nil {
+			return nil, err
+		}
+		return t.whole(nil), nil
+	case err == nil && k == kindSplitsPage:
+		s, err := decode[splitsPage](kindSplitsPage, b)
+		if err != nil {
+			return nil, err
+		}
+		return s.Tasks.whole(s.Splits), nil
 	}
-	t, err := decode[taskPage](kindTaskPage, b)
-	if err != nil {
-		return nil, err
-	}
-	t.Page.Origins, t.Page.Tasks = t.Origins, t.Tasks
-	return &t.Page, nil
+	return decode[pageBody](kindPage, b)
+}
+
+func (t *taskPage) whole(splits []splitsItem) *pageBody {
+	t.Page.Origins, t.Page.Tasks, t.Page.Splits = t.Origins, t.Tasks, splits
+	return &t.Page
 }
 
 // part is the page in the form that carries what is on it.
 func (p *pageBody) part() (kind, any) {
-	if len(p.Origins) == 0 && len(p.Tasks) == 0 {
+	t := &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks}
+	switch {
+	case len(p.Splits) > 0:
+		return kindSplitsPage, &splitsPage{Tasks: *t, Splits: p.Splits}
+	case len(p.Origins) == 0 && len(p.Tasks) == 0:
 		return kindPage, p
 	}
-	return kindTaskPage, &taskPage{Page: *p, Origins: p.Origins, Tasks: p.Tasks}
-}
-
-// reply is the page as an answer, unless it was not made.
-func (p *pageBody) reply(err error) ([]byte, *partition.Error) {
-	if err != nil {
-		return nil, asError(err)
-	}
-	b, err := p.encode()
-	return b, asError(err)
+	return kindTaskPage, t
 }
 
 func (s *state) readTaskHead(b []byte) (int, error) {
@@ -196,7 +202,7 @@ func (s *state) readTaskHead(b []byte) (int, error) {
 }
 
 // itemOfTask is the form of a task that is sent and kept, and its size, roughly.
-func itemOfTask(t *Task) (taskItem, int, error) {
+func itemOfTask(t *Task) (taskItem, int) {
 	i := taskItem{
 		ID: t.ID, Kind: t.Kind, State: t.State, Parent: t.Parent, Token: t.Token, Table: t.Table, Group: t.Group,
 		RangeVersion: t.RangeVersion, MembershipVersion: t.MembershipVersion, KeepLo: t.Keep.Lo, KeepHi: t.Keep.Hi,
@@ -205,10 +211,7 @@ func itemOfTask(t *Task) (taskItem, int, error) {
 		DeadlineMs: msOf(t.Deadline), CreatedMs: msOf(t.Created), TouchedMs: msOf(t.Touched), EndedMs: msOf(t.Ended), Changed: t.Changed,
 	}
 	size := 200 + len(t.Token) + len(t.Keep.Lo) + len(t.Keep.Hi) + len(t.From) + len(t.To) + len(t.Phase) + len(t.Why) + len(t.Cancel) + len(t.Reason) + len(t.By)
-	var err error
-	if i.Early, err = toldItem(t.early, &size); err != nil {
-		return i, 0, err
-	}
+	i.Early = toldItem(t.early, &size)
 	for _, c := range t.Children {
 		x := taskChildItem{Group: c.Group, Lo: c.Range.Lo, Hi: c.Range.Hi, Place: splitPlace{First: c.First}}
 		for _, n := range c.Nodes {
@@ -216,21 +219,19 @@ func itemOfTask(t *Task) (taskItem, int, error) {
 			size += 16 + len(n.ID) + len(n.Zone)
 		}
 		size += 32 + len(x.Lo) + len(x.Hi) + len(c.First)
-		if x.Told, err = toldItem(c.told, &size); err != nil {
-			return i, 0, err
-		}
+		x.Told = toldItem(c.told, &size)
 		i.Children = append(i.Children, x)
 	}
-	return i, size, nil
+	return i, size
 }
 
-func toldItem(g *Group, size *int) (*groupItem, error) {
+func toldItem(g *Group, size *int) *groupItem {
 	if g == nil {
-		return nil, nil
+		return nil
 	}
-	i, err := itemOf(g)
+	i := itemOf(g)
 	*size += 64 + len(i.Lo) + len(i.Hi) + len(i.Membership) + len(i.Master)
-	return &i, err
+	return &i
 }
 
 // taskOf reads a task from untrusted bytes.

@@ -249,11 +249,7 @@ func (c *Control) loadSeats() error {
 	c.seats = seats{
 		self: c.cfg.Node, expect: c.cfg.Expect, accepted: map[partition.NodeID]bool{},
 		save: func(st seatState) error {
-			b, err := encode(kindSeatState, &st)
-			if err != nil {
-				return err
-			}
-			return stamp.Write(path, seatsFormat, b)
+			return stamp.Write(path, seatsFormat, encode(kindSeatState, &st))
 		},
 	}
 	b, err := stamp.Read(path, seatsFormat)

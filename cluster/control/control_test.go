@@ -325,10 +325,7 @@ func TestHostileKinds(t *testing.T) {
 			"nothing": nil, "reserved": {0xc1}, "cut short": {0x92}, "too few": {0x90}, "too many": append([]byte{0xdc, 0, 40}, bytes.Repeat([]byte{0xc0}, 40)...),
 			"a string": {0xa1, 'x'}, "nested": append(bytes.Repeat([]byte{0x91}, 1000), 0xc0), "an array bomb": {0xdd, 0xff, 0xff, 0xff, 0xff}, "trailing": {0x90, 0x90},
 		} {
-			b, err := encode(kindRequest, &requestBody{TimeoutMs: 20, Body: append([]byte{codecVersion, byte(k)}, body...)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := encode(kindRequest, &requestBody{TimeoutMs: 20, Body: append([]byte{codecVersion, byte(k)}, body...)})
 			answer, err := decode[answerBody](kindAnswer, a.Serve(t.Context(), "x", b))
 			if err != nil || answer.Error == nil && what != "too few" { // zero is a question that some kinds allow
 				t.Errorf("kind %d, %s: %+v, %v", k, what, answer, err)
@@ -349,15 +346,10 @@ func TestHostileRequests(t *testing.T) {
 	a := n.start("a", 1)
 	a.wait(t, "leader", func() bool { return a.Status().State == Ready })
 	wrap := func(body []byte) []byte {
-		b, err := encode(kindRequest, &requestBody{TimeoutMs: 100, Body: body})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
+		return encode(kindRequest, &requestBody{TimeoutMs: 100, Body: body})
 	}
 	body := func(k kind, v any) []byte { return wrap(command(t, k, v)) }
-	other, err := encode(kindRequest, &requestBody{Group: 1, TimeoutMs: 100, Body: command(t, kindAskRenew, &askRenew{Boot: 1})})
-	mustDo(t, err)
+	other := encode(kindRequest, &requestBody{Group: 1, TimeoutMs: 100, Body: command(t, kindAskRenew, &askRenew{Boot: 1})})
 	for what, x := range map[string]struct {
 		request []byte
 		code    partition.Code

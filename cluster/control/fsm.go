@@ -104,6 +104,11 @@ func (s *state) apply(b []byte) (result, error) {
 			a, refused := s.applyAlter(c)
 			return result{table: a, err: refused}
 		})
+	case kindSplits:
+		return execute(s, k, b, func(c *splitsBody) result {
+			a, refused := s.applySplits(c)
+			return result{table: a, err: refused}
+		})
 	case kindPermit:
 		return execute(s, k, b, func(c *permitBody) result {
 			a, refused := s.applyPermit(c)

@@ -74,7 +74,7 @@ func (c *Catalog) changes(after cursor) []change {
 // page returns the first changes behind the cursor, about limit bytes of them.
 // Without whole, a cursor from before the remembered drops starts a whole
 // catalog instead; the page says so. A cursor from the future gets an empty page.
-func (c *Catalog) page(after cursor, whole bool, limit int) (*pageBody, error) {
+func (c *Catalog) page(after cursor, whole bool, limit int) *pageBody {
 	if !whole && after.Version < c.floor {
 		after, whole = cursor{}, true
 	}
@@ -84,56 +84,48 @@ func (c *Catalog) page(after cursor, whole bool, limit int) (*pageBody, error) {
 		// A task is larger than what a page may exceed its limit by.
 		if size >= limit || items >= pageItems || x.task != nil && size >= limit/2 && items > 0 {
 			p.More = true
-			return p, nil
+			return p
 		}
-		n, err := p.add(x)
-		if err != nil {
-			return nil, err
-		}
-		size, items, p.Next = size+n, items+1, x.at
+		size, items, p.Next = size+p.add(x), items+1, x.at
 	}
-	return p, nil
+	return p
 }
 
 // add puts one change on the page and returns its size, roughly.
-func (p *pageBody) add(x change) (int, error) {
+func (p *pageBody) add(x change) int {
 	const fixed = 64 // of numbers and lengths
 	switch {
 	case x.table != nil:
 		p.Tables = append(p.Tables, tableItemOf(x.table))
-		return fixed + len(x.table.Name) + len(x.table.Kind), nil
+		if x.table.Splits != (SplitPolicy{}) {
+			p.Splits = append(p.Splits, splitsItemOf(x.table.ID, x.table.Splits))
+		}
+		return fixed + len(x.table.Name) + len(x.table.Kind)
 	case x.group != nil:
-		g, err := itemOf(x.group)
+		g := itemOf(x.group)
 		p.Groups = append(p.Groups, g)
 		if x.group.Parent != 0 {
 			p.Origins = append(p.Origins, originItem{Group: x.group.ID, Parent: x.group.Parent})
 		}
-		return fixed + len(g.Lo) + len(g.Hi) + len(g.Membership) + len(g.Master), err
+		return fixed + len(g.Lo) + len(g.Hi) + len(g.Membership) + len(g.Master)
 	case x.task != nil:
-		t, size, err := itemOfTask(x.task)
+		t, size := itemOfTask(x.task)
 		p.Tasks = append(p.Tasks, t)
-		return fixed + size, err
+		return fixed + size
 	}
 	p.Drops = append(p.Drops, dropItem{Version: x.drop.version, Table: x.drop.table})
-	return fixed, nil
+	return fixed
 }
 
 // EncodeCatalog returns the whole catalog as pages, each with its length before
 // it.
-func EncodeCatalog(c *Catalog) ([][]byte, error) {
+func EncodeCatalog(c *Catalog) [][]byte {
 	var all [][]byte
 	for after, more := (cursor{}), true; more; {
-		p, err := c.page(after, true, pageBytes)
-		if err != nil {
-			return nil, err
-		}
-		b, err := p.encode()
-		if err != nil {
-			return nil, err
-		}
-		all, after, more = append(all, b), p.Next, p.More
+		p := c.page(after, true, pageBytes)
+		all, after, more = append(all, p.encode()), p.Next, p.More
 	}
-	return all, nil
+	return all
 }
 
 // DecodeCatalog puts the pages of a whole catalog together. They are untrusted.
@@ -206,6 +198,9 @@ func (a *assembly) put(p *pageBody) error {
 			return err
 		}
 		a.e.putTable(t)
+	}
+	if err := a.putSplits(p.Splits); err != nil {
+		return err
 	}
 	for i := range p.Groups {
 		g, err := groupOf(&p.Groups[i])

@@ -126,11 +126,7 @@ func (c *Control) attempt(ctx context.Context, s *search, to partition.NodeID, k
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	if s.relay {
-		b, err := encode(k, body)
-		if err != nil {
-			return attempt{err: err, final: true}
-		}
-		k, body = kindAskRelay, &relayBody{Body: b}
+		k, body = kindAskRelay, &relayBody{Body: encode(k, body)}
 	}
 	a, err := c.callOnce(ctx, to, k, body)
 	if err != nil {

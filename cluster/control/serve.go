@@ -17,13 +17,11 @@ import (
 // of its own. From is the node that the link has identified.
 func (c *Control) Serve(ctx context.Context, from partition.NodeID, request []byte) []byte {
 	a := c.serve(ctx, from, request)
-	b, err := encode(kindAnswer, a)
-	if err == nil && len(b) > MaxCallBytes {
-		err = partition.Errorf(partition.CodeTooLarge, "an answer of %d bytes, limit %d", len(b), MaxCallBytes)
-	}
-	if err != nil {
-		c.cfg.Logger.Error("control answer not encoded", "err", err)
-		b, _ = encode(kindAnswer, &answerBody{Error: toItem(asError(err))})
+	b := encode(kindAnswer, a)
+	if len(b) > MaxCallBytes {
+		err := partition.Errorf(partition.CodeTooLarge, "an answer of %d bytes, limit %d", len(b), MaxCallBytes)
+		c.cfg.Logger.Error("control answer not sent", "err", err)
+		b = encode(kindAnswer, &answerBody{Error: toItem(err)})
 	}
 	return b
 }
@@ -138,6 +136,13 @@ func (c *Control) serveLeader(ctx context.Context, s *seat, from partition.NodeI
 		}
 		done, failed := s.serveAlter(ctx, ask)
 		return reply(kindTableAnswer, done, failed)
+	case kindAskSplits:
+		ask, err := decode[splitsBody](kindAskSplits, b)
+		if err != nil {
+			return nil, asError(err)
+		}
+		r, failed := s.propose(ctx, kindSplits, ask)
+		return reply(kindTableAnswer, r.table, failed)
 	case kindAskPermit:
 		ask, err := decode[permitBody](kindAskPermit, b)
 		if err != nil {
@@ -174,8 +179,7 @@ func reply[T any](k kind, body *T, failed *partition.Error) ([]byte, *partition.
 	if failed != nil {
 		return nil, failed
 	}
-	b, err := encode(k, body)
-	return b, asError(err)
+	return encode(k, body), nil
 }
 
 func (c *Control) serveSeat(b []byte) ([]byte, *partition.Error) {
@@ -268,8 +272,7 @@ func (c *Control) serveCatalog(ctx context.Context, s *seat, b []byte) ([]byte, 
 		changed := c.changed.Next()
 		now := s.fsm.catalog.Load()
 		if ask.WaitMs == 0 || now.Version > ask.After.Version || ask.Whole {
-			p, err := now.page(ask.After, ask.Whole, pageBytes)
-			return p.reply(err)
+			return now.page(ask.After, ask.Whole, pageBytes).encode(), nil
 		}
 		select {
 		case <-changed:
@@ -285,10 +288,7 @@ func (c *Control) serveCatalog(ctx context.Context, s *seat, b []byte) ([]byte, 
 // errors, NotMaster and Busy say that nothing was done, Unknown that it may yet
 // be; all others are the command's own answer.
 func (s *seat) propose(ctx context.Context, k kind, body any) (result, *partition.Error) {
-	b, err := encode(k, body)
-	if err != nil {
-		return result{}, asError(err)
-	}
+	b := encode(k, body)
 	wait := maxServeTime
 	if end, ok := ctx.Deadline(); ok {
 		wait = max(time.Millisecond, time.Until(end))
@@ -298,6 +298,7 @@ func (s *seat) propose(ctx context.Context, k kind, body any) (result, *partitio
 	// The library answers when it knows, at the latest when the seat has lost
 	// its leadership for want of answers from the others.
 	go func() { done <- future.Error() }()
+	var err error
 	select {
 	case err = <-done:
 	case <-ctx.Done():

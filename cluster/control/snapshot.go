@@ -64,10 +64,7 @@ func (s *snapshot) write(w io.Writer) error {
 		out.add(kindLockPage, &lockPage{Locks: page})
 	}
 	for after, more := (cursor{}), true; more; {
-		p, err := s.catalog.page(after, true, pageBytes)
-		if err != nil {
-			return err
-		}
+		p := s.catalog.page(after, true, pageBytes)
 		out.add(p.part())
 		after, more = p.Next, p.More
 	}
@@ -137,16 +134,13 @@ func (s *snapshot) lockItems() []lockItem {
 }
 
 func writePart(w io.Writer, k kind, body any) error {
-	b, err := encode(k, body)
-	if err == nil && len(b) > maxPartBytes {
-		err = partition.Errorf(partition.CodeTooLarge, "a snapshot part of %d bytes, limit %d", len(b), maxPartBytes)
-	}
-	if err != nil {
-		return err
+	b := encode(k, body)
+	if len(b) > maxPartBytes {
+		return partition.Errorf(partition.CodeTooLarge, "a snapshot part of %d bytes, limit %d", len(b), maxPartBytes)
 	}
 	head := binary.LittleEndian.AppendUint32(nil, uint32(len(b)))
 	head = binary.LittleEndian.AppendUint32(head, partition.Checksum(b))
-	_, err = w.Write(append(head, b...))
+	_, err := w.Write(append(head, b...))
 	return err
 }
 
@@ -221,7 +215,7 @@ func (s *state) readParts(r *bufio.Reader) (*tailBody, error) {
 			err = s.readLocks(b)
 		case kindTaskHead:
 			tasks, err = s.readTaskHead(b)
-		case kindPage, kindTaskPage:
+		case kindPage, kindTaskPage, kindSplitsPage:
 			err = catalog.read(b)
 		case kindTail:
 			if have := s.startCount(); have != starts || len(s.permits) != permits {

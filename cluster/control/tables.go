@@ -173,12 +173,12 @@ func sameRange(a, b partition.KeyRange) bool {
 }
 
 // itemOf is the form of a group that is sent and kept.
-func itemOf(g *Group) (groupItem, error) {
-	m, err := g.Membership.AppendBinary(nil)
+func itemOf(g *Group) groupItem {
+	m, _ := g.Membership.AppendBinary(nil) // never fails
 	return groupItem{
 		ID: g.ID, Table: g.Table, Lo: g.Range.Lo, Hi: g.Range.Hi, RangeVersion: g.RangeVersion,
 		Membership: m, Master: g.Master, Epoch: g.Epoch, Changed: g.Changed,
-	}, err
+	}
 }
 
 // tableOf reads a table from untrusted bytes.

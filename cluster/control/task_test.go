@@ -366,8 +366,8 @@ func TestEndedTasksAreForgotten(t *testing.T) {
 	if n := len(s.catalog.Tasks()); n != MaxEndedTasks+1 {
 		t.Fatalf("%d tasks", n)
 	}
-	if p, err := s.catalog.page(since(old.Version), false, pageBytes); err != nil || !p.Whole {
-		t.Fatalf("a page of %+v, %v", p, err)
+	if p := s.catalog.page(since(old.Version), false, pageBytes); !p.Whole {
+		t.Fatalf("a page of %+v", p)
 	}
 	if r := applied(t, s, kindReport, &reportBody{Task: 1, State: TaskAborted}); !errors.Is(r.err, partition.ErrNotFound) || r.err.Next == "" {
 		t.Fatal(r.err)

@@ -61,12 +61,14 @@ func TestCluster(t *testing.T) {
 	t.Run("stop in order", func(t *testing.T) { p.checkStop(t) })
 }
 
-// checkReadme runs the commands that the README shows a newcomer, in order:
-// those of pando, and the ones that make its input.
+// checkReadme runs the commands that the README shows a newcomer who runs three
+// nodes, in order: those of pando, and the ones that make its input. Those for the
+// demo are the demo's own story, see TestDemo.
 func (p *processes) checkReadme(t *testing.T) {
 	dir := t.TempDir()
 	ran := 0
-	for line := range strings.Lines(string(readFile(t, "../../README.md"))) {
+	_, byHand, _ := strings.Cut(string(readFile(t, "../../README.md")), "## Three processes by hand")
+	for line := range strings.Lines(byHand) {
 		line, shown := strings.CutPrefix(strings.TrimSpace(line), "$ ")
 		if !shown || !strings.HasPrefix(line, "pando ") && !strings.HasPrefix(line, "printf ") {
 			continue

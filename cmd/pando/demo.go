@@ -27,20 +27,27 @@ type demo struct {
 	rate    int
 	every   time.Duration
 	verbose bool
+	script  bool
+	pause   time.Duration
 
 	dir   string
 	nodes []*member
 }
 
-const demoTable = "demo"
+const (
+	demoTable   = "demo"
+	demoSegment = 16 << 20 // bytes of a log segment
+)
 
 func (c *cli) demoCommand() *cobra.Command {
 	d := &demo{cli: c}
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Run three nodes in one process, with a small load", Args: cobra.NoArgs,
 		Long: "Starts three nodes in three zones inside this process, creates the table demo, puts a\n" +
-			"small load on it, and says what to try. Ctrl-C ends it and removes its data.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) },
+			"small load on it, and says what to try: a hot range, a split, a fourth node, a rebalance.\n" +
+			"Ctrl-C ends it and removes its data. With --script it does all of that by itself, and ends.",
+		Example: "  pando demo\n  pando demo --script",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&d.dir, "dir", "", "keep the data in this directory (default: a new one below the temporary directory)")
@@ -48,13 +55,18 @@ func (c *cli) demoCommand() *cobra.Command {
 	f.BoolVar(&d.noLoad, "no-load", false, "put no load on the table")
 	f.IntVar(&d.rate, "rate", 500, "operations per second of the load")
 	f.DurationVar(&d.every, "every", 5*time.Second, "how often to print a line about the load")
+	f.BoolVar(&d.script, "script", false, "run the whole story, one command after the other, and end")
+	f.DurationVar(&d.pause, "pause", 2*time.Second, "with --script: how long the load goes on between two commands")
 	f.BoolVar(&d.verbose, "verbose", false, "print the nodes' logs")
 	return cmd
 }
 
 func (d *demo) run(ctx context.Context) (err error) {
-	if d.rate < 1 || d.every <= 0 {
+	switch {
+	case d.rate < 1 || d.every <= 0:
 		return &usageError{fmt.Errorf("rate %d and every %v must be positive", d.rate, d.every)}
+	case d.script && d.noLoad:
+		return &usageError{errors.New("--script is a story about a load, --no-load leaves none")}
 	}
 	if err := d.prepareDir(); err != nil {
 		return err
@@ -64,10 +76,13 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return d.interrupted(ctx, err)
 	}
 	d.explain()
-	if d.noLoad {
+	switch {
+	case d.script:
+		return d.interrupted(ctx, d.scripted(ctx))
+	case d.noLoad:
 		<-ctx.Done()
-	} else {
-		d.load(ctx)
+	default:
+		d.load(ctx, newDemoLoad())
 	}
 	return d.interrupted(ctx, context.Cause(ctx))
 }
@@ -77,6 +92,20 @@ func (d *demo) interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		return nil
 	}
+	return err
+}
+
+// scripted runs the story while the load goes on.
+func (d *demo) scripted(ctx context.Context) error {
+	loading, end := context.WithCancel(ctx)
+	l, ended := newDemoLoad(), make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.load(loading, l)
+	}()
+	err := d.tell(ctx, l)
+	end()
+	<-ended
 	return err
 }
 
@@ -93,26 +122,10 @@ func (d *demo) prepareDir() (err error) {
 
 // start brings up the nodes and the table.
 func (d *demo) start(ctx context.Context) error {
-	logger := slog.New(slog.DiscardHandler)
-	if d.verbose {
-		logger = slog.New(slog.NewTextHandler(d.cli.err, nil))
-	}
-	join := ""
 	for i, zone := range []string{"a", "b", "c"} {
-		cfg := memberConfig{logger: logger, http: freePort(7301 + i), node: actors.Config{
-			Dir: filepath.Join(d.dir, fmt.Sprintf("n%d", i+1)), Cluster: "demo", NodeID: partition.NodeID(fmt.Sprintf("n%d", i+1)),
-			Zone: zone, Listen: freePort(7101 + i), Gossip: freePort(7201 + i), Expect: 3, Logger: logger,
-			WALSegmentBytes: 16 << 20, MemoryBytes: 64 << 20, CacheBytes: 64 << 20, Fatal: d.cli.fatal,
-		}}
-		if join != "" {
-			cfg.node.Join = []string{join}
+		if err := d.startNode(ctx, i, zone); err != nil {
+			return err
 		}
-		m, err := startMember(ctx, cfg)
-		if err != nil {
-			return fmt.Errorf("start node n%d: %w", i+1, err)
-		}
-		d.nodes = append(d.nodes, m)
-		join = d.nodes[0].node.GossipAddr()
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -123,6 +136,29 @@ func (d *demo) start(ctx context.Context) error {
 		}
 	}
 	return d.createTable(ctx)
+}
+
+// startNode starts a node, which joins the first.
+func (d *demo) startNode(ctx context.Context, i int, zone string) error {
+	logger := slog.New(slog.DiscardHandler)
+	if d.verbose {
+		logger = slog.New(slog.NewTextHandler(d.cli.err, nil))
+	}
+	id := fmt.Sprintf("n%d", i+1)
+	cfg := memberConfig{logger: logger, http: freePort(7301 + i), node: actors.Config{
+		Dir: filepath.Join(d.dir, id), Cluster: "demo", NodeID: partition.NodeID(id),
+		Zone: zone, Listen: freePort(7101 + i), Gossip: freePort(7201 + i), Expect: 3, Logger: logger,
+		WALSegmentBytes: demoSegment, MemoryBytes: 64 << 20, CacheBytes: 64 << 20, Fatal: d.cli.fatal,
+	}}
+	if len(d.nodes) > 0 {
+		cfg.node.Join = []string{d.nodes[0].node.GossipAddr()}
+	}
+	m, err := startMember(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("start node %s: %w", id, err)
+	}
+	d.nodes = append(d.nodes, m)
+	return nil
 }
 
 func (d *demo) createTable(ctx context.Context) error {
@@ -192,9 +228,18 @@ func (d *demo) explain() {
 	} else {
 		fmt.Fprintf(w, "\n  load: %d operations a second on table %q (--no-load: none)\n", d.rate, demoTable)
 	}
+	if d.script {
+		return
+	}
 	fmt.Fprintf(w, "\ntry in another terminal:\n")
 	for _, s := range d.suggestions() {
 		fmt.Fprintf(w, "  %s %s%s\n", program(), s, addrFlag(info.Nodes[0].HTTP))
+	}
+	if !d.noLoad {
+		fmt.Fprintf(w, "\na story, which --script tells by itself:\n")
+		for i, s := range d.story() {
+			fmt.Fprintf(w, "  %d. %s\n     %s\n", i+1, s.what, d.commandLine(s))
+		}
 	}
 	fmt.Fprintf(w, "\nCtrl-C ends it.\n")
 }

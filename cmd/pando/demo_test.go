@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -100,5 +101,52 @@ func TestDemo(t *testing.T) {
 	}
 	if _, err := os.Stat(info.Dir); !os.IsNotExist(err) {
 		t.Fatalf("the data is still there: %v", err)
+	}
+	tellStory(t) // not beside the other: both want the same ports
+}
+
+// tellStory: the demo's story works as it is told, each command by itself, and no
+// operation of the load fails by it.
+func tellStory(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "pando", "demo", "--script", "--pause", "100ms")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, has := range []string{
+		"kv put demo hot user-60", "LOAD", "by-load", "split      partition g1 of table demo", "node --cluster demo --id n4",
+		"plan of rebalance: done", "partition g3\n", "everything is as it should be", " 0 failed",
+	} {
+		if !strings.Contains(string(out), has) {
+			t.Errorf("no %q in the story:\n%s", has, out)
+		}
+	}
+}
+
+// TestHotLoad: the load goes where it is told to be hot, and everywhere otherwise.
+func TestHotLoad(t *testing.T) {
+	l := newDemoLoad()
+	count := func() (hot int) {
+		for range 1000 {
+			if strings.HasPrefix(string(l.key()), "user-60") {
+				hot++
+			}
+		}
+		return hot
+	}
+	if n := count(); n > 100 {
+		t.Errorf("%d of 1000 are hot, nobody said so", n)
+	}
+	l.setHot("user-60")
+	if n := count(); n < 800 {
+		t.Errorf("%d of 1000 are hot", n)
+	}
+	l.setHot("")
+	if n := count(); n > 100 {
+		t.Errorf("%d of 1000 are hot after it was taken back", n)
 	}
 }

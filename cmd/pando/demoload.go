@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -24,9 +25,40 @@ const (
 
 // demoLoad counts what the load did since the last line.
 type demoLoad struct {
+	hot atomic.Pointer[string] // most of the load goes to keys that begin so; nil: none
+
 	mu     sync.Mutex
 	taken  *hdrhistogram.Histogram // microseconds
 	errors int
+	done   int64 // of all lines
+	failed int
+}
+
+func newDemoLoad() *demoLoad {
+	return &demoLoad{taken: hdrhistogram.New(shortestUS, longestUS, 3)}
+}
+
+func (l *demoLoad) setHot(prefix string) {
+	if prefix == "" {
+		l.hot.Store(nil)
+		return
+	}
+	l.hot.Store(&prefix)
+}
+
+// all is what the load has done since it began, and how much of it failed.
+func (l *demoLoad) all() (done int64, failed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.done, l.failed
+}
+
+// key chooses what is read or written: any user, or mostly a hot one.
+func (l *demoLoad) key() []byte {
+	if hot := l.hot.Load(); hot != nil && rand.IntN(10) > 0 {
+		return fmt.Appendf(nil, "%s%02d", *hot, rand.IntN(100))
+	}
+	return fmt.Appendf(nil, "user-%04d", rand.IntN(demoKeys))
 }
 
 // demoLine is one line about the load.
@@ -39,8 +71,7 @@ type demoLine struct {
 }
 
 // load writes and reads the table, through all nodes, until ctx ends.
-func (d *demo) load(ctx context.Context) {
-	l := &demoLoad{taken: hdrhistogram.New(shortestUS, longestUS, 3)}
+func (d *demo) load(ctx context.Context, l *demoLoad) {
 	tickets := make(chan struct{}, demoWorkers)
 	var all sync.WaitGroup
 	for i := range demoWorkers {
@@ -52,6 +83,7 @@ func (d *demo) load(ctx context.Context) {
 		})
 	}
 	all.Go(func() { d.pace(ctx, tickets) })
+	all.Go(func() { d.watchHot(ctx, l) })
 	d.report(ctx, l)
 	all.Wait()
 }
@@ -83,7 +115,7 @@ func (d *demo) pace(ctx context.Context, tickets chan<- struct{}) {
 func (l *demoLoad) operate(ctx context.Context, store httpapi.Store) {
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	key := []byte("user-" + fmt.Sprintf("%04d", rand.IntN(demoKeys)))
+	key := l.key()
 	began := time.Now()
 	var err error
 	if rand.IntN(3) == 0 {
@@ -97,8 +129,10 @@ func (l *demoLoad) operate(ctx context.Context, store httpapi.Store) {
 	switch {
 	case err == nil:
 		_ = l.taken.RecordValue(min(max(took, shortestUS), longestUS)) // within the bounds
+		l.done++
 	case ctx.Err() != context.Canceled:
 		l.errors++
+		l.failed++
 	}
 }
 

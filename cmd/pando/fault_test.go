@@ -68,6 +68,7 @@ func newBadNode(t *testing.T) *badNode {
 		"GET /api/v1/partitions/g1":            part,
 		"POST /api/v1/partitions/g1/change":    done,
 		"GET /api/v1/tables":                   []actors.TableInfo{table},
+		"GET /api/v1/hot":                      actors.HotInfo{},
 		"POST /api/v1/tables":                  table,
 		"PATCH /api/v1/tables/t":               table,
 		"DELETE /api/v1/tables/t":              nil,
@@ -138,7 +139,7 @@ func (n *badNode) run(t *testing.T, line string, out io.Writer) (int, httpapi.Pr
 var asking = []string{
 	"status", "status --wait 1ms", "members", "partition ls", "partition ls t", "partition show g1",
 	"table ls", "table create t --wait 100ms", "table create t --wait 0", "table drop t --confirm t",
-	"table alter t --replicas 1 --wait 100ms", "table alter t --replicas 1",
+	"table alter t --replicas 1 --wait 100ms", "table alter t --replicas 1", "hot",
 	"kv get t k", "kv put t k v", "kv put t k --file -", "kv delete t k", "kv scan t",
 	"partition add-replica g1 --node n2 --wait 0", "partition add-replica g1 --node n2 --wait 100ms",
 	"partition replace-replica g1 --from n1 --wait 0", "partition transfer-master g1 --wait 100ms",

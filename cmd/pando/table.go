@@ -58,6 +58,7 @@ func (c *cli) tableCreate() *cobra.Command {
 	f.StringSliceVar(&nodes, "on", nil, "nodes that hold every partition, node,...")
 	f.StringVar(&spec.Kind, "kind", "", "partition kind (default kv)")
 	f.DurationVar(&wait, "wait", 15*time.Second, "how long to wait for the masters; 0 does not wait")
+	splitPolicyFlags(cmd, &spec.Splits)
 	f.BoolVar(&mayExists, "if-not-exists", false, "do nothing if there is a table of that name")
 	encodingFlag(cmd, &encoding)
 	return cmd
@@ -87,7 +88,11 @@ func (c *cli) createTable(cmd *cobra.Command, api *httpapi.Client, spec actors.T
 }
 
 func printTable(w io.Writer, t actors.TableInfo) {
-	fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s\n", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+	fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+	if t.Splits.Mode == "auto" || t.Splits.Mode == "off" {
+		fmt.Fprintf(w, ", splits %s", splitsText(t.Splits))
+	}
+	fmt.Fprintln(w)
 }
 
 func policyFlag(cmd *cobra.Command, into *string, help string) {
@@ -99,14 +104,15 @@ func (c *cli) tableAlter() *cobra.Command {
 	var change actors.TableChange
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use: "alter <name>", Short: "Change a table's replicas or durability policy", Args: cobra.ExactArgs(1),
+		Use: "alter <name>", Short: "Change a table's replicas, durability policy or splits", Args: cobra.ExactArgs(1),
 		Long: "Changes what a table shall be, and refuses what the nodes that are alive could never\n" +
 			"be brought to. The masters of its partitions bring them there step by step; reads and\n" +
 			"writes go on meanwhile. --wait waits until every partition is as asked for.",
-		Example: "  pando table alter words --replicas 5\n  pando table alter words --policy zones:2 --wait 2m",
+		Example: "  pando table alter words --replicas 5\n  pando table alter words --policy zones:2 --wait 2m\n" +
+			"  pando table alter words --auto-split auto --split-load 2000",
 		RunE: c.asking(func(cmd *cobra.Command, args []string, api *httpapi.Client) error {
-			if !cmd.Flags().Changed("replicas") && change.Policy == "" {
-				return &usageError{errors.New("nothing is to be altered: give --replicas, --policy, or both")}
+			if !cmd.Flags().Changed("replicas") && change.Policy == "" && change.Splits == (actors.SplitPolicy{}) {
+				return &usageError{errors.New("nothing is to be altered: give --replicas, --policy, or when it splits")}
 			}
 			if cmd.Flags().Changed("replicas") && change.Replicas < 1 {
 				return &usageError{fmt.Errorf("--replicas %d is not positive", change.Replicas)}
@@ -117,6 +123,7 @@ func (c *cli) tableAlter() *cobra.Command {
 	f := cmd.Flags()
 	f.IntVar(&change.Replicas, "replicas", 0, "replicas of each partition (default as it is)")
 	policyFlag(cmd, &change.Policy, "durability policy: majority, zones:K or all-in-sync (default as it is)")
+	splitPolicyFlags(cmd, &change.Splits)
 	f.StringVar(&change.Token, "token", "", "makes it safe to repeat the command: one with the same token is carried out once")
 	f.DurationVar(&wait, "wait", 0, "how long to wait until the partitions are so; 0 does not wait")
 	return cmd
@@ -134,7 +141,7 @@ func (c *cli) alterTable(cmd *cobra.Command, api *httpapi.Client, name string, c
 	}
 	return c.show(t, func(w io.Writer) {
 		printTable(w, t)
-		if wait <= 0 {
+		if wait <= 0 && (change.Replicas != 0 || change.Policy != "") {
 			fmt.Fprintf(w, "its masters bring the partitions there; see how far they are with: pando partition ls %s\n", t.Name)
 		}
 	})
@@ -249,9 +256,9 @@ func (c *cli) tableLs() *cobra.Command {
 		Use: "ls", Short: "List the tables", Args: cobra.NoArgs,
 		RunE: c.asking(func(cmd *cobra.Command, _ []string, api *httpapi.Client) error {
 			return showAnswer(c, cmd, api.Tables, func(w io.Writer, ts []actors.TableInfo) {
-				row(w, "TABLE", "KIND", "PARTITIONS", "REPLICAS", "POLICY")
+				row(w, "TABLE", "KIND", "PARTITIONS", "REPLICAS", "POLICY", "SPLITS")
 				for _, t := range ts {
-					row(w, t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
+					row(w, t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy, splitsText(t.Splits))
 				}
 			})
 		}),

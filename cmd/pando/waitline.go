@@ -28,7 +28,7 @@ func (c *cli) newWaitLine() *waitLine {
 	if c.output == "json" {
 		return &waitLine{}
 	}
-	return &waitLine{w: c.err, redraw: isTerminal(c.err)}
+	return &waitLine{w: c.err, redraw: isTerminal(c.err), at: time.Now().Add(-redrawEvery)} // what is over soon needs no line
 }
 
 // show draws the line, or prints it if that is due.

@@ -72,7 +72,7 @@ func (h Heat) String() string { return [...]string{"cold", "watched", "engaged"}
 type Tracker struct {
 	began partition.Time // of what it knows
 	last  partition.Time // end of the last window
-	known bool
+	known bool           // the averages are inherited
 	rates Rates
 	// peaks are the greatest averages of minutes, by the minute's number modulo their
 	// number.
@@ -135,8 +135,10 @@ func (t *Tracker) Tick(now partition.Time, c Counts, limit float64) {
 
 func (t *Tracker) average(c Counts, dt float64) {
 	keep := math.Exp(-dt / averaged.Seconds())
-	if !t.known {
-		keep, t.known = math.Min(keep, 0.5), true // the first window says more than nothing
+	if age := (t.last - t.began).Seconds() + dt; !t.known && age > dt {
+		keep = math.Min(keep, 1-dt/age) // of less than the time constant the plain mean
+	} else if !t.known {
+		keep = 0
 	}
 	mix := func(old float64, n uint64) float64 { return old*keep + (1-keep)*float64(n)/dt }
 	t.rates = Rates{mix(t.rates.Reads, c.Reads), mix(t.rates.Writes, c.Writes), mix(t.rates.ReadBytes, c.ReadBytes), mix(t.rates.WriteBytes, c.WriteBytes)}
@@ -216,8 +218,13 @@ func (t *Tracker) best() *sample {
 // Heat is the state.
 func (t *Tracker) Heat() Heat { return t.heat }
 
-// Rates are the averages.
-func (t *Tracker) Rates() Rates { return t.rates }
+// Rates are the averages, raised to Load if that is more.
+func (t *Tracker) Rates() Rates {
+	if u := t.rates.Units(); u > 0 {
+		return t.rates.Scale(t.Load() / u)
+	}
+	return t.rates
+}
 
 // Load is the load in units per second: the average, or what the sample saw if that
 // is more, for the average follows a sudden load late.
@@ -261,7 +268,7 @@ func (t *Tracker) Inherit(now partition.Time, r partition.KeyRange, seed uint64)
 	}
 	part := s.Part(r, seed)
 	share := float64(len(part.points)) / float64(len(s.points))
-	c.known, c.rates = true, t.rates.Scale(share)
+	c.known, c.rates = true, t.Rates().Scale(share)
 	c.heat, c.warmAt = Watched, now
 	c.now = &sample{Sampler: part, began: s.began, end: s.end, units: s.units * share}
 	c.minute = int64(now / time.Minute)
