@@ -35,6 +35,14 @@ func as(policy, members string) *Membership {
 	return m
 }
 
+// A policy that this program does not know promises nothing.
+func TestDescribeUnknownPolicy(t *testing.T) {
+	m := as("majority", "a b c")
+	if m.Policy.Rule = 99; m.Describe() != "unknown policy" {
+		t.Errorf("%q", m.Describe())
+	}
+}
+
 // LOC-6: the effective rule in words, of the real members.
 func TestDescribe(t *testing.T) {
 	for _, c := range []struct{ policy, members, want string }{

@@ -32,6 +32,11 @@ func (s ClientStore) table(name string, o ReadOptions, shown *Shown) (client.KV,
 	return s.Client.KV(name).With(c), nil
 }
 
+// written is the table for what writes to it.
+func (s ClientStore) written(name string, shown *Shown) client.KV {
+	return s.Client.KV(name).With(client.ReadOptions{Answered: shown.add})
+}
+
 // Get reads one key.
 func (s ClientStore) Get(ctx context.Context, table string, key []byte, o ReadOptions) (Value, error) {
 	var shown Shown
@@ -52,10 +57,7 @@ func (s ClientStore) Get(ctx context.Context, table string, key []byte, o ReadOp
 // Put stores one key if the condition holds.
 func (s ClientStore) Put(ctx context.Context, table string, key, value []byte, c Condition) (Written, error) {
 	var shown Shown
-	t, err := s.table(table, ReadOptions{}, &shown)
-	if err != nil {
-		return Written{}, err
-	}
+	t := s.written(table, &shown)
 	if c == (Condition{}) {
 		v, err := t.Put(ctx, key, value)
 		if err != nil {
@@ -76,10 +78,7 @@ func (s ClientStore) Put(ctx context.Context, table string, key, value []byte, c
 
 // Delete removes one key if the condition holds.
 func (s ClientStore) Delete(ctx context.Context, table string, key []byte, c Condition) (shown Shown, err error) {
-	t, err := s.table(table, ReadOptions{}, &shown)
-	if err != nil {
-		return shown, err
-	}
+	t := s.written(table, &shown)
 	if c == (Condition{}) {
 		return shown, t.Delete(ctx, key)
 	}

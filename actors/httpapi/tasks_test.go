@@ -88,6 +88,8 @@ func TestTaskRoutes(t *testing.T) {
 		{"POST", "/api/v1/plans", `{"node":"n4"}`, 400, "invalid"},
 		{"POST", "/api/v1/plans/7/apply", `{}`, 200, "open"},
 		{"POST", "/api/v1/plans/t8/apply", ``, 409, "exists"},
+		{"POST", "/api/v1/plans/seven/apply", ``, 400, "seven"},
+		{"POST", "/api/v1/plans", `{"dry_run":`, 400, "invalid"},
 		{"POST", "/api/v1/nodes/n4/decommission", ``, 200, `"from": "n4"`},
 		{"POST", "/api/v1/nodes/n4/decommission", `{"node":"n3"}`, 400, "invalid"},
 		{"POST", "/api/v1/nodes/n3/decommission", ``, 412, "refused"},

@@ -78,10 +78,7 @@ func (s *seat) start(c *Config, seats []partition.NodeID) error {
 	rc.SnapshotThreshold, rc.SnapshotInterval, rc.TrailingLogs = c.SnapshotThreshold, 10*time.Second, min(trailingLogs, c.SnapshotThreshold)
 	rc.LogOutput, rc.LogLevel, rc.NoLegacyTelemetry = logs, "INFO", true
 
-	cached, err := raft.NewLogCache(logCache, s.store)
-	if err != nil {
-		return err
-	}
+	cached, _ := raft.NewLogCache(logCache, s.store) // fails only without a capacity
 	layer := &streams{t: c.Transport, self: nodeAddr(c.Node), open: map[*trackedConn]struct{}{}}
 	trans := raft.NewNetworkTransport(layer, 3, streamTimeout, logs)
 	has, err := raft.HasExistingState(cached, s.store, s.store)

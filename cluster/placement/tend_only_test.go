@@ -84,6 +84,19 @@ func TestTendKeepsStandIn(t *testing.T) {
 	w.settled()
 }
 
+// A node is not drained if the policy could not be met by those that would be left.
+func TestCanDrainLastOfZone(t *testing.T) {
+	w := newWorld(t, cluster(3, 3), 3, zones(3))
+	node := w.other()
+	if why := CanDrain(&w.s, node); !strings.Contains(why, "zones:3") {
+		t.Errorf("one of three zones of which all are needed: %q", why)
+	}
+	w = newWorld(t, cluster(3, 3), 3, zones(2))
+	if why := CanDrain(&w.s, w.other()); why != "" {
+		t.Errorf("one of three zones of which two are needed: %q", why)
+	}
+}
+
 // The only replica of a group is replaced by a second one, which takes the
 // mastership over, and goes.
 func TestTendReplacesOnlyReplica(t *testing.T) {

@@ -294,9 +294,6 @@ func (t *tending) allowed(next *partition.Membership, asked, force bool) string 
 	if err := t.m.CheckNext(next); err != nil {
 		return err.Error()
 	}
-	if err := next.Validate(); err != nil {
-		return err.Error()
-	}
 	if x, ok := next.Member(t.s.Self); !ok || x.Kind != partition.Full || !x.Eligible {
 		if y, _ := t.m.Member(t.s.Self); y.Eligible && y.Kind == partition.Full {
 			return "the master must hand over first"

@@ -64,10 +64,7 @@ func reachable(addr, advertise string) string {
 	if err != nil || !everyInterface(addr) {
 		return addr
 	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return addr
-	}
+	_, port, _ := net.SplitHostPort(addr) // it was split before
 	return net.JoinHostPort(host, port)
 }
 

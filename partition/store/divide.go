@@ -221,12 +221,9 @@ func (sp *space) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.
 
 // holdsAny reports whether there is a key in a range.
 func holdsAny(db *pebble.DB, r partition.KeyRange) (bool, error) {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: r.Lo, UpperBound: r.Hi})
-	if err != nil {
-		return false, err
-	}
+	it := newIter(db, &pebble.IterOptions{LowerBound: r.Lo, UpperBound: r.Hi})
 	found := it.First()
-	err = it.Error()
+	err := it.Error()
 	if cerr := it.Close(); err == nil {
 		err = cerr
 	}

@@ -39,16 +39,20 @@ func parseApplied(v []byte) (partition.Index, error) {
 	return partition.Index(binary.LittleEndian.Uint64(v[1:])), nil
 }
 
+// newIter is r.NewIter, which never returns an error: what fails is the error of
+// the iterator.
+func newIter(r pebble.Reader, o *pebble.IterOptions) *pebble.Iterator {
+	it, _ := r.NewIter(o)
+	return it
+}
+
 // durableIndex reads the applied index of what is in files, 0 if there is none.
 func durableIndex(db *pebble.DB) (partition.Index, error) {
-	it, err := db.NewIter(&pebble.IterOptions{
+	it := newIter(db, &pebble.IterOptions{
 		LowerBound:                appliedKey(),
 		UpperBound:                append(appliedKey(), 0),
 		OnlyReadGuaranteedDurable: true,
 	})
-	if err != nil {
-		return 0, fmt.Errorf("read the durable index: %w", err)
-	}
 	defer func() { _ = it.Close() }()
 	if !it.First() {
 		return 0, it.Error()

@@ -142,10 +142,7 @@ func keyAt(ctx context.Context, db *pebble.DB, r partition.KeyRange, want, size 
 // count visits the keys of a range with the bytes before each, until fn has enough
 // or walkBytes are read, and returns the bytes that it has come by.
 func count(ctx context.Context, db *pebble.DB, r partition.KeyRange, fn func(key []byte, before uint64) bool) (uint64, error) {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: r.Lo, UpperBound: r.Hi})
-	if err != nil {
-		return 0, err
-	}
+	it := newIter(db, &pebble.IterOptions{LowerBound: r.Lo, UpperBound: r.Hi})
 	sum, n := uint64(0), 0
 	for ok := it.First(); ok && sum < walkBytes; ok = it.Next() {
 		if n++; n%scanLook == 0 && ctx.Err() != nil {
@@ -157,7 +154,7 @@ func count(ctx context.Context, db *pebble.DB, r partition.KeyRange, fn func(key
 		v := it.LazyValue()
 		sum += uint64(len(it.Key()) + v.Len())
 	}
-	err = it.Error()
+	err := it.Error()
 	if cerr := it.Close(); err == nil {
 		err = cerr
 	}

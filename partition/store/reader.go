@@ -19,9 +19,8 @@ type pin struct {
 }
 
 // newPin pins what is visible now.
-func newPin(db *pebble.DB) (pin, error) {
-	it, err := db.NewIter(&pebble.IterOptions{UseL6Filters: true})
-	return pin{it: it}, classify(err)
+func newPin(db *pebble.DB) pin {
+	return pin{it: newIter(db, &pebble.IterOptions{UseL6Filters: true})}
 }
 
 func (p *pin) close() error {

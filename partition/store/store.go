@@ -97,12 +97,7 @@ func (s *Store) View() (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPin(db)
-	if err != nil {
-		s.sp.release()
-		return nil, err
-	}
-	return &View{pin: p, sp: s.sp}, nil
+	return &View{pin: newPin(db), sp: s.sp}, nil
 }
 
 // Flush makes durable what was applied before the call and returns the index

@@ -92,11 +92,10 @@ func (w *writer) index() error {
 }
 
 // pinned makes the state before readable.
-func (w *writer) pinned() (err error) {
+func (w *writer) pinned() {
 	if w.before.it == nil {
-		w.before, err = newPin(w.db)
+		w.before = newPin(w.db)
 	}
-	return err
 }
 
 // Get implements partition.Reader.
@@ -108,9 +107,7 @@ func (w *writer) Get(key []byte) ([]byte, bool, error) {
 	case own(key):
 		return nil, false, nil
 	case !w.indexed && !w.ranged && !w.written.has(key):
-		if err := w.pinned(); err != nil {
-			return nil, false, err
-		}
+		w.pinned()
 		return w.before.get(key)
 	}
 	if err := w.index(); err != nil {
