@@ -124,7 +124,7 @@ func TestStateThatDoesNotOpen(t *testing.T) {
 		t.Errorf("a new one: %v", err)
 	}
 	child := &partition.Child{Group: 94, Membership: &partition.Membership{}}
-	codeIs(t, "a child without members", n.makeChild(1, nil, 5, child, 1), partition.CodeInvalid)
+	codeIs(t, "a child without members", n.makeChild(1, nil, 5, child, 1, nil), partition.CodeInvalid)
 }
 
 // TestCatalogOnABadDisk: a node that cannot write the catalog down says so, and does

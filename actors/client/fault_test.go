@@ -1,6 +1,8 @@
 package client
 
 import (
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,6 +46,43 @@ func TestConnectionsThatAreClosed(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestAnswersThatAreNotUsed: where keys have gone is believed only if it can be read
+// and fits what is known.
+func TestAnswersThatAreNotUsed(t *testing.T) {
+	k := &call{c: &Client{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}}
+	if k.redirected(&Response{Code: partition.CodeWrongGroup, Body: []byte{99}}) {
+		t.Error("an answer of a newer program leads elsewhere")
+	}
+	routes := &Routes{Version: 1, Nodes: []Node{{ID: "a", Addr: "x:1"}}, Tables: []Table{{Name: "t", Kind: "kv", Partitions: []Partition{
+		{Group: 1, RangeVersion: 1, Members: []partition.NodeID{"a"}, Master: "a"},
+	}}}}
+	told := &learned{table: "t", part: Partition{Group: 2, RangeVersion: 2, Members: []partition.NodeID{"b"}, Master: "b"}}
+	if got := overlay(routes, told); got != routes {
+		t.Errorf("a member that nobody knows: %+v", got)
+	}
+	told.nodes = []Node{{ID: "b", Addr: "y:1"}}
+	if got := overlay(routes, told); got == routes || len(got.Nodes) != 2 || got.Tables[0].Partitions[0].Group != 2 {
+		t.Errorf("with the node: %+v", got)
+	}
+	why := partition.Errorf(partition.CodeNoSpace, "full")
+	if e := asError(fmt.Errorf("write it: %w", why)); e != why {
+		t.Errorf("%v", e)
+	}
+}
+
+// TestClosedClientStartsNothing: what is begun after the end is refused at once.
+func TestClosedClientStartsNothing(t *testing.T) {
+	inKV(t, func(t *testing.T, c *cluster, table KV) {
+		table.c.Close()
+		var got error
+		table.c.start(t.Context(), "t", Request{Op: OpRead, Key: []byte("k")}, ReadOptions{}, func(_ Result, err error) { got = err })
+		if partition.CodeOf(got) != partition.CodeClosed {
+			t.Errorf("%v", got)
+		}
+		synctest.Wait()
+	})
 }
 
 // TestRangesThatMakeNoSense: a range that no table can have is refused before anybody

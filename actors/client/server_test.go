@@ -318,6 +318,7 @@ func TestHostileServer(t *testing.T) {
 		"zeros":      make([]byte, 64),
 		"no request": appendResponse(nil, &Response{ID: 99}),
 		"id 0":       appendResponse(nil, &Response{}),
+		"refused":    appendResponse(nil, &Response{Code: partition.CodeBusy, Why: "too many connections"}),
 		"why":        resealed(good, func(b []byte) { binary.LittleEndian.PutUint16(b[4:], 65535) }),
 		"next":       resealed(good, func(b []byte) { binary.LittleEndian.PutUint16(b[6:], MaxReasonBytes+1) }),
 		"master":     resealed(good, func(b []byte) { b[24] = 255 }),
