@@ -129,16 +129,19 @@ type ReplicaInfo struct {
 
 // MemberInfo is a node as the answering node sees it.
 type MemberInfo struct {
-	Node    partition.NodeID `json:"node"`
-	Boot    uint64           `json:"boot"`
-	Zone    string           `json:"zone"`
-	Status  string           `json:"status"` // alive, unreachable (gossip hears it, the links do not), failed, left
-	Mode    string           `json:"mode"`   // empty: in service; drained, stopping
-	Link    string           `json:"link"`   // address of the links
-	HTTP    string           `json:"http"`
-	Gossip  string           `json:"gossip"`
-	Version string           `json:"version"`
-	Seat    bool             `json:"seat"` // holds a seat of the control group
+	Node   partition.NodeID `json:"node"`
+	Boot   uint64           `json:"boot"`
+	Zone   string           `json:"zone"`
+	Status string           `json:"status"` // alive, unreachable (gossip hears it, the links do not), failed, left
+	Mode   string           `json:"mode"`   // empty: in service; drained, stopping
+	// Sick is why it should be nobody's master for now, by its own word and that of
+	// others; see Node.Anomalies.
+	Sick    string `json:"sick,omitempty"`
+	Link    string `json:"link"` // address of the links
+	HTTP    string `json:"http"`
+	Gossip  string `json:"gossip"`
+	Version string `json:"version"`
+	Seat    bool   `json:"seat"` // holds a seat of the control group
 }
 
 // ClusterStatus is the answer to "how are we?".
@@ -151,12 +154,14 @@ type ClusterStatus struct {
 	Nodes   int    `json:"nodes"`
 	Alive   int    `json:"alive"`
 	// Drained are the nodes that are out of service, or about to stop.
-	Drained    []partition.NodeID `json:"drained,omitempty"`
-	Partitions int                `json:"partitions"`
-	WithMaster int                `json:"with_master"`
-	Control    ControlStatus      `json:"control"`
-	Self       partition.NodeID   `json:"self"`
-	Uptime     time.Duration      `json:"uptime_ns"`
+	Drained []partition.NodeID `json:"drained,omitempty"`
+	// Anomalies are those in force around the answering node, in a line each.
+	Anomalies  []string         `json:"anomalies,omitempty"`
+	Partitions int              `json:"partitions"`
+	WithMaster int              `json:"with_master"`
+	Control    ControlStatus    `json:"control"`
+	Self       partition.NodeID `json:"self"`
+	Uptime     time.Duration    `json:"uptime_ns"`
 }
 
 // ControlStatus describes the control group.

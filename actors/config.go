@@ -6,9 +6,11 @@ import (
 	"net"
 	"time"
 
+	"pando.dev/pando/cluster/detector"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/kv"
 	"pando.dev/pando/split"
+	"pando.dev/pando/wal"
 )
 
 // Config is what a node is started with. Dir is required; the zero value of
@@ -98,6 +100,11 @@ type Config struct {
 	// operator is not replaced.
 	ReplaceAfter time.Duration
 
+	// Anomalies is what is done when nodes find that one of them limps, with a slow
+	// disk or too little processor: act, the default, has it hand masterships over
+	// while it is so, a tenth a minute; observe only says so, and off does not look.
+	Anomalies string
+
 	// Logger receives what an operator would act on (default: nothing).
 	Logger *slog.Logger
 	// Fatal is called when the node must not go on, such as after a failed
@@ -107,6 +114,11 @@ type Config struct {
 	// diskFree, if set, is asked for the free and total bytes of the log's disk;
 	// for tests, which cannot fill one.
 	diskFree func() (free, total int64, err error)
+	// logFS, if set, holds the log; for tests, which slow it down.
+	logFS wal.FS
+	// detect, if set, is how sensitive the detector is, and its Every how often this
+	// node measures itself; for tests, which do not have minutes.
+	detect detector.Config
 	// onSplit, if set, is told of each step of a split before it is taken; for tests,
 	// which stop nodes there.
 	onSplit func(*Node, *split.Step)
@@ -146,6 +158,9 @@ func (c Config) withDefaults() Config {
 	if c.Fatal == nil {
 		c.Fatal = func(err error) { panic(err) }
 	}
+	if c.logFS == nil {
+		c.logFS = wal.OS{}
+	}
 	kinds := map[string]partition.Factory{"kv": kv.New}
 	for name, f := range c.Kinds {
 		kinds[name] = f
@@ -179,6 +194,9 @@ func (c Config) validate() error {
 			Code: partition.CodeInvalid, Why: fmt.Sprintf("others cannot dial %s", c.Listen),
 			Next: "set Advertise (--advertise) to the address of this node",
 		}
+	}
+	if _, err := detector.ParseMode(c.Anomalies); err != nil {
+		return err
 	}
 	for name := range c.Kinds {
 		if name == "" || c.Kinds[name] == nil {

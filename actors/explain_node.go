@@ -77,7 +77,8 @@ type nodeFacts struct {
 	all   []NodeInfo
 	parts []PartitionInfo
 	tasks []TaskInfo
-	loads []NodeLoad // of the nodes that tell
+	loads []NodeLoad    // of the nodes that tell
+	limps []AnomalyInfo // what the answering node knows of those that limp
 }
 
 // ExplainNode says how a node is, what it holds and waits for, and what depends on
@@ -99,7 +100,8 @@ func (n *Node) ExplainNode(ctx context.Context, id partition.NodeID) (Explanatio
 	if i < 0 {
 		return Explanation{}, &partition.Error{Code: partition.CodeNotFound, Why: fmt.Sprintf("there is no node %q", id), Next: "list them with: pando node ls"}
 	}
-	return (&nodeFacts{node: all[i], all: all, parts: parts, tasks: tasks, loads: n.NodeLoads(ctx, answering(all))}).explain(), nil
+	f := &nodeFacts{node: all[i], all: all, parts: parts, tasks: tasks, loads: n.NodeLoads(ctx, answering(all)), limps: n.Anomalies()}
+	return f.explain(), nil
 }
 
 func (f *nodeFacts) explain() Explanation {
@@ -116,6 +118,12 @@ func (f *nodeFacts) explain() Explanation {
 	case x.Mode != "":
 		e.say(AboutWaits, "It is %s: its replicas go on receiving what is written and do not count.", x.Mode)
 		e.help("pando node undrain %s, when the work on it is done", x.Node)
+	}
+	for _, v := range f.limps {
+		if v.Until == nil && (v.Node == x.Node || v.Peer == x.Node) {
+			e.say(AboutWaits, "It limps (%s, %s, as %s): %s.", v.Kind, limpState(v), v.ID, v.Evidence)
+			e.help("%s", v.Advice)
+		}
 	}
 	e.say(AboutIs, "It holds %d full replicas, %d bytes on its disk; %d further ones keep only the log. It is the master's node of %d of them.", x.Replicas, x.Bytes, x.LogOnly, x.Masters)
 	f.heat(e)

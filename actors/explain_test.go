@@ -120,6 +120,17 @@ func TestExplainNode(t *testing.T) {
 	if s := said((&nodeFacts{node: fresh, all: []NodeInfo{busy, fresh}}).explain()); !strings.Contains(s, "mean over the 2 nodes that may take replicas is 4.5 replicas") || !strings.Contains(s, "help: pando rebalance") {
 		t.Errorf("a new node:\n%s", s)
 	}
+	over := time.Unix(9, 0)
+	limps := []AnomalyInfo{
+		{ID: "slow-disk:n9:1", Kind: "slow-disk", Node: "n9", Confirmed: true, Evidence: "its syncs took 31ms", Advice: "look after its disk"},
+		{ID: "slow-link:n8-n9:2", Kind: "slow-link", Node: "n8", Peer: "n9", Evidence: "there and back took 40ms"},
+		{ID: "flapping:n9:3", Kind: "flapping", Node: "n9", Until: &over}, {ID: "slow-disk:n1:4", Kind: "slow-disk", Node: "n1"},
+	}
+	s := said((&nodeFacts{node: fresh, all: []NodeInfo{busy, fresh}, limps: limps}).explain())
+	if !strings.Contains(s, "waits: It limps (slow-disk, confirmed, as slow-disk:n9:1): its syncs took 31ms.") || !strings.Contains(s, "help: look after its disk") ||
+		!strings.Contains(s, "(slow-link, suspected, as slow-link:n8-n9:2)") || strings.Count(s, "limps") != 2 {
+		t.Errorf("a node that limps:\n%s", s)
+	}
 	fresh.Mode = "drained"
 	if s := said((&nodeFacts{node: fresh, all: []NodeInfo{busy, fresh}}).explain()); !strings.Contains(s, "help: pando node undrain n9") {
 		t.Errorf("a drained node:\n%s", s)

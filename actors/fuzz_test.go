@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pando.dev/pando/cluster/control"
+	"pando.dev/pando/cluster/detector"
 	"pando.dev/pando/partition"
 )
 
@@ -30,6 +31,8 @@ func hostileCalls() map[string][]byte {
 		"a decree of garbage":      append([]byte{callDecree}, `{"group":"g1","replica":1,"membership":"AAAA"}`...),
 		"a change of no group":     append([]byte{callChange}, `{}`...),
 		"a change of a stranger":   append([]byte{callChange}, `{"group":"g999999","kind":"add","node":"x"}`...),
+		"a sample of another":      append([]byte{callSample}, `{"node":"n9"}`...),
+		"a sample of much":         append([]byte{callSample}, `{"node":"n1","peers":[`+strings.Repeat("{},", detector.MaxPeers)+`{}]}`...),
 		"members of too many":      append([]byte{callMembers}, `{"groups":[`+strings.Repeat(`"g1",`, askGroups)+`"g1"]}`...),
 		"control: nothing":         {callControl},
 		"control: an array bomb":   {callControl, 1, 16, 0xdd, 0xff, 0xff, 0xff, 0xff},
@@ -38,7 +41,7 @@ func hostileCalls() map[string][]byte {
 		"control: a newer program": {callControl, 99, 16, 0x90},
 	}
 	for name, kind := range map[string]byte{"index": callIndex, "reports": callReports, "host": callHost, "members": callMembers,
-		"drain": callDrain, "survey": callSurvey, "decree": callDecree, "change": callChange} {
+		"drain": callDrain, "survey": callSurvey, "decree": callDecree, "change": callChange, "sample": callSample} {
 		for what, body := range map[string]string{
 			"nothing": "", "garbage": "\x00\xff\xfe garbage", "cut short": `{"group":"g1`, "a number": "7e999", "a string": `"x"`,
 			"nested": strings.Repeat("[", 50_000), "nested objects": strings.Repeat(`{"a":`, 50_000), "wrong types": `{"group":[1],"replica":"x","groups":{},"what":7}`,

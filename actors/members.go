@@ -335,6 +335,7 @@ type watched struct {
 	alive bool // gossip hears it too
 	left  bool // it is away and said so before, or is drained
 	since partition.Time
+	sick  bool             // nobody should be master there now
 	flaps []partition.Time // when it came back without having said goodbye
 	word  word
 }
@@ -386,6 +387,7 @@ func (s *nodeWatch) look(members []cluster.Node, reachable func(partition.NodeID
 				x.word, changed = w, true
 			}
 		}
+		x.sick = m.Sick != ""
 		news := s.heard(m.ID, wordOf(m.Mode), now)
 		up, alive := reachable(m.ID) && m.Status != cluster.Left, m.Status == cluster.Alive
 		changed = changed || !known || news || up != x.up || alive != x.alive || up && m.Zone != x.zone
@@ -416,7 +418,7 @@ func (s *nodeWatch) state(id partition.NodeID, now partition.Time) placement.Nod
 	x := s.of(id, now)
 	return placement.NodeState{
 		Node: placement.Node{ID: id, Zone: x.zone, Weight: 1}, Up: x.up, Since: x.since, Flaps: len(x.flaps),
-		Drain: x.word.Drain, Force: x.word.Force,
+		Drain: x.word.Drain, Force: x.word.Force, Sick: x.sick,
 	}
 }
 

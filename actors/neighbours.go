@@ -84,12 +84,16 @@ func (n *neighbours) look(members []cluster.Node) (changed []change) {
 func (n *Node) watchNeighbours() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	last := n.now()
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-n.linkDown:
 		case <-tick.C:
+			now := n.now()
+			n.anomalies.wasLate(now - last - lookEvery)
+			last = now
 		}
 		members := n.members.Load()
 		if members == nil {

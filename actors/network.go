@@ -27,6 +27,7 @@ const (
 	callSurvey  = 8 // what is left of partitions that are to be recovered
 	callDecree  = 9 // to go on with those that are left
 
+	callSample    = 10 // what a node measures of itself
 	callRead      = 12 // to answer a read that any replica may answer
 	callSplitKeys = 20 // where a partition's data divides
 	callLoads     = 30 // what is asked of the partitions of a node
@@ -115,6 +116,8 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveSurvey(body[1:]))
 	case callDecree:
 		return answer(nil, n.serveDecree(ctx, body[1:]))
+	case callSample:
+		return answer(nil, n.anomalies.hear(from, body[1:]))
 	case callRead:
 		return answer(n.serveRead(ctx, body[1:]))
 	case callSplitKeys:

@@ -44,6 +44,7 @@ type Node struct {
 	suspects   *suspects
 	service    *service
 	tender     *tender
+	anomalies  *anomalies
 	splitter   *splitter
 	loads      *loads
 	reclaiming chan struct{} // who removes keys of others, one at a time
@@ -127,13 +128,14 @@ func (n *Node) openDisk() error {
 	}
 	n.identity = id
 	n.logger = n.cfg.Logger.With("node", id.Node)
+	n.anomalies = newAnomalies(n)
 	if n.suspects, err = openSuspects(n.cfg.Dir); err != nil {
 		return err
 	}
 	if n.service, err = openService(n.cfg.Dir); err != nil {
 		return err
 	}
-	log, found, err := wal.Open(wal.OS{}, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
+	log, found, err := wal.Open(n.cfg.logFS, filepath.Join(n.cfg.Dir, "wal"), wal.Options{
 		Node: id.Node, Incarnation: id.Boot, SegmentBytes: n.cfg.WALSegmentBytes, Logger: n.logger, Fatal: n.cfg.Fatal,
 		DiskFree: n.cfg.diskFree, SoftCapBytes: n.cfg.WALCapBytes,
 	})
@@ -338,6 +340,8 @@ func (n *Node) openActors() error {
 	n.background.Go(n.emptyNodes)
 	n.background.Go(n.governCopies)
 	n.background.Go(n.rememberCatalog)
+	n.background.Go(n.anomalies.run)
+	n.background.Go(n.anomalies.tellSick)
 	n.local, err = client.Open(n.ctx, client.Config{
 		Local: client.Local{Node: n.ID(), Backend: backend{n}}, Dial: n.dialNode, Zone: n.cfg.Zone, Logger: n.logger,
 	})

@@ -237,8 +237,8 @@ func (n *Node) balanceNodes(cat *control.Catalog, parts []PartitionInfo) []place
 		delete(used, m.Node)
 		_, leaving := cat.Leaving(m.Node)
 		x := placement.PlanNode{
-			Node: placement.Node{ID: m.Node, Zone: m.Zone, Weight: 1}, New: !holds, Leaving: leaving, Closed: m.Status != "alive" || m.Mode != "",
-			Capacity: capacityOf(cat),
+			Node: placement.Node{ID: m.Node, Zone: m.Zone, Weight: 1}, New: !holds, Leaving: leaving,
+			Closed: m.Status != "alive" || m.Mode != "" || m.Sick != "", Capacity: capacityOf(cat),
 		}
 		if !x.Closed || holds {
 			x.New = x.New && !x.Closed && !leaving

@@ -24,6 +24,7 @@ type (
 	// best of them.
 	transferMaster struct {
 		to   partition.ReplicaID
+		why  string // for the log, if the hand-over is this node's own idea
 		done func(error)
 	}
 	// recoverGroup is an operator's decree: this replica goes on with the given
@@ -66,6 +67,9 @@ func (a *replicaActor) change(item any) {
 		a.event(replica.Configure{ID: id, Membership: m.membership, Force: m.force})
 	case *transferMaster:
 		id := a.remember(call{done: func(_ partition.Index, err error) { m.done(err) }})
+		if m.why != "" {
+			a.node.logger.Debug("handing over", "group", a.cell.group, "to", m.to, "why", m.why)
+		}
 		a.event(replica.Transfer{ID: id, To: m.to})
 	case *resignMaster:
 		a.event(replica.Resign{Why: m.why})

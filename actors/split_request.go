@@ -305,13 +305,19 @@ func (n *Node) splittable(g *control.Group) error {
 // splitPlaces chooses nodes that do not hold the partition for each piece that
 // leaves it, and refuses if there are too few.
 func (n *Node) splitPlaces(g *control.Group, pieces int) ([]control.SplitPlace, error) {
-	var free []placement.Node
+	var free, well []placement.Node
 	for _, m := range n.Members() {
 		if _, holds := g.Membership.OnNode(m.Node); !holds && m.Status == "alive" && m.Mode == "" {
 			free = append(free, placement.Node{ID: m.Node, Zone: m.Zone, Weight: 1})
+			if m.Sick == "" {
+				well = append(well, free[len(free)-1])
+			}
 		}
 	}
 	replicas := len(fullNodes(g))
+	if len(well) >= replicas {
+		free = well
+	}
 	if len(free) < replicas {
 		return nil, &partition.Error{
 			Code: partition.CodeRefused, Why: fmt.Sprintf("%d nodes are in service and do not hold %s, its pieces need %d each", len(free), g.ID, replicas),

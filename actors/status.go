@@ -10,7 +10,7 @@ import (
 
 // Status answers "how are we?": first of all, how many more nodes may fail.
 func (n *Node) Status(ctx context.Context) (ClusterStatus, error) {
-	s := ClusterStatus{Cluster: n.cfg.Cluster, Self: n.ID(), Uptime: n.now(), Control: n.controlStatus()}
+	s := ClusterStatus{Cluster: n.cfg.Cluster, Self: n.ID(), Uptime: n.now(), Control: n.controlStatus(), Anomalies: n.limping()}
 	for _, m := range n.Members() {
 		s.Nodes++
 		if m.Status == "alive" {

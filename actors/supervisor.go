@@ -188,7 +188,7 @@ func (n *Node) Members() []MemberInfo {
 		}
 		out = append(out, MemberInfo{
 			Node: m.ID, Boot: m.Boot, Zone: m.Zone, Status: status, Link: m.Link, HTTP: m.HTTP,
-			Gossip: m.Gossip, Version: m.Version, Seat: m.Seat, Mode: wordOf(m.Mode).mode(),
+			Gossip: m.Gossip, Version: m.Version, Seat: m.Seat, Mode: wordOf(m.Mode).mode(), Sick: m.Sick,
 		})
 	}
 	return out

@@ -561,7 +561,7 @@ func nodeOf(m *serf.Member) Node {
 		ID: partition.NodeID(m.Name), Boot: parseUint(m.Tags[tagBoot]), Status: status, Zone: m.Tags[tagZone],
 		Gossip: memberAddress(m), Link: m.Tags[tagLink], HTTP: m.Tags[tagHTTP], Version: m.Tags[tagVersion],
 		Expect: int(min(parseUint(m.Tags[tagExpect]), 1<<10)), Seat: m.Tags[TagSeat] == "1", ControlGroup: m.Tags[TagControlGroup],
-		Mode: m.Tags[TagMode],
+		Mode: m.Tags[TagMode], Sick: m.Tags[TagSick],
 	}
 }
 

@@ -28,6 +28,9 @@ const (
 	TagControlGroup = "cg"
 	// TagMode says whether the node is in service; what it means is its host's.
 	TagMode = "md"
+	// TagSick is why the node should be nobody's master for now, such as
+	// "slow-disk"; a hint.
+	TagSick = "sk"
 )
 
 // GossipConfig is what gossip is started with. The zero value of each optional
@@ -92,6 +95,7 @@ type Node struct {
 	Seat         bool
 	ControlGroup string
 	Mode         string
+	Sick         string
 }
 
 // GossipStatus tells how joining goes.

@@ -148,6 +148,7 @@ func (l *Log) commit(b *batch) (writes, waiting int, ok bool) {
 	sealBatch(image[:n], int(b.items), b.seq, b.seg.number, l.seed)
 	l.o.point(AtBatchSealed)
 	start := time.Now()
+	l.syncs.begin()
 	err := l.writeBatch(b, image)
 	if err != nil {
 		l.o.point(AtPoisoned)
@@ -247,6 +248,7 @@ func (l *Log) durable(b *batch, image []byte, took time.Duration) []func(error) 
 	l.stats.Syncs++
 	l.stats.SyncLast = took
 	l.stats.SyncMax = max(l.stats.SyncMax, took)
+	l.syncs.end(took)
 	return b.done
 }
 

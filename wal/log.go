@@ -67,6 +67,7 @@ type Log struct {
 	spares   []uint64
 	spareSeq uint64
 	stats    Stats
+	syncs    syncTimes
 
 	// owed, ahead and replayed belong to planted bugs: a file whose sync was not
 	// waited for, the batch that was written too early, and the segment whose

@@ -67,7 +67,7 @@ func Open(fs FS, dir string, o Options) (*Log, *Report, error) {
 		return nil, nil, fmt.Errorf("open log %s: %w", dir, err)
 	}
 	l := &Log{
-		fs: fs, dir: dir, o: o, groups: map[partition.GroupID]*group{}, seq: 1, capBytes: o.SoftCapBytes,
+		fs: fs, dir: dir, o: o, groups: map[partition.GroupID]*group{}, seq: 1, capBytes: o.SoftCapBytes, syncs: syncTimes{born: time.Now()},
 		work: make(chan struct{}, 1), chores: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	r := &recovery{l: l, report: &Report{}, loss: map[partition.GroupID]*loss{}}

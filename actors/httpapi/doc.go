@@ -6,6 +6,7 @@
 //	GET    /metrics                            Prometheus text
 //	GET    /api/v1/status                      how many more failures can be taken, and why
 //	GET    /api/v1/members                     the nodes as this one sees them
+//	GET    /api/v1/anomalies                   what limps around this one, and what was done about it
 //	GET    /api/v1/partitions[?table=t]        every partition
 //	GET    /api/v1/partitions/{group}          one partition ("g17" or "17")
 //	POST   /api/v1/partitions/{group}/change   add, remove or replace a replica, hand over (admin)

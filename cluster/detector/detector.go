@@ -47,6 +47,8 @@ type node struct {
 	lost   map[partition.NodeID][]partition.Time // by whom it was lost, and when
 	downs  map[partition.NodeID]uint64           // the peers' counters at this node's last word
 	claims []Claim
+	sync   float64 // what its syncs took when it last had any, at syncAt
+	syncAt partition.Time
 	// blamed: most of its links are slow; of is how many of how many.
 	blamed bool
 	of     [2]int
@@ -175,8 +177,11 @@ func (d *Detector) compareNodes(now partition.Time, heard []Sample) {
 	for which := range figures {
 		var all []float64
 		for i := range heard {
-			// A log without a sync says nothing; a queue that is empty does.
-			if own, _ := d.figure(&heard[i], which); own > 0 || which != figSync {
+			own, _ := d.figure(&heard[i], which)
+			if which == figSync {
+				own = d.by[heard[i].Node].lastSync(&d.c, now, own)
+			}
+			if own > 0 || which != figSync {
 				all = append(all, own)
 			}
 		}
@@ -193,6 +198,19 @@ func (d *Detector) compareNodes(now partition.Time, heard []Sample) {
 			}
 		}
 	}
+}
+
+// lastSync is what a node's syncs took when it last had any: if all wait for the
+// one whose disk hangs, they have none, and had some before. A log that was idle
+// for a minute says nothing any more; a queue that is empty does.
+func (n *node) lastSync(c *Config, now partition.Time, own float64) float64 {
+	switch {
+	case own > 0:
+		n.sync, n.syncAt = own, now
+	case now-n.syncAt > 60*c.Every:
+		return 0
+	}
+	return n.sync
 }
 
 // compareGroups compares the heaviest group of each node with what a whole node
@@ -222,7 +240,7 @@ func (d *Detector) compareGroups(now partition.Time, heard []Sample) {
 	for _, id := range slices.Sorted(maps.Keys(d.groups)) {
 		g := d.groups[id]
 		if g.seen != now {
-			g.rest(&d.c, now)
+			g.add(&d.c, now, 0) // another is heavier now
 		}
 		if g.idle() {
 			delete(d.groups, id)

@@ -145,6 +145,21 @@ func troubleOfNodes() []trouble {
 			kind: SlowDisk, subject: "n1", evidence: []string{"median of 2 other nodes"},
 		},
 		{
+			name: "a disk that all wait for", nodes: 3,
+			sample: func(x *circle, id partition.NodeID, s int) Sample {
+				m := x.calm(id)
+				if s > 60 {
+					if m.Sync = 0; id == "n1" {
+						m.Sync = time.Duration(s%10+1) * time.Second
+					} else if s%10 == 9 {
+						m.Sync = 3 * time.Millisecond
+					}
+				}
+				return m
+			},
+			kind: SlowDisk, subject: "n1", evidence: []string{"times the 3ms that are the median of 2 other nodes"},
+		},
+		{
 			name: "too little processor", nodes: 3,
 			sample: func(x *circle, id partition.NodeID, s int) Sample {
 				m := x.calm(id)
@@ -531,5 +546,30 @@ func TestKindOfAnotherVersion(t *testing.T) {
 	other.Node = "b"
 	if said := d.Observe(time.Second, []Sample{s, other}); len(said) > 0 || len(d.Verdicts()) > 0 {
 		t.Fatalf("%+v", said)
+	}
+}
+
+// BenchmarkRound is a second of a circle of 17 nodes that are well: what watching
+// costs when there is nothing to see.
+func BenchmarkRound(b *testing.B) {
+	c := &circle{nodes: map[partition.NodeID]*Detector{}}
+	for i := range 17 {
+		c.nodes[partition.NodeID(fmt.Sprintf("n%d", i+1))] = nil
+	}
+	var heard []Sample
+	for _, id := range c.ids() {
+		s := c.calm(id)
+		s.Node = id
+		heard = append(heard, s)
+	}
+	d := New(Config{Self: "n1"})
+	for i := range 60 {
+		d.Observe(time.Duration(i)*time.Second, heard)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		d.Observe(time.Duration(60+i)*time.Second, heard)
+		d.Claims()
+		d.Verdicts()
 	}
 }

@@ -95,8 +95,13 @@ func (s *series) feed(c *Config, now partition.Time, own, ref, floor float64, pe
 	s.add(c, now, d)
 }
 
-// rest adds a second in which there was nothing to compare.
-func (s *series) rest(c *Config, now partition.Time) { s.add(c, now, 0) }
+// rest adds a second in which there was nothing to compare: it proves nothing, so
+// a node that seldom writes is found as well, but what was is forgotten in time.
+func (s *series) rest(c *Config, now partition.Time) {
+	if !s.idle() {
+		s.add(c, now, c.Drift*0.9)
+	}
+}
 
 func (s *series) add(c *Config, now partition.Time, d float64) {
 	if c.plant != noClip {

@@ -35,6 +35,8 @@ type NodeState struct {
 	Drain Drain
 	// Force: the drain is to go on even if nothing can be committed then.
 	Force bool
+	// Sick: it limps, so of several members that may be master it is the last.
+	Sick bool
 }
 
 // PeerState is what a group's master knows of one of its members.

@@ -32,7 +32,8 @@ func (t *tending) transfer(why string) (Step, bool) {
 			!t.peer(x.Replica).CaughtUp || t.node(x.Node).Drain != InService {
 			continue
 		}
-		if best == nil || t.better(x, best) {
+		sick := best != nil && t.node(x.Node).Sick != t.node(best.Node).Sick
+		if best == nil || sick && t.node(best.Node).Sick || !sick && t.better(x, best) {
 			best = x
 		}
 	}

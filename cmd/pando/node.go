@@ -61,6 +61,7 @@ func (n *nodeFlags) register(cmd *cobra.Command) {
 	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "cache of all replicas (default 256 MiB)")
 	f.DurationVar(&cfg.LogAfter, "log-after", 0, "how long a member is away before a log replica stands in (default 10s)")
 	f.DurationVar(&cfg.ReplaceAfter, "replace-after", 0, "how long a member is away before it is replaced for good (default 5m)")
+	f.StringVar(&cfg.Anomalies, "anomalies", "act", "when a node is found to limp: act (hand masterships over), observe or off")
 	f.DurationVar(&n.drainTimeout, "drain-timeout", 10*time.Second, "how long a node that stops waits until others have taken over; 0 does not wait")
 	f.BoolVar(&n.member.pprof, "pprof", false, "serve /debug/pprof/ to admins")
 	f.StringVar(&n.logFormat, "log-format", "text", "log on the standard error as text or json")

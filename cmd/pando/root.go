@@ -109,7 +109,7 @@ func (c *cli) root() *cobra.Command {
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.AddCommand(
 		c.nodeCommand(), c.demoCommand(), c.statusCommand(), c.membersCommand(), c.partitionCommand(),
-		c.tableCommand(), c.recoverCommand(), c.rebalanceCommand(), c.planCommand(), c.taskCommand(), c.explainCommand(), c.hotCommand(), c.checkCommand(),
+		c.tableCommand(), c.recoverCommand(), c.rebalanceCommand(), c.planCommand(), c.taskCommand(), c.explainCommand(), c.hotCommand(), c.anomaliesCommand(), c.checkCommand(),
 		c.kvCommand(), c.loadCommand(), c.exportCommand(), c.certCommand(), c.simCommand(), c.versionCommand(),
 	)
 	c.completeArguments(root)

@@ -92,6 +92,9 @@ func printStatus(w io.Writer, s actors.ClusterStatus) {
 	row(w, "nodes", fmt.Sprintf("%d of %d alive%s", s.Alive, s.Nodes, drainedText(s.Drained)))
 	row(w, "partitions", fmt.Sprintf("%d of %d have a master", s.WithMaster, s.Partitions))
 	row(w, "control group", controlText(s.Control))
+	for _, x := range s.Anomalies {
+		row(w, "limping", x)
+	}
 	row(w, "answered by", fmt.Sprintf("%s, up %s", s.Self, s.Uptime.Round(time.Second)))
 }
 
@@ -142,6 +145,8 @@ func modeText(m actors.MemberInfo) string {
 	switch {
 	case m.Mode != "":
 		return m.Mode
+	case m.Sick != "":
+		return m.Sick
 	case m.Status == "alive":
 		return "in service"
 	}
