@@ -32,7 +32,7 @@ const (
 	divideAgain    = 100 * time.Millisecond
 	divideAgainMax = 10 * time.Second
 	// flushChild is about how long after its beginning a child's state is flushed.
-	flushChild = 100 * time.Millisecond
+	flushChild = 200 * time.Millisecond
 )
 
 type (

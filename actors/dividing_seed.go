@@ -14,8 +14,13 @@ import (
 	"pando.dev/pando/partition/store"
 )
 
-// seedLook is how often a seed looks at its parent though nobody has hinted.
-const seedLook = 100 * time.Millisecond
+const (
+	// seedLook is how often a seed looks at its parent though nobody has hinted.
+	seedLook = 100 * time.Millisecond
+	// seedStagger is the time between the beginnings of two members' seeds: what one
+	// disk is busy with, the others acknowledge writes meanwhile.
+	seedStagger = 40 * time.Millisecond
+)
 
 // seed is the state of a child's replica before there is a child. It is made while
 // nothing is held yet, and follows the parent record by record, in a store of its
@@ -108,6 +113,17 @@ func (s *seed) wake() {
 	}
 }
 
+// turnOf is a member's place in the order in which a child's members do what keeps
+// their disks busy: the first master comes first.
+func turnOf(child *partition.Child, r partition.ReplicaID) (turn int) {
+	for _, m := range child.Membership.Members {
+		if r != child.First && m.Replica != r && (m.Replica < r || m.Replica == child.First) {
+			turn++
+		}
+	}
+	return turn
+}
+
 // takeLock gets the lock of the child's group for its first master. That works
 // without, so it is tried once.
 func (s *seed) takeLock() {
@@ -153,6 +169,11 @@ func (s *seed) grow() (err error) {
 
 // copy makes the seed's store of the parent's state as it is now.
 func (s *seed) copy() error {
+	select {
+	case <-time.After(time.Duration(turnOf(s.child, s.replica)) * seedStagger):
+	case <-s.ctx.Done():
+		return partition.Errorf(partition.CodeClosed, "the seed of %s is not needed any more", s.child.Group)
+	}
 	n, t, st := s.node, s.parent.table.Load(), s.parent.state.Load()
 	if t == nil || st == nil {
 		return partition.Errorf(partition.CodeUnavailable, "the replica of %s is not open", s.parent.group)

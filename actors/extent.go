@@ -1,6 +1,11 @@
 package actors
 
 import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
@@ -31,6 +36,15 @@ func (a *replicaActor) noteExtent() {
 	a.reclaim(&x)
 }
 
+const (
+	// reclaimAfter is about how long after a split its members wait before they
+	// remove what is not theirs any more: it is hidden, and their disks have had
+	// enough to do. reclaimWait bounds one removal; what it leaves goes with the
+	// next, or with ordinary compactions.
+	reclaimAfter = 500 * time.Millisecond
+	reclaimWait  = 10 * time.Minute
+)
+
 // reclaim removes keys of others in the background, once nothing is made from them
 // any more.
 func (a *replicaActor) reclaim(x *partition.Extent) {
@@ -38,18 +52,26 @@ func (a *replicaActor) reclaim(x *partition.Extent) {
 		return
 	}
 	n, st, g, foreign := a.node, a.state, a.cell.group, replica.Foreign(*x)
+	wait := time.After(reclaimAfter + rand.N(2*reclaimAfter)) // the members not all at once
 	n.background.Go(func() {
+		select {
+		case <-wait:
+		case <-n.ctx.Done():
+			return
+		}
 		select {
 		case n.reclaiming <- struct{}{}:
 			defer func() { <-n.reclaiming }()
 		case <-n.ctx.Done():
 			return
 		}
-		any, err := st.store.Reclaim(n.ctx, foreign...)
+		ctx, cancel := context.WithTimeout(n.ctx, reclaimWait)
+		defer cancel()
+		any, err := st.store.Reclaim(ctx, foreign...)
 		switch {
-		case n.ctx.Err() != nil: // the next start goes on
+		case n.ctx.Err() != nil || errors.Is(err, partition.ErrClosed): // whoever opens the state next goes on
 		case err != nil:
-			n.logger.Debug("keys of others not removed", "group", g, "err", err)
+			n.logger.Info("keys of others not removed", "group", g, "err", err)
 		case any:
 			n.logger.Info("keys of others removed", "group", g)
 		}

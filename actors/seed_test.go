@@ -127,7 +127,7 @@ func TestSeedThatIsNotNeeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	cell := n.cells.get(g.id)
-	s := &seed{node: n, parent: cell, child: &partition.Child{Group: 99}, hint: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &seed{node: n, parent: cell, child: &partition.Child{Group: 99, Membership: &partition.Membership{}}, hint: make(chan struct{}, 1), ended: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(n.ctx)
 	defer s.cancel()
 	// The parent is not split, so there is nothing that this could become.
@@ -137,5 +137,15 @@ func TestSeedThatIsNotNeeded(t *testing.T) {
 	s.drop()
 	if found, err := filepath.Glob(filepath.Join(c.cfgs[0].Dir, "stores", "g99", "*")); err != nil || len(found) > 0 {
 		t.Errorf("left: %v, %v", found, err)
+	}
+}
+
+// TestTurnOf: the first master's disk is busy first, then the others' one by one.
+func TestTurnOf(t *testing.T) {
+	c := &partition.Child{First: 4, Membership: &partition.Membership{Members: []partition.Member{{Replica: 2}, {Replica: 4}, {Replica: 7}}}}
+	for r, want := range map[partition.ReplicaID]int{4: 0, 2: 1, 7: 2} {
+		if got := turnOf(c, r); got != want {
+			t.Errorf("replica %d is number %d, want %d", r, got, want)
+		}
 	}
 }

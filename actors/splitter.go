@@ -25,9 +25,11 @@ const (
 	// madeLook is how often the members are asked what they have made, and seedsLook
 	// how often what is ready to be; reportEvery is how often the control group is
 	// told how far a split is.
-	madeLook    = 50 * time.Millisecond
-	seedsLook   = 10 * time.Millisecond
-	reportEvery = time.Second
+	madeLook  = 50 * time.Millisecond
+	seedsLook = 10 * time.Millisecond
+	// seedPatience is how long a split waits for the last of the members that are up.
+	seedPatience = 2 * time.Second
+	reportEvery  = time.Second
 	// lagRecord is for how many bytes a record counts that a member lacks.
 	lagRecord = 256
 )
@@ -67,10 +69,13 @@ type splitting struct {
 	made      map[partition.ReplicaID][]partition.GroupID
 	seeded    map[partition.ReplicaID][]partition.GroupID
 	madeAt    partition.Time
-	hostedAt  partition.Time
-	told      string
-	toldAt    partition.Time
-	seq       uint64
+	// intent is the split that seeded is about, and intendedAt when it was seen first.
+	intent     partition.Index
+	intendedAt partition.Time
+	hostedAt   partition.Time
+	told       string
+	toldAt     partition.Time
+	seq        uint64
 }
 
 // heardOf is when a member's log was seen to grow last.
@@ -328,13 +333,20 @@ func (r *splitting) taskOf(t *control.Task, now partition.Time) *split.Task {
 
 // addPeers adds what is known of the members.
 func (r *splitting) addPeers(s *split.Situation, st *replica.Status) {
+	if sp := s.Extent.Split; sp == nil || sp.Intent != r.intent {
+		r.intendedAt, r.intent = s.Now, 0
+		clear(r.seeded)
+		if sp != nil {
+			r.intent = sp.Intent
+		}
+	}
 	if sp := s.Extent.Split; sp != nil && (sp.Phase == partition.Activated && s.Now >= r.madeAt+madeLook ||
 		sp.Phase == partition.Intended && !s.Held && s.Now >= r.madeAt+seedsLook) {
 		r.askMade(s)
 	}
 	// What is committed counts as on this disk: that it may be elsewhere first does
 	// no harm, for a split waits here for the sake of speed.
-	s.Peers = append(s.Peers, split.Peer{Replica: s.Self, Up: true, State: true, Prepared: r.prepared(s, s.Self), Match: st.Commit, Heard: s.Now, Made: r.made[s.Self]})
+	s.Peers = append(s.Peers, split.Peer{Replica: s.Self, Up: true, State: true, Prepared: r.prepared(s, st, s.Self), Match: st.Commit, Heard: s.Now, Made: r.made[s.Self]})
 	for _, p := range st.Peers {
 		h := r.heard[p.Replica]
 		if p.Match != h.match || h.at == 0 {
@@ -342,7 +354,7 @@ func (r *splitting) addPeers(s *split.Situation, st *replica.Status) {
 			r.heard[p.Replica] = h
 		}
 		s.Peers = append(s.Peers, split.Peer{
-			Replica: p.Replica, Up: !p.Down, State: p.State, Prepared: r.prepared(s, p.Replica), Match: p.Match, Heard: h.at,
+			Replica: p.Replica, Up: !p.Down, State: p.State, Prepared: r.prepared(s, st, p.Replica), Match: p.Match, Heard: h.at,
 			Lag: lagRecord * int64(max(st.Last.Index, p.Match)-p.Match), Made: r.made[p.Replica],
 		})
 	}
@@ -365,11 +377,19 @@ func (r *splitting) askMade(s *split.Situation) {
 }
 
 // prepared reports whether a member has the seeds of all children that it is to
-// make, as far as it was heard of.
-func (r *splitting) prepared(s *split.Situation, id partition.ReplicaID) bool {
-	if s.Extent.Split == nil {
+// make, as far as it was heard of. For a while no member counts before all have them
+// that are up, the first masters among them.
+func (r *splitting) prepared(s *split.Situation, st *replica.Status, id partition.ReplicaID) bool {
+	if s.Extent.Split == nil || !r.hasSeeds(s, id) {
 		return false
 	}
+	if s.Now >= r.intendedAt+seedPatience {
+		return true
+	}
+	return r.hasSeeds(s, s.Self) && !slices.ContainsFunc(st.Peers, func(p replica.PeerStatus) bool { return !p.Down && !r.hasSeeds(s, p.Replica) })
+}
+
+func (r *splitting) hasSeeds(s *split.Situation, id partition.ReplicaID) bool {
 	for i := range s.Extent.Split.Children {
 		c := &s.Extent.Split.Children[i]
 		if _, member := c.Membership.Member(id); member && !slices.Contains(r.seeded[id], c.Group) {

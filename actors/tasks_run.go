@@ -90,10 +90,13 @@ func (r *taskRunner) run() {
 func (r *taskRunner) look() {
 	cat := r.node.control.Catalog()
 	now := r.node.now()
-	open := make(map[control.TaskID]bool)
+	var open map[control.TaskID]bool // nil most of the time
 	for _, t := range cat.Tasks() {
 		if t.State != control.TaskOpen || t.Kind != control.TaskMove && t.Kind != control.TaskTransfer {
 			continue
+		}
+		if open == nil {
+			open = make(map[control.TaskID]bool)
 		}
 		open[t.ID] = true
 		first, _ := cat.TaskOf(t.Group)

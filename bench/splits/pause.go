@@ -93,7 +93,7 @@ func (p *pauses) once(ctx context.Context, c *cluster, g partition.GroupID, i in
 	pause(ctx, to.Sub(from))
 	calm := time.Now()
 	p.took = append(p.took, ended.Sub(from))
-	gapStay, _ := stay.gap(from, to)
+	gapStay, stayed := stay.gap(from, to)
 	gapLeave, resumed := leave.gap(from, to)
 	p.stay, p.leave = append(p.stay, gapStay), append(p.leave, gapLeave)
 	if resumed.After(to) {
@@ -105,7 +105,10 @@ func (p *pauses) once(ctx context.Context, c *cluster, g partition.GroupID, i in
 	p.calmLeave = append(p.calmLeave, gap)
 	p.latStay, p.latLeave = append(p.latStay, stay.latencies(from, to)...), append(p.latLeave, leave.latencies(from, to)...)
 	p.latCalmStay, p.latCalmLeave = append(p.latCalmStay, stay.latencies(to, calm)...), append(p.latCalmLeave, leave.latencies(to, calm)...)
-	p.addPhases(c, from, resumed, g, info.Pieces[0].Group, o.trace, out)
+	hold := p.addPhases(c, from, leave, g, info.Pieces[0].Group, o.trace, out)
+	if o.trace {
+		fmt.Fprintf(out, "longest gaps: leaving %s until %s, retained %s until %s\n", ms(gapLeave), ms(resumed.Sub(hold)), ms(gapStay), ms(stayed.Sub(hold)))
+	}
 	return nil
 }
 
@@ -117,8 +120,7 @@ var (
 
 // addPhases adds when what happened, counted from the last hold. What each member
 // does is told of the first, the second and so on; what several try, of the last.
-func (p *pauses) addPhases(c *cluster, from, resumed time.Time, parent, child partition.GroupID, trace bool, out io.Writer) {
-	var hold time.Time
+func (p *pauses) addPhases(c *cluster, from time.Time, leave *writer, parent, child partition.GroupID, trace bool, out io.Writer) (hold time.Time) {
 	for _, e := range c.events.since(from, parent) {
 		switch e.what {
 		case "split hold":
@@ -127,7 +129,7 @@ func (p *pauses) addPhases(c *cluster, from, resumed time.Time, parent, child pa
 			p.again++
 		}
 	}
-	at := map[string]time.Time{"the end of the longest gap": resumed}
+	at := make(map[string]time.Time)
 	made := 0
 	for _, g := range []partition.GroupID{parent, child} {
 		for _, e := range c.events.since(from, g) {
@@ -145,9 +147,11 @@ func (p *pauses) addPhases(c *cluster, from, resumed time.Time, parent, child pa
 			}
 		}
 	}
+	_, at["the end of the gap then"] = leave.gap(hold, at["child: serves"])
 	for name, t := range at { // in no order: each on its own
 		p.phases[name] = append(p.phases[name], t.Sub(hold))
 	}
+	return hold
 }
 
 func (p *pauses) print(out io.Writer, o pauseOptions) {

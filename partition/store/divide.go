@@ -172,7 +172,7 @@ func (s *Store) Reclaim(ctx context.Context, ranges ...partition.KeyRange) (bool
 	defer sp.release()
 	any, err := sp.reclaim(ctx, db, ranges)
 	if err != nil {
-		return any, classify(fmt.Errorf("remove foreign keys from store %s: %w", sp.id, err))
+		return any, inTime(fmt.Errorf("remove foreign keys from store %s: %w", sp.id, err))
 	}
 	return any, nil
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -38,6 +40,14 @@ func classify(err error) error {
 		return &partition.Error{Code: partition.CodeCorrupt, Why: "a state file is missing: " + err.Error(), Next: "rebuild this replica from a peer"}
 	}
 	return err
+}
+
+// inTime is classify for calls that a caller bounds by time.
+func inTime(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return partition.Errorf(partition.CodeTimeout, "%v", err)
+	}
+	return classify(err)
 }
 
 var (

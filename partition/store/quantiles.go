@@ -45,7 +45,7 @@ func (s *Store) Quantiles(ctx context.Context, r partition.KeyRange, n int) ([][
 	}
 	keys, err := quantiles(ctx, db, r, n, countBytes)
 	if err != nil {
-		return nil, classify(fmt.Errorf("find the middle of store %s: %w", s.sp.id, err))
+		return nil, inTime(fmt.Errorf("find the middle of store %s: %w", s.sp.id, err))
 	}
 	return keys, nil
 }
