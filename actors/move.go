@@ -106,7 +106,7 @@ func mayMove(p *PartitionInfo, r *MoveRequest, to MemberInfo, leaving bool) stri
 // node tells in what a move waits for.
 func bytesHere(why string) (done, total uint64) {
 	for at := range why {
-		if n, _ := fmt.Sscanf(why[at:], ": %d of %d bytes are here", &done, &total); n == 2 {
+		if _, err := fmt.Sscanf(why[at:], ": %d of %d bytes are here", &done, &total); err == nil {
 			return done, total
 		}
 	}
