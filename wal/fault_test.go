@@ -63,6 +63,9 @@ func TestPoison(t *testing.T) {
 			if !errors.Is(err, wal.ErrPoisoned) || partition.CodeOf(err) != partition.CodeUnavailable {
 				t.Fatalf("a later append got %v", err)
 			}
+			if _, err := l.Read(1, 1, 1, 100); !errors.Is(err, wal.ErrPoisoned) {
+				t.Fatalf("a later read got %v", err)
+			}
 			if after != 0 {
 				t.Fatalf("%d operations on the disk after the failure", after)
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/lease"
 )
 
 // badConn is a connection whose n-th operation and all after it fail.
@@ -310,5 +311,49 @@ func TestListensOn(t *testing.T) {
 		if c.System != n.c.System {
 			c.System.Shutdown()
 		}
+	}
+}
+
+// noTLS secures nothing: nobody comes that far.
+type noTLS struct{ TLS }
+
+// TestConnectionThatIsGone: what is begun on a connection that broke before ends at
+// once and says why, and what is cut in a frame is told from an end between frames.
+func TestConnectionThatIsGone(t *testing.T) {
+	gone, other := net.Pipe()
+	_, _ = gone.Close(), other.Close()
+	tune(&net.TCPConn{}, time.Second) // must not panic
+	if _, _, err := introduce(t.Context(), gone, hello{}, noTLS{}, time.Second); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("introduced: %v", err)
+	}
+	frame := (&Frame{Kind: KindAppend, Group: 1}).appendHeader(nil, 2*maxChunk, 0)
+	for name, x := range map[string]struct {
+		bytes int
+		want  error
+	}{"between frames": {0, io.EOF}, "in a frame": {HeaderBytes - 1, io.ErrUnexpectedEOF}} {
+		ours, theirs := loopbackPair(t)
+		if _, err := theirs.Write(frame[:x.bytes]); err != nil {
+			t.Fatal(err)
+		}
+		theirs.Close()
+		f := frameReader{conn: ours, class: classData}
+		if _, err := f.next(); !errors.Is(err, x.want) {
+			t.Errorf("an end %s: %v", name, err)
+		}
+	}
+	f := frameReader{conn: gone, class: classData, silence: time.Second, chunk: frame[:HeaderBytes:HeaderBytes], w: HeaderBytes}
+	if _, err := f.next(); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a large frame: %v", err)
+	}
+}
+
+// TestTypesThatAreNone: nobody listens for messages that could not be read.
+func TestTypesThatAreNone(t *testing.T) {
+	c := Config{System: newSystem(), Node: "a", Boot: 1, Cluster: "c", Types: []Type{{ID: 1}}}
+	c.Resolve = newBook().resolve
+	c.Now = func() partition.Time { return 0 }
+	c.Leases = lease.New(lease.Config{Self: "a", Boot: 1, Now: c.Now})
+	if l, err := Start(c); partition.CodeOf(err) != partition.CodeInvalid || l != nil {
+		t.Errorf("%v", err)
 	}
 }
