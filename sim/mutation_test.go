@@ -37,7 +37,7 @@ func homes() map[string]string {
 		"promise-removed": "membership", "lease-not-joint": "membership",
 		"release-waiting": "successions", "configure-early": "successions", "configure-in-wait": "successions",
 		"joint-alone": "pairs", "answer-to-another": "pairs", "pass-unknowing": "decrees",
-		"grant-of-another-boot": "leavers", "stale-support": "late-answers", "read-unchecked": "damage", "install-keeps-any": "membership", "back-unknowing": "decrees",
+		"grant-of-another-boot": "leavers", "ack-of-another-boot": "grants", "stale-support": "late-answers", "read-unchecked": "damage", "install-keeps-any": "membership", "back-unknowing": "decrees",
 		"child-on-receipt": "splits", "seal-unheld": "splits", "sessions-now": "splits",
 		"unmasked-host": "splits", "done-early": "splits", "child-id-again": "splits",
 	}
