@@ -127,8 +127,8 @@ func TestHeldReads(t *testing.T) {
 	}
 }
 
-// TestWhoAnswersReads: a log replica and a learner answer no reads, a member in
-// maintenance does, and so does one that knows of no master.
+// TestWhoAnswersReads: a log replica answers no reads; a learner with a state does,
+// and a member in maintenance, and one that knows of no master.
 func TestWhoAnswersReads(t *testing.T) {
 	t.Parallel()
 	c := startSingle(t, single(t, t.TempDir()))
@@ -147,7 +147,7 @@ func TestWhoAnswersReads(t *testing.T) {
 		{name: "full", kind: partition.Full},
 		{name: "in maintenance", kind: partition.Full, rest: true},
 		{name: "log replica", kind: partition.LogReplica, want: partition.CodeUnavailable},
-		{name: "learner", kind: partition.Learner, want: partition.CodeUnavailable},
+		{name: "learner", kind: partition.Learner},
 		{name: "no member", gone: true, want: partition.CodeUnavailable},
 	} {
 		after, m := *v, *v.Configurations[0]
