@@ -49,6 +49,8 @@ type Catalog struct {
 	// busy, prepared and unmade are made of tasks: who occupies a group, who is to
 	// make one, and who was to but has ended without it.
 	busy, prepared, unmade map[partition.GroupID]*Task
+	// absorbed are the groups whose keys another one has, by the merge.
+	absorbed map[partition.GroupID]*Task
 	// floor: what was dropped at or before this version is no longer in drops, and
 	// tasks that ended by then may be forgotten.
 	floor uint64
@@ -216,16 +218,19 @@ func (e *edit) apply(version uint64) *Catalog {
 		next.floor = next.drops[extra-1].version
 		next.drops = next.drops[extra:]
 	}
-	next.groups, next.tables = e.base.groups, e.base.tables
-	if len(e.groups) > 0 || len(e.tables) > 0 || len(e.drops) > 0 {
-		next.groups = e.mergeGroups()
-		next.tables = e.mergeTables(next.groups)
-	}
-	next.tasks, next.busy, next.prepared, next.unmade = e.base.tasks, e.base.busy, e.base.prepared, e.base.unmade
+	next.tasks, next.busy, next.prepared, next.unmade, next.absorbed = e.base.tasks, e.base.busy, e.base.prepared, e.base.unmade, e.base.absorbed
 	if len(e.tasks) > 0 {
 		next.tasks = e.mergeTasks()
 		next.forgetTasks()
 		next.indexTasks()
+	}
+	next.groups, next.tables = e.base.groups, e.base.tables
+	if len(e.groups) > 0 || len(e.tables) > 0 || len(e.drops) > 0 {
+		next.groups = e.mergeGroups()
+		next.tables = e.mergeTables(next.groups, next.absorbed)
+	}
+	if len(next.absorbed) > 0 {
+		next.dropAbsorbed()
 	}
 	return next
 }
@@ -294,7 +299,7 @@ func (e *edit) mergeGroups() []*Group {
 
 // mergeTables returns all tables after the changes; only those that the changes
 // touch get a new list of groups.
-func (e *edit) mergeTables(groups []*Group) []tableEntry {
+func (e *edit) mergeTables(groups []*Group, absorbed map[partition.GroupID]*Task) []tableEntry {
 	all := make([]tableEntry, 0, len(e.base.tables)+len(e.tables))
 	rebuild, touched := make(map[uint64]int), e.touched()
 	add := func(t *Table) {
@@ -319,6 +324,9 @@ func (e *edit) mergeTables(groups []*Group) []tableEntry {
 		}
 	}
 	for _, g := range groups {
+		if _, gone := absorbed[g.ID]; gone {
+			continue // no key leads to it
+		}
 		if i, ok := rebuild[g.Table]; ok {
 			all[i].groups = append(all[i].groups, g)
 		}

@@ -42,8 +42,8 @@ const (
 	kindCancel          kind = 13
 	kindPlan            kind = 14
 	kindStart           kind = 15
-
-	kindSplits kind = 18
+	kindSplits          kind = 18
+	kindMerge           kind = 19
 
 	// The outer form of what Transport.Call carries.
 	kindRequest kind = 16
@@ -70,6 +70,7 @@ const (
 	kindAskPlan      kind = 56
 	kindAskStart     kind = 57
 	kindAskSplits    kind = 58
+	kindAskMerge     kind = 59
 	kindSeatAnswer   kind = 48
 	kindRenewAnswer  kind = 49
 	kindLockAnswer   kind = 54

@@ -281,13 +281,15 @@ func (t *Task) validateItem(i *taskItem) *partition.Error {
 		}
 	}
 	switch {
-	case t.ID == 0 || t.Parent >= t.ID || t.Kind < TaskSplit || t.Kind > TaskDecommission || t.State < TaskOpen || t.State > TaskPlanned:
+	case t.ID == 0 || t.Parent >= t.ID || t.Kind < TaskSplit || t.Kind > TaskMerge || t.State < TaskOpen || t.State > TaskPlanned:
 		return corrupt("task %d of kind %d in state %d", t.ID, t.Kind, t.State)
 	case max(len(t.From), len(t.To)) > partition.MaxNodeIDBytes || len(i.Children) > partition.MaxChildren || t.Tries < 0:
 		return corrupt("task %s: too long a name, or %d children", t.ID, len(i.Children))
 	case min(i.DeadlineMs, i.CreatedMs, i.TouchedMs, i.EndedMs) < 0:
 		return corrupt("task %s: a time before 1970", t.ID)
-	case (t.Kind == TaskSplit) != (len(i.Children) > 0) || t.below() != (t.Group == 0):
+	case t.Kind == TaskMerge && (len(i.Children) != 1 || t.Keep.Empty()):
+		return corrupt("task %s: a merge with %d sources, into %.80s", t.ID, len(i.Children), t.Keep)
+	case t.Kind != TaskMerge && (t.Kind == TaskSplit) != (len(i.Children) > 0) || t.below() != (t.Group == 0):
 		return corrupt("task %s: a %s of %s with %d children", t.ID, t.Kind, t.Group, len(i.Children))
 	case t.Kind == TaskSplit && (t.Keep.Empty() || max(len(i.KeepLo), len(i.KeepHi)) > MaxKeyBytes):
 		return corrupt("task %s: the group keeps %.80s", t.ID, t.Keep)
@@ -339,6 +341,12 @@ func (c *Catalog) validateTasks(tables map[uint64]bool) error {
 			return corrupt("task %s is of %s, which is not there or has another task", t.ID, t.Group)
 		}
 		busy[t.Group] = t
+		if id, _ := t.Source(); id != 0 {
+			if _, ok := c.Group(id); !ok {
+				return corrupt("task %s absorbs %s, which is not there", t.ID, id)
+			}
+			continue
+		}
 		for i := range t.Children {
 			id := t.Children[i].Group
 			if _, ok := c.Group(id); t.Activated == 0 && (ok || made[id]) {

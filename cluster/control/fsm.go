@@ -128,6 +128,11 @@ func (s *state) applyTask(k kind, b []byte) (result, error) {
 			a, refused := s.applySplit(c)
 			return result{table: a, err: refused}
 		})
+	case kindMerge:
+		return execute(s, k, b, func(c *mergeBody) result {
+			a, refused := s.applyMerge(c)
+			return result{table: a, err: refused}
+		})
 	case kindPlan:
 		return execute(s, k, b, func(c *planBody) result {
 			a, refused := s.applyPlan(c)

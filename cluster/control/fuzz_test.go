@@ -51,6 +51,7 @@ func FuzzCommand(f *testing.F) {
 		kindCancel:          &cancelBody{Task: 1, Why: "w"},
 		kindPlan:            planOf("p", true, moveOf(5, "a", "b")),
 		kindStart:           &startBody{Plan: 1},
+		kindMerge:           mergeOf(5, 3),
 	} {
 		f.Add(command(f, k, body))
 	}

@@ -263,6 +263,11 @@ func (c *Catalog) validate() error {
 			return partition.Errorf(partition.CodeCorrupt, "catalog: %s belongs to no table or is too new", g.ID)
 		}
 	}
+	for g := range c.absorbed {
+		if _, ok := c.Group(g); ok {
+			inTables++
+		}
+	}
 	if inTables != len(c.groups) {
 		return partition.Errorf(partition.CodeCorrupt, "catalog: %d groups, %d of them in tables", len(c.groups), inTables)
 	}

@@ -268,7 +268,10 @@ func (s *state) applyDrop(b *dropBody) (*tableAnswer, *partition.Error) {
 	if !ok {
 		return nil, partition.Errorf(partition.CodeNoSuchTable, "there is no table %.64q", b.Name)
 	}
-	for _, g := range s.catalog.Groups(b.Name) {
+	for _, g := range s.catalog.groups { // also one that is absorbed by another
+		if g.Table != t.ID {
+			continue
+		}
 		delete(s.locks, g.ID)
 		delete(s.permits, g.ID)
 	}

@@ -72,6 +72,8 @@ const (
 	// TaskDecommission has moves and transfers below it, too: a node is emptied, and
 	// nothing new goes there. It stays open until somebody takes it back.
 	TaskDecommission TaskKind = 5
+	// TaskMerge has a group absorb the one behind it.
+	TaskMerge TaskKind = 6
 )
 
 // String returns the name used in commands and answers.
@@ -87,6 +89,8 @@ func (k TaskKind) String() string {
 		return "plan"
 	case TaskDecommission:
 		return "decommission"
+	case TaskMerge:
+		return "merge"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -146,7 +150,9 @@ type Task struct {
 
 	// Of a split: Keep is what remains with the group, Children are in the order
 	// of their ranges. Activated is the range version at which the catalog began to
-	// lead to them, 0 before that.
+	// lead to them, 0 before that. Of a merge: Keep is what the survivor had, the one
+	// child is the source, see Source, and Activated the range version since which the
+	// survivor has its range.
 	Keep      partition.KeyRange
 	Children  []TaskChild
 	Activated partition.RangeVersion
@@ -347,6 +353,9 @@ func (c *Catalog) Where(id partition.GroupID, key []byte) (*Group, error) {
 	if t, ok := c.prepared[id]; ok {
 		id = t.Group
 	}
+	for t, ok := c.absorbed[id]; ok; t, ok = c.absorbed[id] {
+		id = t.Group
+	}
 	g, ok := c.Group(id)
 	if !ok {
 		return nil, partition.Errorf(partition.CodeNotFound, "the catalog (version %d) has no group %s", c.Version, id)
@@ -363,9 +372,11 @@ func (c *Catalog) Where(id partition.GroupID, key []byte) (*Group, error) {
 
 // indexTasks makes what is looked up of the tasks.
 func (c *Catalog) indexTasks() {
+	c.absorbed = map[partition.GroupID]*Task{}
 	c.busy, c.prepared, c.unmade = map[partition.GroupID]*Task{}, map[partition.GroupID]*Task{}, map[partition.GroupID]*Task{}
 	for _, t := range c.tasks {
-		if !t.Open() && t.Activated == 0 {
+		c.indexMerge(t)
+		if !t.Open() && t.Activated == 0 && t.Kind == TaskSplit {
 			for i := range t.Children {
 				c.unmade[t.Children[i].Group] = t
 			}
@@ -376,7 +387,7 @@ func (c *Catalog) indexTasks() {
 		if _, ok := c.busy[t.Group]; !ok {
 			c.busy[t.Group] = t
 		}
-		if t.Activated != 0 {
+		if t.Activated != 0 || t.Kind != TaskSplit {
 			continue
 		}
 		for i := range t.Children {

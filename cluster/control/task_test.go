@@ -79,6 +79,9 @@ func parentUpdate(t failing, s *state, id TaskID, rv partition.RangeVersion, epo
 // drawTask makes a random command about tasks. Nothing keeps it from saying of a
 // split both that it was activated and that it was aborted.
 func drawTask(t *rapid.T, s *state, token string) (kind, any) {
+	if rapid.IntRange(0, 3).Draw(t, "of a merge") == 0 {
+		return drawMerge(t, s, token)
+	}
 	var splits []*Task
 	for _, x := range s.catalog.tasks {
 		if _, ok := s.catalog.Group(x.Group); ok && x.Kind == TaskSplit {
@@ -149,6 +152,10 @@ func checkCover(t *rapid.T, before *Catalog, s *state) {
 	for _, x := range c.tasks {
 		if _, there := before.Task(x.ID); !there && x.State == TaskOpen && x.Kind == TaskSplit && x.ID < s.nextTask-1 {
 			t.Fatalf("task %s came back", x.ID)
+		}
+		if x.Kind == TaskMerge {
+			checkMerge(t, s, x)
+			continue
 		}
 		for _, child := range x.Children {
 			_, is := c.Group(child.Group)

@@ -125,6 +125,14 @@ func (s *seat) serveTask(ctx context.Context, k kind, b []byte) ([]byte, *partit
 			}
 			return ask, err
 		})
+	case kindAskMerge:
+		return s.proposeTask(ctx, kindMerge, func() (any, error) {
+			ask, err := decode[mergeBody](k, b)
+			if err == nil {
+				ask.NowMs, ask.DeadlineMs = now, deadlineMs(now, ask.TimeoutMs)
+			}
+			return ask, err
+		})
 	case kindAskPlan:
 		return s.proposeTask(ctx, kindPlan, func() (any, error) {
 			ask, err := decode[planBody](k, b)

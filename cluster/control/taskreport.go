@@ -52,6 +52,10 @@ func (s *state) applyReport(b *reportBody) *partition.Error {
 	}
 	next.take(b)
 	s.putTasks(&next)
+	if id, _ := next.Source(); next.State == TaskDone && id != 0 { // it is not in the catalog any more
+		delete(s.locks, id)
+		delete(s.permits, id)
+	}
 	return nil
 }
 
@@ -60,15 +64,15 @@ func (t *Task) mayEnd(end TaskState) *partition.Error {
 	switch {
 	case end != 0 && end != TaskDone && end != TaskAborted && end != TaskFailed:
 		return partition.Errorf(partition.CodeInvalid, "task %s is told to be in %s", t.ID, end)
-	case t.Kind != TaskSplit || end == 0:
+	case t.Kind != TaskSplit && t.Kind != TaskMerge || end == 0:
 		return nil
 	case end == TaskDone && t.Activated == 0:
 		return &partition.Error{
-			Code: partition.CodeRefused, Why: fmt.Sprintf("task %s is told to be done, but its children are not in the catalog", t.ID),
+			Code: partition.CodeRefused, Why: fmt.Sprintf("task %s is told to be done, but the catalog does not show it", t.ID),
 			Next: "activate it before",
 		}
 	case end != TaskDone && t.Activated != 0:
-		return partition.Errorf(partition.CodeRefused, "task %s is told to be %s, but its children serve since range version %d", t.ID, end, t.Activated)
+		return partition.Errorf(partition.CodeRefused, "task %s is told to be %s, but what it was for is so since range version %d", t.ID, end, t.Activated)
 	}
 	return nil
 }
@@ -139,7 +143,7 @@ func (s *state) applyCancel(b *cancelBody) *partition.Error {
 	}
 	if t.Activated != 0 {
 		return &partition.Error{
-			Code: partition.CodeRefused, Why: fmt.Sprintf("task %s cannot be undone: its children serve since range version %d", t.ID, t.Activated),
+			Code: partition.CodeRefused, Why: fmt.Sprintf("task %s cannot be undone: what it was for is so since range version %d", t.ID, t.Activated),
 			Next: fmt.Sprintf("wait for its end: pando task wait %s", t.ID),
 		}
 	}
@@ -162,7 +166,7 @@ func (s *state) applyCancel(b *cancelBody) *partition.Error {
 // begun reports whether somebody may have something of the task to undo: a split
 // may be in its group's log, a move that runs may have a learner.
 func (t *Task) begun() bool {
-	return t.State == TaskOpen && (t.Kind == TaskSplit || t.Kind == TaskMove && t.Running)
+	return t.State == TaskOpen && (t.Kind == TaskSplit || t.Kind == TaskMerge || t.Kind == TaskMove && t.Running)
 }
 
 // putTasks makes the catalog with other tasks, the caller's own copies. A plan of
@@ -251,7 +255,7 @@ func (s *state) endTasksOf(e *edit, table uint64, why string, version uint64) {
 // forgetUnmade takes back what was granted for the children of a split that it has
 // not made and never will.
 func (s *state) forgetUnmade(t *Task) {
-	if t.Activated != 0 {
+	if t.Activated != 0 || t.Kind != TaskSplit {
 		return
 	}
 	for i := range t.Children {

@@ -217,6 +217,13 @@ func (s *state) applyActivation(b *activateBody) *partition.Error {
 	switch {
 	case !ok:
 		return noTask(b.Task)
+	case t.Kind == TaskMerge:
+		e := newEdit(s.catalog)
+		if err := s.activateMerge(e, t, b.RangeVersion, nil); err != nil || len(e.tasks) == 0 {
+			return err
+		}
+		s.swap(e, s.catalog.Version+1)
+		return nil
 	case t.Kind != TaskSplit:
 		return partition.Errorf(partition.CodeInvalid, "task %s is a %s", t.ID, t.Kind)
 	case t.Activated == b.RangeVersion && b.RangeVersion != 0:
@@ -339,6 +346,9 @@ func (s *state) activate(e *edit, t *Task, rv partition.RangeVersion) *partition
 // is being made, or of the group as it is after the split.
 func (s *state) updatedInSplit(e *edit, id TaskID, u *Group) *partition.Error {
 	t, _ := e.task(id)
+	if t.Kind == TaskMerge {
+		return s.updatedInMerge(e, id, u)
+	}
 	if t.Kind != TaskSplit || t.Activated != 0 {
 		return partition.Errorf(partition.CodeInvalid, "%s: range %s at range version %d, which task %s, a %s, does not explain", u.ID, u.Range, u.RangeVersion, t.ID, t.Kind)
 	}
