@@ -77,6 +77,8 @@ type openState struct {
 	damaged func(error)
 	// held are the reads that wait for the state to reflect more.
 	held heldReads
+	// reclaims are the removals of keys of others.
+	reclaims reclaims
 }
 
 // master returns the node that the replica takes for the group's master.

@@ -82,6 +82,10 @@ type Config struct {
 	// CopyBytesPerSecond bounds what this node sends of whole states to replicas
 	// that are brought up (default 64 MiB/s, negative: no bound).
 	CopyBytesPerSecond int64
+	// MergeBytes is how much the partition may have that another one absorbs (default
+	// 64 MiB): all of it goes through the other one's log, and is read once more while
+	// it takes no requests.
+	MergeBytes int64
 	// Lease is the length of a grant between two nodes (default 300 ms, allowed
 	// are 50 ms to 1 m); give all nodes the same. It is how long a node may be
 	// silent before its masters lose their leases and others stand for election,
@@ -122,6 +126,8 @@ type Config struct {
 	// onSplit, if set, is told of each step of a split before it is taken; for tests,
 	// which stop nodes there.
 	onSplit func(*Node, *split.Step)
+	// onMerge is the same for merges, with the group that the step is of.
+	onMerge func(*Node, partition.GroupID, *split.Step)
 	// untended leaves the groups mastered here as they are; for tests, which change
 	// them on their own.
 	untended bool

@@ -280,6 +280,12 @@ func taskPurpose(t *TaskInfo) string {
 			children = append(children, c.String())
 		}
 		return fmt.Sprintf("It divides partition %s; what leaves becomes %s.", t.Group, some(children))
+	case control.TaskMerge.String():
+		var sources []string
+		for _, c := range t.Children {
+			sources = append(sources, c.String())
+		}
+		return fmt.Sprintf("Partition %s absorbs %s, which is behind it.", t.Group, some(sources))
 	case control.TaskMove.String():
 		return fmt.Sprintf("It brings the replica of %s from node %s to node %s: %d bytes, as far as known.", t.Group, t.From, t.To, t.Bytes)
 	case control.TaskTransfer.String():

@@ -16,7 +16,7 @@ import (
 // that has changed. What was held for keys that have gone is answered at once.
 func (a *replicaActor) noteExtent() {
 	x, old := a.state.exec.Extent(), a.cell.extent.Load()
-	if old != nil && old.Version == x.Version && old.Split == x.Split && old.Ended == x.Ended {
+	if old != nil && old.Version == x.Version && old.Split == x.Split && old.Merge == x.Merge && old.Ended == x.Ended {
 		return
 	}
 	a.cell.extent.Store(&x)
@@ -33,6 +33,7 @@ func (a *replicaActor) noteExtent() {
 		a.node.announce(a.cell, v)
 	}
 	a.node.splitter.mark(a.cell.group)
+	a.node.merger.mark(a.cell.group)
 	a.reclaim(&x)
 }
 
@@ -48,28 +49,29 @@ const (
 // reclaim removes keys of others in the background, once nothing is made from them
 // any more.
 func (a *replicaActor) reclaim(x *partition.Extent) {
-	if x.Version == 0 || x.Split != nil {
+	if x.Version == 0 || x.Split != nil || x.Merge != nil {
 		return
 	}
+	ctx := a.state.reclaims.begin(a.node.ctx)
 	n, st, g, foreign := a.node, a.state, a.cell.group, replica.Foreign(*x)
 	wait := time.After(reclaimAfter + rand.N(2*reclaimAfter)) // the members not all at once
 	n.background.Go(func() {
 		select {
 		case <-wait:
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 		select {
 		case n.reclaiming <- struct{}{}:
 			defer func() { <-n.reclaiming }()
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(n.ctx, reclaimWait)
+		limited, cancel := context.WithTimeout(ctx, reclaimWait)
 		defer cancel()
-		any, err := st.store.Reclaim(ctx, foreign...)
+		any, err := st.reclaims.run(limited, func() (bool, error) { return st.store.Reclaim(limited, foreign...) })
 		switch {
-		case n.ctx.Err() != nil || errors.Is(err, partition.ErrClosed): // whoever opens the state next goes on
+		case ctx.Err() != nil || errors.Is(err, partition.ErrClosed): // whoever opens the state next goes on, or the end of the merge
 		case err != nil:
 			n.logger.Info("keys of others not removed", "group", g, "err", err)
 		case any:
@@ -95,7 +97,7 @@ func (c *cell) rangeOf() (partition.KeyRange, partition.RangeVersion, bool) {
 		}
 		return route.Range, route.RangeVersion, true
 	}
-	if x.Split != nil && x.Split.Phase == partition.Sealed {
+	if x.Split != nil && x.Split.Phase == partition.Sealed || x.Merge != nil && x.Merge.Phase == partition.SourceSealed {
 		return x.Range, x.Version - 1, true
 	}
 	return x.Range, x.Version, true
@@ -127,6 +129,8 @@ func (c *cell) check(req *client.Request) *partition.Error {
 // who asks believes.
 func checkExtent(x *partition.Extent, req *client.Request) *partition.Error {
 	switch {
+	case x.Merge != nil && x.Merge.Phase == partition.Absorbed:
+		return partition.Errorf(partition.CodeWrongGroup, "%s has the keys of %s now", x.Merge.Other, req.Group)
 	case req.Op == client.OpOpenSession:
 		return nil
 	case !x.Range.Contains(req.Key):
@@ -153,6 +157,12 @@ func (n *Node) refuse(c *cell, req *client.Request, why *partition.Error) *clien
 // was routed to, as far as this node knows.
 func (n *Node) whereabouts(c *cell, req *client.Request, known knownNodes) (parts []client.Partition) {
 	cat := n.control.Catalog()
+	if x, ok := c.served(); ok && x.Merge != nil && x.Merge.Phase == partition.Absorbed {
+		if g := survivorOf(cat, x); g != nil {
+			parts = append(parts, makePartition(g, known.is))
+		}
+		return parts
+	}
 	if x, ok := c.served(); ok {
 		if v := c.view.Load(); v != nil {
 			parts = append(parts, makePartition(&control.Group{
@@ -170,6 +180,21 @@ func (n *Node) whereabouts(c *cell, req *client.Request, known knownNodes) (part
 		parts = append(parts, makePartition(g, known.is))
 	}
 	return parts
+}
+
+// survivorOf is the group that has absorbed this one, as far as the catalog knows, or
+// as it is at least; nil if it knows nothing of it.
+func survivorOf(cat *control.Catalog, x *partition.Extent) *control.Group {
+	g, ok := cat.Group(x.Merge.Other)
+	if !ok {
+		g, _ = cat.Where(x.Merge.Other, x.Range.Lo)
+	}
+	if g == nil || g.Range.Contains(x.Range.Lo) {
+		return g
+	}
+	grown := *g
+	grown.Range.Hi, grown.RangeVersion = x.Range.Hi, max(g.RangeVersion+1, x.Version)
+	return &grown
 }
 
 // childNow is what is known of a child: by its own replica here, by the catalog, or

@@ -51,7 +51,8 @@ func touches(req *client.Request, ranges []partition.KeyRange) bool {
 // holds reports whether a request has to wait for the outcome of a split.
 func (c *cell) holds(req *client.Request) bool {
 	if req.Op == client.OpOpenSession {
-		return false
+		x, ok := c.served()
+		return ok && x.IsSource()
 	}
 	if h := c.hold.Load(); h != nil && touches(req, h.ranges) {
 		return true
@@ -62,7 +63,13 @@ func (c *cell) holds(req *client.Request) bool {
 // sealed reports whether a request touches what a split has sealed, as of the state.
 func (c *cell) sealed(req *client.Request) bool {
 	x, ok := c.served()
-	return ok && x.Split != nil && x.Split.Phase == partition.Sealed && touches(req, rangesOf(x.Split.Children))
+	switch {
+	case !ok:
+		return false
+	case x.IsSource():
+		return true
+	}
+	return x.Split != nil && x.Split.Phase == partition.Sealed && touches(req, rangesOf(x.Split.Children))
 }
 
 type (
@@ -80,6 +87,7 @@ type (
 	structural struct {
 		kind    partition.Kind
 		payload []byte
+		epoch   partition.Epoch // in which it was decided; 0: whichever
 		done    func(partition.Index, error)
 	}
 	// holding is a request that is held.
@@ -189,8 +197,8 @@ func (a *replicaActor) release() {
 // again goes on with what was held, in order. What has to wait still is held again.
 func (a *replicaActor) again() {
 	x, ok := a.cell.served()
-	if ok && x.Split != nil && x.Split.Phase == partition.Activated && !a.node.comes(x, a.cell.hold.Load()) {
-		a.cell.hold.Store(nil) // the keys are the children's
+	if ok && (x.IsSource() || x.Split != nil && x.Split.Phase == partition.Activated && !a.node.comes(x, a.cell.hold.Load())) {
+		a.cell.hold.Store(nil) // the keys are the children's, or the state holds them
 	}
 	if a.cell.hold.Load() != nil {
 		return
@@ -252,6 +260,10 @@ func (a *replicaActor) structure(m *structural) {
 		m.done(0, err)
 		return
 	}
+	if v := a.cell.view.Load(); m.epoch != 0 && (v == nil || v.Epoch != m.epoch) {
+		m.done(0, a.cell.notMaster())
+		return
+	}
 	a.flushProposals()
 	id := a.remember(call{done: m.done})
 	a.proposals = append(a.proposals, replica.Proposal{ID: id, Kind: m.kind, Payload: m.payload})
@@ -261,8 +273,17 @@ func (a *replicaActor) structure(m *structural) {
 // decodable refuses what no replica could apply: in the log it would have every
 // member refuse it, or stop at it.
 func decodable(m *structural) error {
-	if m.kind == partition.KindIntent {
+	switch m.kind {
+	case partition.KindIntent:
 		return new(partition.Intent).UnmarshalBinary(m.payload)
+	case partition.KindMergeIntent:
+		return new(partition.MergeIntent).UnmarshalBinary(m.payload)
+	case partition.KindSourceSeal:
+		return new(partition.SourceSeal).UnmarshalBinary(m.payload)
+	case partition.KindAbsorb:
+		return new(partition.Absorb).UnmarshalBinary(m.payload)
+	case partition.KindMerging:
+		return new(partition.Merging).UnmarshalBinary(m.payload)
 	}
 	return new(partition.Decision).UnmarshalBinary(m.payload)
 }

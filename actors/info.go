@@ -109,7 +109,7 @@ func (n *Node) reports(groups []partition.GroupID) []report {
 			r.Made, r.Seeded = n.madeHere(c), c.seededHere()
 		}
 		if r.Serving {
-			r.Splitting = n.splitter.why(g)
+			r.Splitting = cmp.Or(n.splitter.why(g), n.merger.why(g))
 			r.Splitting = r.Splitting[:min(len(r.Splitting), maxWhyBytes)]
 			_, why := n.tending(g)
 			r.Tending = why[:min(len(why), maxWhyBytes)]

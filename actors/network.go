@@ -31,6 +31,7 @@ const (
 	callRead      = 12 // to answer a read that any replica may answer
 	callSplitKeys = 20 // where a partition's data divides
 	callLoads     = 30 // what is asked of the partitions of a node
+	callMerge     = 25 // what the two groups of a merge ask of each other
 	callVerify    = 21 // what a replica's state comes to at an index
 	callHeld      = 22 // which replicas a node has
 	callHistory   = 23 // what a replica's log tells of the past
@@ -130,6 +131,8 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 		return answer(n.serveHeld(body[1:]))
 	case callHistory:
 		return answer(n.serveHistory(ctx, body[1:]))
+	case callMerge:
+		return answer(n.serveMerge(ctx, body[1:]))
 	case callVerify:
 		return answer(n.serveVerify(body[1:]))
 	}

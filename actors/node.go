@@ -47,6 +47,7 @@ type Node struct {
 	anomalies  *anomalies
 	splitter   *splitter
 	loads      *loads
+	merger     *merger
 	reclaiming chan struct{} // who removes keys of others, one at a time
 	asker      *asker
 	verifier   *verifier
@@ -104,6 +105,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, start: time.Now(), loading: make(chan struct{}, maxLoading), linkDown: make(chan struct{}, 1), stopped: make(chan struct{})}
 	n.loads = newLoads(n)
 	n.tender, n.asker = newTender(n), &asker{node: n, hint: make(chan struct{}, 1)}
+	n.merger = &merger{node: n, running: make(map[partition.GroupID]*merging)}
 	n.splitter, n.reclaiming = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}, make(chan struct{}, 1)
 	n.verifier = newVerifier(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -335,6 +337,7 @@ func (n *Node) openActors() error {
 	n.background.Go(n.tender.tick)
 	n.background.Go(n.splitter.watch)
 	n.background.Go(n.loads.run)
+	n.background.Go(n.merger.watch)
 	n.background.Go(n.asker.run)
 	n.background.Go(newTaskRunner(n).run)
 	n.background.Go(n.emptyNodes)

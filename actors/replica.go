@@ -512,6 +512,7 @@ func (a *replicaActor) publish(v *replica.View) {
 	}
 	if serves := before != nil && before.Serving; serves != v.Serving {
 		a.node.splitter.mark(a.cell.group)
+		a.node.merger.mark(a.cell.group)
 		if !v.Serving {
 			a.release() // each is told who is master now
 		} else {
@@ -547,7 +548,11 @@ func (a *replicaActor) reply(w *replica.Reply) {
 			c.reply(a.node.refuse(a.cell, c.req, res.Err))
 			return
 		}
-		c.reply(&client.Response{Index: w.Index, Body: res.Data})
+		index := w.Index
+		if c.req.Op == client.OpOpenSession {
+			index = res.Session.Index
+		}
+		c.reply(&client.Response{Index: index, Body: res.Data})
 	}
 }
 

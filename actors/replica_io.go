@@ -230,6 +230,9 @@ func (a *replicaActor) apply(w *replica.Apply) error {
 		return err
 	}
 	recs = a.untilView(recs)
+	if slices.ContainsFunc(recs, func(r partition.Record) bool { return r.Kind() == partition.KindMergeIntent }) {
+		a.state.reclaims.stop() // what comes there now is to stay
+	}
 	last := recs[len(recs)-1].Index()
 	err = a.state.store.Apply(last, func(tx partition.Writer) error {
 		for i, rec := range recs {

@@ -12,12 +12,11 @@ type MergeTask struct {
 	ID uint64
 	// Version is the survivor's range version that the merge was planned for.
 	Version partition.RangeVersion
-	// Source is the group that is absorbed, Range and SourceVersion what it serves.
-	Source        partition.GroupID
-	Range         partition.KeyRange
-	SourceVersion partition.RangeVersion
-	Deadline      partition.Time // as in Task
-	Cancel        string
+	// Source is the group that is absorbed, and Range what it serves.
+	Source   partition.GroupID
+	Range    partition.KeyRange
+	Deadline partition.Time // as in Task
+	Cancel   string
 	// Activated: the catalog leads to the survivor for the source's keys.
 	Activated bool
 }
@@ -254,8 +253,8 @@ func (d *merging) begin() Step {
 func (d *merging) unfit() string {
 	t, x := d.s.Task, d.s.Source
 	switch {
-	case x.Extent.Version != 0 && (x.Extent.Version != t.SourceVersion || !x.Extent.Range.Equal(t.Range)):
-		return fmt.Sprintf("%s was at range version %d when it was planned, now it is at %d", t.Source, t.SourceVersion, x.Extent.Version)
+	case x.Extent.Version != 0 && !x.Extent.Range.Equal(t.Range):
+		return fmt.Sprintf("%s had %.80s when it was planned, now it has %.80s", t.Source, t.Range, x.Extent.Range)
 	case x.Busy != "":
 		return fmt.Sprintf("%s: %s", t.Source, x.Busy)
 	case x.Bytes > d.s.Limits.Bytes:

@@ -75,7 +75,7 @@ func (e *mexplorer) pushSurvivor(t *mstate, r uint8, add func(mstate)) {
 
 func (e *mexplorer) survivorSituation(s *mstate, v *tview, expired bool) MergeSituation {
 	q := e.situation(survivorGroup, v.x)
-	q.Task = &MergeTask{ID: 9, Version: v.x.Version, Source: sourceGroup, Range: keys("m", "t"), SourceVersion: 7, Activated: s.told}
+	q.Task = &MergeTask{ID: 9, Version: v.x.Version, Source: sourceGroup, Range: keys("m", "t"), Activated: s.told}
 	q.Copy = Copy{Looked: s.looked, Sealed: s.sealed}
 	if q.Sealing = q.Now; expired {
 		q.Sealing -= time.Minute

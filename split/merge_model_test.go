@@ -57,9 +57,6 @@ type smemb struct {
 	log                        [mostSource]uint16
 	n, promised, commit        uint8
 	leads, serves, lease, held bool
-	outcome                    partition.Outcome // that its master has heard, of intent heard
-	heard                      uint8
-	wanted                     uint8 // the intent for which a seal is asked of it, +1
 }
 
 // mstate is one state of the model.

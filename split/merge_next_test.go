@@ -12,7 +12,7 @@ import (
 func absorber() MergeSituation {
 	s := MergeSituation{
 		Group: survivorGroup, Self: 1, Now: time.Hour, Since: time.Hour, Serving: true, Range: keys("b", "m"), Version: 5, Membership: group("n1", "n2"),
-		Task:   &MergeTask{ID: 9, Version: 5, Source: sourceGroup, Range: keys("m", "t"), SourceVersion: 7},
+		Task:   &MergeTask{ID: 9, Version: 5, Source: sourceGroup, Range: keys("m", "t")},
 		Source: &Source{},
 	}
 	for _, m := range s.Membership.Members {
@@ -66,7 +66,7 @@ func TestNextMerge(t *testing.T) {
 		"a member is down":    {func(s *MergeSituation) { s.Peers[1].Up = false }, "wait the replica on n2 does not answer"},
 		"source too large":    {func(s *MergeSituation) { s.Source.Bytes = 65 << 20 }, "tell g18 has 68157440 bytes"},
 		"source is busy":      {func(s *MergeSituation) { s.Source.Busy = "a split" }, "tell g18: a split"},
-		"source has changed":  {func(s *MergeSituation) { s.Source.Extent = partition.Extent{Version: 8, Range: keys("m", "t")} }, "tell g18 was at range version 7"},
+		"source has changed":  {func(s *MergeSituation) { s.Source.Extent = partition.Extent{Version: 8, Range: keys("m", "p")} }, "tell g18 had"},
 		"changed itself":      {func(s *MergeSituation) { s.Version = 6 }, "tell it was planned for range version 5"},
 		"a change is pending": {func(s *MergeSituation) { s.Pending = true }, "wait a change of the members"},
 		"busy":                {func(s *MergeSituation) { s.Busy = "a move" }, "wait a move"},

@@ -24,6 +24,7 @@
 //	DELETE /api/v1/tasks/{task}?why=           have one given up (admin)
 //	POST   /api/v1/plans                       plan what brings the cluster into balance (admin)
 //	POST   /api/v1/plans/{task}/apply          have a plan carried out (admin)
+//	POST   /api/v1/merge                       have a partition absorb the one behind it (admin); /plan, /{task}
 //	POST   /api/v1/verify                      compare replicas, check their files (admin)
 //	GET    /api/v1/tables                      the catalog's tables
 //	POST   /api/v1/tables                      create a table (admin)

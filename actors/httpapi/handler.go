@@ -36,7 +36,9 @@ func New(cfg Config) (http.Handler, error) {
 	a := &api{cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight)}
 	a.metrics = newMetrics(cfg.Meter)
 	mux := http.NewServeMux()
-	for _, routes := range []map[string]methods{a.routes(), a.operatorRoutes(), a.taskRoutes(), a.dividerRoutes(), a.inspectRoutes(), a.hotRoutes(), a.watcherRoutes()} {
+	for _, routes := range []map[string]methods{
+		a.routes(), a.operatorRoutes(), a.taskRoutes(), a.dividerRoutes(), a.inspectRoutes(), a.hotRoutes(), a.watcherRoutes(), a.uniterRoutes(),
+	} {
 		for pattern, methods := range routes {
 			mux.Handle(pattern, a.route(pattern, methods))
 		}

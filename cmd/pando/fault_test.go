@@ -42,6 +42,7 @@ func newBadNode(t *testing.T) *badNode {
 	table := actors.TableInfo{Name: "t", Kind: "kv", Replicas: 1, Policy: "majority", Partitions: []partition.GroupID{1}}
 	done := actors.ChangeInfo{PartitionChange: actors.PartitionChange{Group: 1}, Done: true, Version: 2}
 	split := actors.SplitInfo{Task: 1, Group: 1, Table: "t", State: "done"}
+	merge := actors.MergeInfo{Task: 2, Group: 1, Table: "t", State: "done"}
 	drained := actors.DrainInfo{Node: "n1", Mode: "drained", Done: true}
 	task := actors.TaskInfo{ID: 7, Kind: "plan", State: "done"}
 	plan := actors.PlanInfo{Task: task, Steps: []actors.TaskInfo{{ID: 8, Parent: 7, Kind: "move", State: "done", Group: 1, From: "n1", To: "n2"}}}
@@ -56,6 +57,9 @@ func newBadNode(t *testing.T) *badNode {
 		"POST /api/v1/split":                   split,
 		"POST /api/v1/split/plan":              split,
 		"GET /api/v1/split/1":                  split,
+		"POST /api/v1/merge":                   merge,
+		"POST /api/v1/merge/plan":              merge,
+		"GET /api/v1/merge/2":                  merge,
 		"GET /api/v1/tasks":                    []actors.TaskInfo{task, plan.Steps[0]},
 		"DELETE /api/v1/tasks/t7":              task,
 		"POST /api/v1/plans":                   plan,
@@ -144,6 +148,7 @@ var asking = []string{
 	"partition add-replica g1 --node n2 --wait 0", "partition add-replica g1 --node n2 --wait 100ms",
 	"partition replace-replica g1 --from n1 --wait 0", "partition transfer-master g1 --wait 100ms",
 	"partition split t --at k --wait 0", "partition split g1 --into 3 --wait 100ms", "partition split t --middle --dry-run",
+	"partition merge g1 --wait 0", "partition merge g1 --wait 100ms", "partition merge g1 --dry-run",
 	"node drain n1 --status", "node drain n1 --wait 0", "node drain n1 --wait 100ms", "node undrain n1 --wait 100ms",
 	"task ls", "task ls t7", "task tree", "task tree t7", "task wait t7 --wait 100ms", "task abort t7",
 	"plan show t7", "plan apply t7", "plan apply t7 --wait 100ms", "plan cancel t7", "rebalance", "rebalance --apply --wait 100ms",

@@ -78,6 +78,7 @@ func (p *processes) checkOperate(t *testing.T) {
 		t.Errorf("more than a table on one node can lose: %v", err)
 	}
 	p.checkSplit(t)
+	p.checkMerge(t)
 	p.checkInspect(t)
 	p.pando("table", "drop", "single", "--confirm", "single")
 	p.pando("table", "drop", "ops", "--confirm", "ops")

@@ -15,7 +15,7 @@ import (
 
 func (c *cli) partitionCommand() *cobra.Command {
 	return group("partition", "List, show and change partitions", c.partitionLs(), c.partitionShow(),
-		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster(), c.partitionSplit(),
+		c.partitionAddReplica(), c.partitionRemoveReplica(), c.partitionReplaceReplica(), c.partitionTransferMaster(), c.partitionSplit(), c.partitionMerge(),
 		c.partitionMove(), c.partitionHistory(), c.partitionVerify())
 }
 
