@@ -51,15 +51,21 @@ func TestMerge(t *testing.T) {
 			t.Fatalf("put %d: %v", i, err)
 		}
 	}
-	stale := c.client(t)
-	if _, err := stale.KV("t").Get(t.Context(), []byte("k099")); err != nil {
-		t.Fatal(err)
+	stale, writer := c.client(t), c.client(t)
+	for _, x := range []outerClient{stale, writer} {
+		if _, err := x.KV("t").Get(t.Context(), []byte("k099")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	plan, err := c.nodes[0].PlanMerge(MergeRequest{Group: c.first("t")})
 	if err != nil || plan.State != "planned" || plan.Source.Group == 0 || plan.Table != "t" {
 		t.Fatalf("%+v, %v", plan, err)
 	}
 	info := c.merge("t")
+	// It has no session with the one that is gone, and asks it for one.
+	if res, err := writer.KV("t").Put(t.Context(), []byte("k098"), []byte("v98")); err != nil || res == 0 {
+		t.Errorf("a first write with old routes: %+v, %v", res, err)
+	}
 	for i := range 100 {
 		got, err := get(t.Context(), c.nodes[i%3], fmt.Sprintf("k%03d", i))
 		if err != nil || got != fmt.Sprintf("v%d", i) {
