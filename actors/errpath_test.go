@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"pando.dev/pando/actors/client"
@@ -201,6 +202,26 @@ func TestOneNodeLeft(t *testing.T) {
 	} {
 		codeIs(t, name, f(), partition.CodeUnavailable, partition.CodeTimeout, partition.CodeUnknown)
 	}
+	rescue := &PartitionRescue{Group: g.id, Node: left.ID(), next: &partition.Membership{}}
+	if out := left.carryOut(hurried(t), rescue, "test"); out.Done || out.Code == "" || out.Why == "" {
+		t.Errorf("a decree that nobody gives: %+v", out)
+	}
+	last := left.cells.get(g.id).view.Load().Configurations.Last()
+	mine, _ := last.OnNode(left.ID())
+	next := last.Successor()
+	for _, x := range last.Members {
+		if x.Replica != mine.Replica {
+			next.Remove(x.Replica)
+		}
+	}
+	raw, err := partition.Configurations{last}.GoAlone(next, 1).AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = left.carryDecree(hurried(t), &decree{Group: g.id, Replica: mine.Replica, Membership: raw})
+	codeIs(t, "a decree that nobody confirms", err, partition.CodeUnavailable, partition.CodeTimeout)
+	err = left.carryDecree(hurried(t), &decree{Group: g.id, Replica: mine.Replica + 1, Membership: raw})
+	codeIs(t, "a decree for another replica", err, partition.CodeRefused)
 	solo := PartitionInfo{Group: g.id, Solo: "n1 alone"}
 	if left.addPermit(hurried(t), &solo); solo.Solo == "n1 alone" {
 		t.Error("it does not say that the control group was not asked")
@@ -240,4 +261,60 @@ func TestCopyForNobody(t *testing.T) {
 		return nil
 	})
 	undo()
+}
+
+// TestReplicaThatWasGivenUp: a replica that the log has and nobody runs any more is
+// not brought up under its id.
+func TestReplicaThatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	n := startSingle(t, single(t, t.TempDir())).any()
+	eventually(t, "ready", n.Ready)
+	done := make(chan error, 1)
+	m := &partition.Membership{Version: 1, Next: 3, Policy: partition.Policy{Rule: partition.Majority}, Members: []partition.Member{
+		{Replica: 2, Node: n.ID(), Kind: partition.Full, Eligible: true},
+	}}
+	if err := n.create(96, m, func(err error) { done <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	a := &replicasActor{node: n, had: map[partition.GroupID]partition.ReplicaID{}}
+	for replica, want := range map[partition.ReplicaID]partition.Code{1: partition.CodeRefused, 2: partition.CodeUnavailable, 3: partition.CodeBusy} {
+		codeIs(t, "brought up", a.bring(nil, hosting{Group: 96, Replica: replica}), want)
+	}
+}
+
+// TestSplitWithoutAKind: a split of a table whose kind cannot be made here, or for
+// which there is no time to look for keys, is refused and changes nothing.
+func TestSplitWithoutAKind(t *testing.T) {
+	t.Parallel()
+	cfg := single(t, t.TempDir())
+	var broken atomic.Bool
+	why := errors.New("it lacks a library")
+	cfg.Kinds = map[string]partition.Factory{"odd": func(s partition.Spec) (partition.Partition, error) {
+		if broken.Load() {
+			return nil, why
+		}
+		return kv.New(s)
+	}}
+	c := startSingle(t, cfg)
+	c.table(TableSpec{Name: "t", Kind: "odd"})
+	n := c.any()
+	if err := put(t.Context(), n, "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if p, err := n.PlanSplit(over, SplitRequest{Table: "t", Into: 2}); err == nil {
+		t.Errorf("planned without time: %+v", p)
+	}
+	broken.Store(true)
+	if p, err := n.PlanSplit(t.Context(), SplitRequest{Table: "t", At: [][]byte{[]byte("m")}}); !errors.Is(err, why) {
+		t.Errorf("planned without the kind: %+v, %v", p, err)
+	}
+	broken.Store(false)
+	if _, err := n.PlanSplit(t.Context(), SplitRequest{Table: "t", At: [][]byte{[]byte("m")}}); err != nil {
+		t.Error(err)
+	}
 }
