@@ -212,11 +212,37 @@ func (sp *space) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.
 		}
 	}
 	for _, r := range foreign {
-		if err := db.Compact(ctx, r.Lo, r.Hi, false); err != nil {
+		if err := sp.compact(ctx, r); err != nil {
 			return true, err
 		}
 	}
 	return len(foreign) > 0, nil
+}
+
+// compact rewrites a range. If ctx ends before, that goes on, and keeps the store
+// open meanwhile: Pebble must not be told to forget a compaction that it has picked
+// already and that waits for its turn, for it panics when the turn comes.
+func (sp *space) compact(ctx context.Context, r partition.KeyRange) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	db, err := sp.acquire()
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer sp.release()
+		done <- db.Compact(context.Background(), r.Lo, r.Hi, false)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-sp.e.quit:
+		return errClosed
+	}
 }
 
 // holdsAny reports whether there is a key in a range.

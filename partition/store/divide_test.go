@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -239,6 +240,54 @@ func TestReclaim(t *testing.T) {
 		case <-limit:
 			t.Fatalf("of 8 MiB the parent still takes %d bytes, the child %d", s.Usage().DiskBytes, child.Usage().DiskBytes)
 		}
+	}
+}
+
+// TestCompactionGivenUp: somebody gives up a compaction that was picked and waits for
+// its turn, as a reclaim does when its node stops. It is told at once, and the turn,
+// when it comes, harms nobody: the compaction is made all the same, and the store is
+// in use until then.
+func TestCompactionGivenUp(t *testing.T) {
+	e := newTestEngine(t, Options{Compactions: 1})
+	s := openStore(t, e, 1)
+	growLarge(t, s, 200)
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	turn := func(by int) (waiting int) {
+		e.scheduler.mu.Lock()
+		defer e.scheduler.mu.Unlock()
+		if e.scheduler.running += by; by < 0 {
+			e.scheduler.startGranting()
+		}
+		return len(e.scheduler.waiting)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	await := func(what string, is func() bool) {
+		t.Helper()
+		for !is() {
+			select {
+			case <-tick.C:
+			case <-limit:
+				t.Fatal(what)
+			}
+		}
+	}
+	turn(1) // of a store that takes long
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.sp.compact(ctx, partition.KeyRange{Lo: []byte("k"), Hi: []byte("l")}) }()
+	await("no compaction waits", func() bool { return turn(0) > 0 })
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	turn(-1)
+	await("the store is in use for ever", func() bool { return s.sp.uses.Load() == 0 && turn(0) == 0 })
+	if !has(t, s, "k0050") {
+		t.Error("something was removed")
 	}
 }
 
