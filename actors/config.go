@@ -108,6 +108,10 @@ type Config struct {
 	// disk or too little processor: act, the default, has it hand masterships over
 	// while it is so, a tenth a minute; observe only says so, and off does not look.
 	Anomalies string
+	// AutoRebalance has this node, while it leads the control group, carry out by
+	// itself what Rebalance would plan: for nodes that have come, and for those that
+	// have carried too much for half a minute. Give all nodes the same.
+	AutoRebalance bool
 
 	// Logger receives what an operator would act on (default: nothing).
 	Logger *slog.Logger
@@ -128,6 +132,8 @@ type Config struct {
 	onSplit func(*Node, *split.Step)
 	// onMerge is the same for merges, with the group that the step is of.
 	onMerge func(*Node, partition.GroupID, *split.Step)
+	// autoLook, if set, is how often AutoRebalance looks; for tests.
+	autoLook time.Duration
 	// untended leaves the groups mastered here as they are; for tests, which change
 	// them on their own.
 	untended bool

@@ -94,7 +94,7 @@ func (n *Node) Hot(ctx context.Context, o HotOptions) (HotInfo, error) {
 			ask = append(ask, m.Node)
 		}
 	}
-	info.Nodes = n.NodeLoads(ctx, ask)
+	info.Nodes = n.nodeLoads(ctx, ask, o.Group)
 	for _, id := range ask {
 		if !slices.ContainsFunc(info.Nodes, func(x NodeLoad) bool { return x.Node == id }) {
 			info.Silent = append(info.Silent, id)
@@ -136,6 +136,15 @@ func ratesOf(r load.Rates) Rates {
 // NodeLoads asks nodes what is asked of them, all at once, and returns the answers
 // that came in time, by node.
 func (n *Node) NodeLoads(ctx context.Context, nodes []partition.NodeID) []NodeLoad {
+	return n.nodeLoads(ctx, nodes, 0)
+}
+
+// loadsAsk asks a node what is asked of its partitions.
+type loadsAsk struct {
+	Group partition.GroupID `json:"group,omitempty"` // this one only; 0: the hottest
+}
+
+func (n *Node) nodeLoads(ctx context.Context, nodes []partition.NodeID, only partition.GroupID) []NodeLoad {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	var mu sync.Mutex
@@ -143,7 +152,7 @@ func (n *Node) NodeLoads(ctx context.Context, nodes []partition.NodeID) []NodeLo
 	var wg sync.WaitGroup
 	for _, id := range nodes {
 		wg.Go(func() {
-			x, err := n.loadOf(ctx, id)
+			x, err := n.loadOf(ctx, id, loadsAsk{Group: only})
 			if err != nil {
 				n.logger.Debug("no word of its load", "from", id, "err", err)
 				return
@@ -158,11 +167,11 @@ func (n *Node) NodeLoads(ctx context.Context, nodes []partition.NodeID) []NodeLo
 	return all
 }
 
-func (n *Node) loadOf(ctx context.Context, id partition.NodeID) (NodeLoad, error) {
+func (n *Node) loadOf(ctx context.Context, id partition.NodeID, ask loadsAsk) (NodeLoad, error) {
 	if id == n.ID() {
-		return n.loads.report(), nil
+		return n.loads.report(ask.Group), nil
 	}
-	x, err := askNode[NodeLoad](ctx, n, id, callLoads, struct{}{})
+	x, err := askNode[NodeLoad](ctx, n, id, callLoads, ask)
 	if err == nil && (x.Node != id || len(x.Hottest) > maxHottest) {
 		err = partition.Errorf(partition.CodeCorrupt, "node %s tells of %d partitions on node %.64s", id, len(x.Hottest), x.Node)
 	}
@@ -170,10 +179,16 @@ func (n *Node) loadOf(ctx context.Context, id partition.NodeID) (NodeLoad, error
 }
 
 // serveLoads answers another node's loadOf.
-func (n *Node) serveLoads() ([]byte, error) { return json.Marshal(n.loads.report()) }
+func (n *Node) serveLoads(body []byte) ([]byte, error) {
+	var ask loadsAsk
+	if err := json.Unmarshal(body, &ask); err != nil {
+		return nil, partition.Errorf(partition.CodeInvalid, "a question for loads that cannot be read")
+	}
+	return json.Marshal(n.loads.report(ask.Group))
+}
 
-// report is what this node tells of the partitions mastered here.
-func (l *loads) report() NodeLoad {
+// report is what this node tells of the partitions mastered here, or of one.
+func (l *loads) report(only partition.GroupID) NodeLoad {
 	x := NodeLoad{Node: l.node.ID(), InService: l.node.service.now().tag() == ""}
 	cat := l.node.control.Catalog()
 	l.mu.Lock()
@@ -194,7 +209,9 @@ func (l *loads) report() NodeLoad {
 		if p.Units > loadIdle {
 			x.Masters++
 		}
-		x.Hottest = append(x.Hottest, p)
+		if only == 0 || only == id {
+			x.Hottest = append(x.Hottest, p)
+		}
 	}
 	sortHottest(x.Hottest)
 	x.Hottest = x.Hottest[:min(len(x.Hottest), maxHottest)]

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,7 +142,7 @@ func TestSplitsBySize(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("after %d values: %+v", i, n.loads.report())
+		return fmt.Errorf("after %d values: %+v", i, n.loads.report(0))
 	})
 }
 
@@ -225,5 +226,143 @@ func BenchmarkLoadCounts(b *testing.B) {
 				l.read(c, &keys[i&(len(keys)-1)], 100)
 			}
 		})
+	}
+}
+
+// TestSplitWhereTheLoadIs covers SPL-6 and SPL-7: a split at the middle of the load
+// of a partition that nobody has looked at before, and one for an anomaly, which
+// heeds the policy.
+func TestSplitWhereTheLoadIs(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t", Splits: SplitPolicy{Rest: time.Hour}})
+	c.table(TableSpec{Name: "off", Splits: SplitPolicy{Mode: "off"}})
+	n := c.nodes[0]
+	if err := put(t.Context(), n, "a", "v"); err != nil { // what is stored says another middle
+		t.Fatal(err)
+	}
+	of := func(table string, i int) *control.Group { return n.control.Catalog().Groups(table)[i] }
+	if _, err := n.PlanSplit(t.Context(), SplitRequest{Table: "t", Into: 2, ByLoad: true}); !errors.Is(err, partition.ErrUnavailable) {
+		t.Errorf("without load: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		readOften(ctx, t, n, "t", 500, func(rng *rand.Rand) string { return fmt.Sprintf("x%03d", rng.IntN(1000)) })
+	})
+	defer asking.Wait()
+	defer cancel()
+	eventually(t, "a split for an anomaly", func() error {
+		info, err := n.SplitForAnomaly(t.Context(), of("t", 0).ID, []partition.NodeID{"n2"}, "its disk is slow")
+		if err != nil {
+			return err
+		}
+		if lo := string(info.Pieces[0].Lo); lo < "x300" || lo > "x700" {
+			t.Errorf("it divides at %s", lo)
+		}
+		return nil
+	})
+	eventually(t, "its end", func() error {
+		for _, x := range n.control.Catalog().Tasks() {
+			if x.Reason == "its disk is slow" && x.State == control.TaskDone {
+				return nil
+			}
+		}
+		return errors.New("it is not done")
+	})
+	eventually(t, "the hand-over of the half", func() error {
+		if g := of("t", 1); g.Master == of("t", 0).Master || g.Master == "n2" {
+			return fmt.Errorf("its master is on %s", g.Master)
+		}
+		return nil
+	})
+	for table, want := range map[string]partition.Code{"t": partition.CodeBusy, "off": partition.CodeRefused} {
+		if _, err := n.SplitForAnomaly(t.Context(), of(table, 0).ID, nil, "again"); partition.CodeOf(err) != want {
+			t.Errorf("of table %s: %v", table, err)
+		}
+	}
+}
+
+// TestPlanHeedsLoad: a node whose partitions are asked for most is relieved by a plan
+// to balance, by hand-overs alone.
+func TestPlanHeedsLoad(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("b"), []byte("c"), []byte("d"), []byte("e"), []byte("f")}, Splits: SplitPolicy{Load: 20}})
+	n := c.nodes[0]
+	c.balanced(n)
+	parts, err := n.Partitions(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, p := range parts {
+		if p.Master == parts[0].Master {
+			keys = append(keys, cmp.Or(string(p.Lo), "a"))
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		readOften(ctx, t, n, "t", 400, func(rng *rand.Rand) string { return keys[rng.IntN(len(keys))] })
+	})
+	defer asking.Wait()
+	defer cancel()
+	eventually(t, "a plan that relieves the node", func() error {
+		p, err := n.Rebalance(t.Context(), BalanceOptions{DryRun: true})
+		if err != nil {
+			return err
+		}
+		if len(p.Steps) == 0 || p.Before["load"] < 2 || p.After["load"] > 1.6 || p.Task.Bytes != 0 {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+}
+
+// TestAutoRebalance covers SCL-8: a node that comes is given its share without a
+// command, and then everything stays where it is.
+func TestAutoRebalance(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 2, func(cfg *Config) { cfg.AutoRebalance, cfg.autoLook, cfg.Expect = true, 200*time.Millisecond, 1 })
+	c.stop(1)
+	eventually(t, "the second node to be away", func() error {
+		for _, m := range c.nodes[0].Members() {
+			if m.Node == "n2" && m.Status == "alive" {
+				return errors.New("it is there")
+			}
+		}
+		return nil
+	})
+	c.table(TableSpec{Name: "t", Replicas: 1, SplitPoints: [][]byte{[]byte("b"), []byte("c"), []byte("d")}})
+	c.start(1)
+	n := c.nodes[0]
+	eventually(t, "the new node's share", func() error {
+		on := make(map[partition.NodeID]int)
+		cat := n.control.Catalog()
+		for _, g := range cat.Groups("t") {
+			on[g.Master]++
+		}
+		for _, x := range cat.Tasks() {
+			if x.Open() {
+				return fmt.Errorf("task %s is open", x.ID)
+			}
+		}
+		if on["n1"] != 2 || on["n2"] != 2 {
+			return fmt.Errorf("%v", on)
+		}
+		return nil
+	})
+	plans := 0
+	for _, x := range n.control.Catalog().Tasks() {
+		if x.Kind == control.TaskPlan {
+			plans++
+			if x.By != balanceBy {
+				t.Errorf("a plan by %q", x.By)
+			}
+		}
+	}
+	if plans != 1 {
+		t.Errorf("%d plans", plans)
 	}
 }

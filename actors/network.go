@@ -124,7 +124,7 @@ func (n *Node) onCall(ctx context.Context, from partition.NodeID, body []byte) [
 	case callSplitKeys:
 		return answer(n.serveSplitKeys(ctx, body[1:]))
 	case callLoads:
-		return answer(n.serveLoads())
+		return answer(n.serveLoads(body[1:]))
 	case callChange:
 		return answer(n.serveChange(ctx, body[1:]))
 	case callHeld:

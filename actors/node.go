@@ -341,6 +341,9 @@ func (n *Node) openActors() error {
 	n.background.Go(n.asker.run)
 	n.background.Go(newTaskRunner(n).run)
 	n.background.Go(n.emptyNodes)
+	if n.cfg.AutoRebalance {
+		n.background.Go(n.autoBalance)
+	}
 	n.background.Go(n.governCopies)
 	n.background.Go(n.rememberCatalog)
 	n.background.Go(n.anomalies.run)

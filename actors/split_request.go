@@ -36,6 +36,9 @@ type SplitRequest struct {
 	At [][]byte `json:"at,omitempty"`
 	// Into is the number of pieces, about equal by their bytes; 2 is the middle.
 	Into int `json:"into,omitempty"`
+	// ByLoad has the pieces of Into about equal by what is asked of them, instead of
+	// by their bytes. The load is looked at for a moment if nobody has yet.
+	ByLoad bool `json:"by_load,omitempty"`
 	// NewNodes has the new partitions on nodes that do not hold this one: a copy
 	// goes there first.
 	NewNodes bool `json:"new_nodes,omitempty"`
@@ -233,7 +236,7 @@ func (n *Node) planSplit(ctx context.Context, r *SplitRequest) (control.SplitSpe
 	case len(r.At) > 0 && r.Into != 0 || len(r.At) == 0 && r.Into == 0:
 		return spec, nil, partition.Errorf(partition.CodeInvalid, "say where to split, or into how many pieces, and not both")
 	case r.Into != 0:
-		if spec.Keys, err = n.splitKeys(ctx, g.ID, r.Into); err != nil {
+		if spec.Keys, err = n.splitKeys(ctx, splitKeysAsk{Group: g.ID, Into: r.Into, Load: r.ByLoad}); err != nil {
 			return spec, nil, err
 		}
 	}
@@ -345,10 +348,12 @@ func (n *Node) splitPlaces(g *control.Group, pieces int) ([]control.SplitPlace, 
 type splitKeysAsk struct {
 	Group partition.GroupID `json:"group"`
 	Into  int               `json:"into"`
+	Load  bool              `json:"load,omitempty"` // where its load divides
 }
 
 // splitKeys finds the keys that divide a partition's data into pieces.
-func (n *Node) splitKeys(ctx context.Context, g partition.GroupID, into int) ([][]byte, error) {
+func (n *Node) splitKeys(ctx context.Context, ask splitKeysAsk) ([][]byte, error) {
+	g, into := ask.Group, ask.Into
 	if into < 2 || into > partition.MaxChildren+1 {
 		return nil, partition.Errorf(partition.CodeInvalid, "a split into %d pieces, allowed are 2 to %d", into, partition.MaxChildren+1)
 	}
@@ -356,7 +361,6 @@ func (n *Node) splitKeys(ctx context.Context, g partition.GroupID, into int) ([]
 	if err != nil {
 		return nil, err
 	}
-	ask := splitKeysAsk{Group: g, Into: into}
 	var keys [][]byte
 	if master == n.ID() {
 		keys, err = n.splitKeysHere(ctx, ask)
@@ -380,6 +384,9 @@ func (n *Node) splitKeysHere(ctx context.Context, ask splitKeysAsk) ([][]byte, e
 	c := n.cells.get(ask.Group)
 	if c == nil {
 		return nil, partition.Errorf(partition.CodeNotMaster, "node %s has no replica of %s", n.ID(), ask.Group)
+	}
+	if ask.Load {
+		return n.loads.cuts(ctx, c, ask.Into)
 	}
 	st := c.state.Load()
 	keys, _, ok := c.rangeOf()

@@ -59,6 +59,7 @@ func (n *nodeFlags) register(cmd *cobra.Command) {
 	f.Int64Var(&cfg.WALSegmentBytes, "wal-segment-bytes", 0, "size of a log segment (default 64 MiB)")
 	f.Int64Var(&cfg.MemoryBytes, "memory-bytes", 0, "unflushed state of all replicas (default 256 MiB)")
 	f.Int64Var(&cfg.CacheBytes, "cache-bytes", 0, "cache of all replicas (default 256 MiB)")
+	f.BoolVar(&cfg.AutoRebalance, "auto-rebalance", false, "carry out by itself what pando rebalance would plan; give all nodes the same")
 	f.DurationVar(&cfg.LogAfter, "log-after", 0, "how long a member is away before a log replica stands in (default 10s)")
 	f.DurationVar(&cfg.ReplaceAfter, "replace-after", 0, "how long a member is away before it is replaced for good (default 5m)")
 	f.StringVar(&cfg.Anomalies, "anomalies", "act", "when a node is found to limp: act (hand masterships over), observe or off")

@@ -22,6 +22,7 @@ type splitFlags struct {
 	at       []string
 	middle   bool
 	into     int
+	byLoad   bool
 	newNodes bool
 	dryRun   bool
 	wait     time.Duration
@@ -50,6 +51,7 @@ func (c *cli) partitionSplit() *cobra.Command {
 	cmd.Flags().StringArrayVar(&f.at, "at", nil, "key that begins a new partition; may be given several times, in order")
 	cmd.Flags().BoolVar(&f.middle, "middle", false, "split in the middle of the data")
 	cmd.Flags().IntVar(&f.into, "into", 0, "split into this many pieces, about equal")
+	cmd.Flags().BoolVar(&f.byLoad, "by-load", false, "with --middle and --into: pieces equal by what is asked of them, not by their size")
 	cmd.Flags().BoolVar(&f.newNodes, "new-nodes", false, "put the new partitions on nodes that do not hold this one")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	cmd.Flags().DurationVar(&f.wait, "wait", changeWait, "how long to wait until it is done; 0 does not wait")
@@ -60,7 +62,7 @@ func (c *cli) partitionSplit() *cobra.Command {
 
 // request puts the flags together.
 func (f *splitFlags) request(what string) (actors.SplitRequest, error) {
-	r := actors.SplitRequest{NewNodes: f.newNodes, Into: f.into, Timeout: f.timeout, Reason: f.reason, Token: rand.Text()}
+	r := actors.SplitRequest{NewNodes: f.newNodes, Into: f.into, ByLoad: f.byLoad, Timeout: f.timeout, Reason: f.reason, Token: rand.Text()}
 	given := 0
 	for _, is := range []bool{len(f.at) > 0, f.middle, f.into != 0} {
 		if is {
@@ -69,6 +71,9 @@ func (f *splitFlags) request(what string) (actors.SplitRequest, error) {
 	}
 	if given != 1 {
 		return r, &usageError{errors.New("give one of --at, --middle and --into")}
+	}
+	if f.byLoad && len(f.at) > 0 {
+		return r, &usageError{errors.New("--by-load goes with --middle or --into: --at says where to split")}
 	}
 	if f.middle {
 		r.Into = 2

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -165,7 +164,7 @@ func (j *judge) load() Decision {
 	case x.Sequential() > most:
 		return Decision{Verdict: Sequential, Reason: fmt.Sprintf("%s; %.0f%% of it is for keys beyond all before them, so the next load would be for one piece again", much, 100*x.Sequential())}
 	}
-	sorted := slices.DeleteFunc(x.sorted(), func(k []byte) bool { return !j.s.Range.Contains(k) })
+	sorted := within(x.sorted(), j.s.Range)
 	key, share := hottest(sorted)
 	if share > most {
 		return j.hot(much, key, share, load)

@@ -303,6 +303,33 @@ func TestLongKeys(t *testing.T) {
 	}
 }
 
+// TestWatch: somebody may ask for the keys of a partition that is not hot.
+func TestWatch(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 9))
+	tr := NewTracker(0, 1)
+	run(uniform, rng, tr, 0, 5, 100)
+	if tr.Cuts(2, partition.KeyRange{}) != nil {
+		t.Error("a cold partition knows where its load divides")
+	}
+	tr.Watch()
+	run(uniform, rng, tr, 0, 5, 100)
+	r := partition.KeyRange{Lo: numbered(keySpace / 2)}
+	keys := tr.Cuts(4, r)
+	if len(keys) != 3 || tr.Heat() != Watched {
+		t.Fatalf("%d keys, %s", len(keys), tr.Heat())
+	}
+	for i, k := range keys {
+		at := float64(binary.BigEndian.Uint64(k)) / keySpace
+		if want := 0.5 + 0.125*float64(i+1); math.Abs(at-want) > 0.06 {
+			t.Errorf("key %d is at %.3f, expected about %.3f", i, at, want)
+		}
+	}
+	run(uniform, rng, tr, 0, 65, 100)
+	if tr.Sampler() != nil || tr.Heat() != Cold {
+		t.Errorf("after half a minute it is %s", tr.Heat())
+	}
+}
+
 // TestRecordAllocates is PG7: a cold partition costs no allocation, and a sample that
 // has all its points none either.
 func TestRecordAllocates(t *testing.T) {

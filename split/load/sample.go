@@ -141,6 +141,11 @@ func (s *Sampler) sorted() [][]byte {
 	return keys
 }
 
+// within are the keys in a range; the slice is the same one.
+func within(keys [][]byte, r partition.KeyRange) [][]byte {
+	return slices.DeleteFunc(keys, func(k []byte) bool { return !r.Contains(k) })
+}
+
 // Hottest returns the key with the greatest share of the load, and its share. Of a
 // key longer than MaxKey it is the beginning.
 func (s *Sampler) Hottest() (key []byte, share float64) { return hottest(s.sorted()) }

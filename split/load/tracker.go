@@ -115,7 +115,7 @@ func NewTracker(now partition.Time, seed uint64) *Tracker {
 }
 
 // Tick takes what was asked for since the last one. The limit is in units per
-// second; without one (0) the tracker stays cold.
+// second; without one (0) the tracker stays cold, unless somebody has it watch.
 func (t *Tracker) Tick(now partition.Time, c Counts, limit float64) {
 	dt := (now - t.last).Seconds()
 	if dt <= 0 {
@@ -159,8 +159,7 @@ func (t *Tracker) remember(now partition.Time) {
 func (t *Tracker) engage(now partition.Time, units float64, passed int, limit float64) {
 	t.over = t.over << min(passed, windows) & (1<<windows - 1)
 	if limit <= 0 {
-		t.cool()
-		return
+		limit = math.Inf(1)
 	}
 	if units > calm*limit {
 		t.warmAt = now
@@ -189,6 +188,25 @@ func (t *Tracker) renew(now partition.Time) {
 	if t.now != nil && t.old == nil && now-t.now.began >= sampleFor {
 		t.old, t.now = t.now, t.sample(now)
 	}
+}
+
+// Watch has the keys looked at, whatever the load, for half a minute.
+func (t *Tracker) Watch() {
+	t.warmAt = t.last
+	if t.now == nil {
+		t.heat, t.now = Watched, t.sample(t.last)
+	}
+}
+
+// Cuts are keys in the range that divide the load into n parts, about equal; nil if
+// too little was seen of it, and fewer if the load is that of few keys.
+func (t *Tracker) Cuts(n int, r partition.KeyRange) [][]byte {
+	s := t.best()
+	if s == nil || s.Count() < nameRecords {
+		return nil
+	}
+	keys, _ := cuts(within(s.sorted(), r), n)
+	return keys
 }
 
 func (t *Tracker) cool() { t.heat, t.now, t.old = Cold, nil, nil }
