@@ -9,6 +9,7 @@ import (
 	"pando.dev/pando/actors/client"
 	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/split/load"
 )
 
@@ -93,6 +94,7 @@ type groupLoad struct {
 	decided   time.Time
 	notBefore partition.Time // when it is judged again
 	beginning bool           // a split is being asked for
+	failed    string         // why the last one could not begin
 }
 
 // inherited is what a partition that a split made has of its parent's load.
@@ -201,8 +203,7 @@ func (l *loads) pass(cat *control.Catalog, g *groupLoad, now partition.Time) boo
 	}
 	limits := limitsOf(table)
 	if st := c.state.Load(); st != nil && writes > 0 && now-g.sizedAt >= sizeLook {
-		u := st.store.Usage()
-		g.bytes, g.sizedAt = u.DiskBytes+u.UnflushedBytes, now
+		g.bytes, g.sizedAt = l.sizeOf(st, g.r, limits.Size), now
 	}
 	g.keys.mu.Lock()
 	defer g.keys.mu.Unlock()
@@ -216,6 +217,22 @@ func (l *loads) pass(cat *control.Catalog, g *groupLoad, now partition.Time) boo
 		c.load.sampling.Store(&g.keys)
 	}
 	return g.beginning || g.tracker.Heat() != load.Cold || g.tracker.Peak() > loadIdle || g.tracker.Rates().Units() > loadIdle
+}
+
+// sizeOf is what a partition has on disk. What it has of keys that are others' is
+// left out where that decides: it goes by itself.
+func (l *loads) sizeOf(st *openState, r partition.KeyRange, limit int64) int64 {
+	u := st.store.Usage()
+	all := u.DiskBytes + u.UnflushedBytes
+	if limit <= 0 || all <= limit {
+		return all
+	}
+	own, err := st.store.RangeBytes(replica.Rows(r))
+	if err != nil {
+		l.node.logger.Debug("size of a partition not known", "err", err)
+		return 0
+	}
+	return min(own, all)
 }
 
 // divided notices that the partition has lost keys: it has the part of its load

@@ -119,14 +119,18 @@ func (l *loads) begin(g *groupLoad, group *control.Group, here float64, d load.D
 	defer l.mu.Unlock()
 	g.beginning, g.notBefore = false, l.node.now()+judgeAgain
 	if err == nil {
-		g.decision.Reason += fmt.Sprintf("; task %s", task)
+		g.decision.Reason, g.failed = g.decision.Reason+fmt.Sprintf("; task %s", task), ""
 		return
 	}
-	g.decision.Reason += "; it could not begin: " + asError(err).Why
+	why := asError(err).Why
+	g.decision.Reason += "; it could not begin: " + why
 	if !errors.Is(err, partition.ErrUnavailable) {
 		g.notBefore = l.node.now() + splitAgain
 	}
-	l.node.logger.Info("split not begun", "group", group.ID, "err", err)
+	if why != g.failed {
+		l.node.logger.Info("split not begun", "group", group.ID, "err", err)
+	}
+	g.failed = why
 }
 
 func (l *loads) ask(ctx context.Context, group *control.Group, here float64, d *load.Decision) (control.TaskID, error) {

@@ -130,20 +130,52 @@ func TestSplitsBySize(t *testing.T) {
 	rng := rand.NewChaCha8([32]byte{})
 	i := 0
 	eventually(t, "a split for size", func() error {
-		for range 20 {
+		for range 3 {
+			if len(n.control.Catalog().Tasks()) > 0 {
+				break // what is written now would make the pieces too large
+			}
 			rng.Read(value)
 			if err := put(t.Context(), n, fmt.Sprintf("k%05d", i*7919%10000), string(value)); err != nil {
 				return err
 			}
 			i++
 		}
-		for _, x := range n.control.Catalog().Tasks() {
-			if x.Kind == control.TaskSplit && x.State == control.TaskDone && x.By == splitBy {
-				return nil
+		if done(n) != 1 {
+			return fmt.Errorf("after %d values: %+v", i, n.loads.report(0))
+		}
+		return nil
+	})
+	// The pieces have the files of the whole for a while, and are not divided for that.
+	eventually(t, "all pieces to be measured", func() error {
+		report := n.loads.report(0)
+		for range 10 {
+			if err := put(t.Context(), n, fmt.Sprintf("k%05d", rand.IntN(10000)), "v"); err != nil {
+				return err
 			}
 		}
-		return fmt.Errorf("after %d values: %+v", i, n.loads.report(0))
+		for _, p := range report.Hottest {
+			if p.Bytes == 0 {
+				return fmt.Errorf("%s is not", p.Group)
+			}
+		}
+		if len(report.Hottest) < 3 {
+			return fmt.Errorf("%d partitions", len(report.Hottest))
+		}
+		return nil
 	})
+	if splits := done(n); splits != 1 {
+		t.Errorf("%d splits: %+v", splits, n.loads.report(0))
+	}
+}
+
+// done counts the splits that a policy wanted and that are done.
+func done(n *Node) (splits int) {
+	for _, x := range n.control.Catalog().Tasks() {
+		if x.Kind == control.TaskSplit && x.State == control.TaskDone && x.By == splitBy {
+			splits++
+		}
+	}
+	return splits
 }
 
 // TestSplitPolicyOfTable: the policy is set with the table or later, and shown.

@@ -1,5 +1,11 @@
 package store
 
+import (
+	"fmt"
+
+	"pando.dev/pando/partition"
+)
+
 // Usage is what one store takes.
 type Usage struct {
 	Open           bool  // whether the Pebble store is open now
@@ -20,6 +26,29 @@ func (s *Store) Usage() Usage {
 	defer sp.mu.Unlock()
 	u.DiskBytes = sp.diskBytes
 	return u
+}
+
+// RangeBytes is about what the keys of a range take: of files that hold others too
+// only their part, and all that is not flushed yet. A store that was just divided
+// has the files of the whole, and only a part of their keys.
+func (s *Store) RangeBytes(r partition.KeyRange) (int64, error) {
+	db, err := s.use()
+	if err != nil {
+		return 0, err
+	}
+	defer s.sp.release()
+	r = visible(r)
+	if len(r.Hi) == 0 {
+		r.Hi = pastAll()
+	}
+	if r.Empty() {
+		return 0, nil
+	}
+	n, err := db.EstimateDiskUsage(r.Lo, r.Hi)
+	if err != nil {
+		return 0, classify(fmt.Errorf("measure a range of store %s: %w", s.sp.id, err))
+	}
+	return int64(n) + s.sp.unflushed.Load(), nil
 }
 
 // Stats are an engine's counters since it was made, and what it holds now.
