@@ -94,7 +94,7 @@ func (p *proxies) cutOff(id partition.NodeID) {
 }
 
 // newCutCluster starts three nodes with proxies between them.
-func newCutCluster(t *testing.T) (*testCluster, *proxies) {
+func newCutCluster(t *testing.T, with ...func(*Config)) (*testCluster, *proxies) {
 	p := &proxies{conns: map[net.Conn]func(partition.NodeID) bool{}}
 	t.Cleanup(func() { // last of all: nodes and listeners are closed then
 		p.cutOff("")
@@ -103,6 +103,9 @@ func newCutCluster(t *testing.T) (*testCluster, *proxies) {
 	ids := []partition.NodeID{"alpha", "bravo", "carol"}
 	at := map[partition.NodeID]*atomic.Value{}
 	c := newClusterWith(t, 3, func(cfg *Config) {
+		for _, f := range with {
+			f(cfg)
+		}
 		cfg.NodeID = ids[len(at)]
 		addr := new(atomic.Value)
 		at[cfg.NodeID] = addr

@@ -207,6 +207,76 @@ func TestMergeMasterStops(t *testing.T) {
 	}
 }
 
+// TestMergeMasterCutOff: the node that is about to take a step is cut off, and takes it
+// when others have gone on and it is back: what it has decided, it has decided as no
+// master any more.
+func TestMergeMasterCutOff(t *testing.T) {
+	for _, at := range []string{"take-in", "source-seal", "sealed take-in", "merging", "abort", "source-gone", "done"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			reached, goOn := make(chan *Node, 1), make(chan struct{})
+			var once atomic.Bool
+			c, p := newCutCluster(t, func(cfg *Config) {
+				if at == "abort" {
+					cfg.MergeBytes = 1
+				}
+				cfg.onMerge = func(n *Node, _ partition.GroupID, s *split.Step) {
+					name := stepName(s)
+					if s.Sealed {
+						name = "sealed " + name
+					}
+					if name == at && !once.Swap(true) {
+						reached <- n
+						select {
+						case <-goOn:
+						case <-n.ctx.Done():
+						}
+					}
+				}
+			})
+			c.table(TableSpec{Name: "t", SplitPoints: [][]byte{[]byte("m")}})
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			table := c.client(t).KV("t")
+			x := c.load(ctx, 8, table)
+			x.more(50)
+			info, err := c.any().Merge(t.Context(), MergeRequest{Group: c.first("t")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var old *Node
+			select {
+			case old = <-reached:
+			case <-time.After(patience):
+				t.Fatalf("never came to %s", at)
+			}
+			p.cutOff(old.ID())
+			other := c.nodes[(slices.Index(c.nodes, old)+1)%3]
+			eventually(t, "the others go on", func() error {
+				for _, g := range other.control.Catalog().Groups("t") {
+					if g.Master == old.ID() {
+						return fmt.Errorf("%s is master of %s", g.Master, g.ID)
+					}
+				}
+				return nil
+			})
+			x.more(50)
+			close(goOn)
+			x.more(50)
+			p.cutOff("")
+			wait, cancel := contextWithin(t, patience)
+			defer cancel()
+			if info, err = other.AwaitMerge(wait, info.Task); err != nil && !errors.Is(err, partition.ErrRefused) {
+				t.Fatalf("%+v, %v", info, err)
+			}
+			t.Logf("%s: %s", info.State, info.Why)
+			x.more(50)
+			stop()
+			x.check(table)
+		})
+	}
+}
+
 // TestMergeAllRestart: all nodes stop right behind the decision, before anybody was told
 // of it, and come back with it.
 func TestMergeAllRestart(t *testing.T) {
