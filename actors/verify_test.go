@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 )
 
 // verified verifies a table, and fails the test if that does not come to an end.
@@ -140,6 +141,41 @@ func TestVerifyStopsBetweenRecords(t *testing.T) {
 	}
 }
 
+// TestVerifyCutsWhatIsApplied: of records that are applied at once the state is seen
+// right after the one that is wanted, and the rest is applied in the next turn.
+func TestVerifyCutsWhatIsApplied(t *testing.T) {
+	n := bare(t)
+	s, err := n.engine.Open(7, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.splitter = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}
+	exec := &replica.Executor{}
+	a := &replicaActor{node: n, cell: &cell{group: 7}, state: &openState{store: s, exec: exec, logger: n.logger}}
+	a.begin()
+	w := &replica.Apply{First: 1, Last: 4}
+	for i := w.First; i <= w.Last; i++ {
+		w.Records = append(w.Records, partition.NewRecord(partition.Header{Group: 7, Index: i, Epoch: partition.NewEpoch(1, 1), Kind: partition.KindNoop}, nil))
+	}
+	want := newViewAt(2)
+	a.awaitView(want)
+	if err := a.apply(w); err != nil || a.applied != 2 {
+		t.Fatalf("applied %d, %v; want 2", a.applied, err)
+	}
+	x := <-want.answer
+	if x.err != nil {
+		t.Fatal(x.err)
+	}
+	w.First, w.Records = 3, w.Records[2:]
+	if err := a.apply(w); err != nil || a.applied != 4 {
+		t.Fatalf("applied %d, %v; want 4", a.applied, err)
+	}
+	at, err := x.view.Applied()
+	if cerr := x.view.Close(); at != 2 || err != nil || cerr != nil {
+		t.Errorf("the view shows %d, %v, %v", at, err, cerr)
+	}
+}
+
 // TestVerifyLeavesOutForeign: rows of keys that are another group's do not
 // count, and each of the group's own does.
 func TestVerifyLeavesOutForeign(t *testing.T) {
@@ -203,7 +239,7 @@ func TestVerifyDiffers(t *testing.T) {
 	c := newClusterWith(t, 3, func(cfg *Config) {
 		own := "the same"
 		if cfg.NodeID == "n2" {
-			own = "another"
+			own = "the sane"
 		}
 		cfg.Kinds = map[string]partition.Factory{"unsteady": func(partition.Spec) (partition.Partition, error) { return unsteady{own}, nil }}
 	})
