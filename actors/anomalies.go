@@ -191,8 +191,8 @@ func (a *anomalies) send(s detector.Sample, to []partition.NodeID) {
 func (a *anomalies) tell(changed []detector.Verdict) {
 	for _, v := range changed {
 		level := a.node.logger.Info
-		if v.Node == a.node.ID() || v.Kind == detector.HotGroup {
-			level = a.node.logger.Warn // it is this node's own, or nobody's
+		if v.Node == a.node.ID() {
+			level = a.node.logger.Warn
 		}
 		switch {
 		case v.Until != 0 && v.Confirmed:
@@ -230,19 +230,24 @@ func (a *anomalies) setSick(verdicts []detector.Verdict) {
 // tellSick keeps the gossip tag in agreement with whether the node is sick.
 func (a *anomalies) tellSick() {
 	told := ""
+	tick := time.NewTicker(reconcileEvery) // for one that could not be set
+	defer tick.Stop()
 	for {
 		select {
 		case <-a.node.ctx.Done():
 			return
 		case <-a.tag:
+		case <-tick.C:
 		}
-		for kind := *a.sick.Load(); kind != told; kind = *a.sick.Load() {
-			if err := a.node.gossip.SetTag(cluster.TagSick, kind); err != nil {
-				a.node.logger.Debug("gossip tag not set", "tag", cluster.TagSick, "err", err)
-				break // the next change brings it
-			}
-			told = kind
+		kind := *a.sick.Load()
+		if kind == told {
+			continue
 		}
+		if err := a.node.gossip.SetTag(cluster.TagSick, kind); err != nil {
+			a.node.logger.Debug("gossip tag not set", "tag", cluster.TagSick, "err", err)
+			continue
+		}
+		told = kind
 	}
 }
 
@@ -264,6 +269,26 @@ func (a *anomalies) hasFailed(id string, g partition.GroupID) (failed bool) {
 		}
 	}
 	return failed
+}
+
+// hotLimit is what a partition is to carry: what its table says, or, while it is
+// found to carry more than a usual node, half of that, or as much as a usual node.
+// A table whose load divides nothing stays as it is, and so does a partition below
+// half of its table's limit: the pieces would be merged again. Why says that it is
+// so.
+func (a *anomalies) hotLimit(g partition.GroupID, limit float64) (least float64, why string) {
+	all := a.current.Load()
+	if limit <= 0 || a.mode != detector.Act || all == nil {
+		return limit, ""
+	}
+	for i := range *all {
+		v := &(*all)[i]
+		half := max(v.Usual, v.Own/2)
+		if v.Kind == detector.HotGroup && v.Group == g && v.Confirmed && v.Own > limit/2 && half < limit {
+			return half, v.ID + ": " + v.Evidence
+		}
+	}
+	return limit, ""
 }
 
 // AnomalyInfo is something that limps, or did.
@@ -334,10 +359,11 @@ func (a *anomalies) info(v *detector.Verdict) AnomalyInfo {
 	return x
 }
 
-// limping are the confirmed anomalies in force, in a line each.
+// limping are the confirmed anomalies of nodes and links in force, in a line each.
+// A hot group is somebody's success.
 func (n *Node) limping() (out []string) {
 	for _, x := range n.Anomalies() {
-		if x.Confirmed && x.Until == nil {
+		if x.Confirmed && x.Until == nil && x.Group == 0 {
 			out = append(out, x.Kind+" "+x.Subject+": "+x.Evidence)
 		}
 	}

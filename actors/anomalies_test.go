@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"pando.dev/pando/cluster"
+	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/cluster/detector"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/wal"
@@ -220,6 +222,75 @@ func TestSlowFollowerHoldsUpNobody(t *testing.T) {
 	hanging := writes()
 	slow.gate.Unlock()
 	t.Logf("a write took %v (median), with a slow follower %v, with one that hangs %v", well, limping, hanging)
+}
+
+// A partition that carries more than a usual node is divided though it is below
+// its table's limit (SPL-6, on an anomaly), and the split says why. Without
+// splits for load it is only shown.
+func TestHotGroupIsDivided(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 3, func(cfg *Config) {
+		cfg.detect = detector.Config{
+			Every: 50 * time.Millisecond, Limit: 3, LoadFloor: 50, SyncFloor: time.Hour, LateFloor: time.Hour, LinkFloor: time.Hour,
+			QueueFloor: 1 << 20, Flaps: 1 << 20,
+		}
+	})
+	c.table(TableSpec{Name: "t", Splits: SplitPolicy{Mode: "auto", Load: 600}})
+	c.table(TableSpec{Name: "whole"}) // by size only
+	at := c.master("t")
+	whole := c.any().control.Catalog().Groups("whole")[0].ID
+	if from := c.master("whole"); from == at {
+		c.handOver(whole, from, c.nodes[(at+1)%3].ID())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() { readOften(ctx, t, c.nodes[0], "t", 500, zipfKeys()) })
+	asking.Go(func() { readOften(ctx, t, c.nodes[1], "whole", 300, zipfKeys()) })
+	defer asking.Wait()
+	defer cancel()
+	eventually(t, "a split", func() error {
+		for _, x := range c.nodes[2].control.Catalog().Tasks() {
+			if x.Kind == control.TaskSplit && x.State == control.TaskDone && x.By == splitBy && strings.Contains(x.Reason, "hot-group:g") {
+				return nil
+			}
+		}
+		return fmt.Errorf("none for it: %+v", c.nodes[at].Anomalies())
+	})
+	if k := len(c.nodes[2].control.Catalog().Groups("whole")); k != 1 {
+		t.Errorf("a table without splits for load has %d partitions", k)
+	}
+}
+
+func TestHotLimit(t *testing.T) {
+	hot := func(kind detector.Kind, g partition.GroupID, own, usual float64, confirmed bool) detector.Verdict {
+		return detector.Verdict{ID: "v", Claim: detector.Claim{Kind: kind, Group: g}, Own: own, Usual: usual, Confirmed: confirmed, Evidence: "e"}
+	}
+	for name, x := range map[string]struct {
+		mode  detector.Mode
+		v     detector.Verdict
+		limit float64
+		want  float64
+	}{
+		"half of what it carries":      {detector.Act, hot(detector.HotGroup, 7, 8000, 1000, true), 10000, 4000},
+		"as much as a usual node":      {detector.Act, hot(detector.HotGroup, 7, 8000, 5000, true), 10000, 5000},
+		"the table's is lower":         {detector.Act, hot(detector.HotGroup, 7, 8000, 1000, true), 3000, 3000},
+		"the pieces would be merged":   {detector.Act, hot(detector.HotGroup, 7, 8000, 1000, true), 20000, 20000},
+		"no splits for load":           {detector.Act, hot(detector.HotGroup, 7, 8000, 1000, true), 0, 0},
+		"another group":                {detector.Act, hot(detector.HotGroup, 8, 8000, 1000, true), 10000, 10000},
+		"another kind":                 {detector.Act, hot(detector.SlowDisk, 7, 8000, 1000, true), 10000, 10000},
+		"one node says so":             {detector.Act, hot(detector.HotGroup, 7, 8000, 1000, false), 10000, 10000},
+		"the figures here do not show": {detector.Act, hot(detector.HotGroup, 7, 0, 0, true), 10000, 10000},
+		"it is only to be observed":    {detector.Observe, hot(detector.HotGroup, 7, 8000, 1000, true), 10000, 10000},
+	} {
+		a := &anomalies{mode: x.mode}
+		if got, why := a.hotLimit(7, x.limit); got != x.limit || why != "" {
+			t.Errorf("%s: before anything was found %v, %q", name, got, why)
+		}
+		a.current.Store(&[]detector.Verdict{x.v})
+		if got, why := a.hotLimit(7, x.limit); got != x.want || (why == "v: e") != (x.want != x.limit) {
+			t.Errorf("%s: %v, %q; want %v", name, got, why, x.want)
+		}
+	}
 }
 
 func TestCircleOf(t *testing.T) {

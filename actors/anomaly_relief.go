@@ -35,7 +35,7 @@ type relief struct {
 // heir is who is to be master instead.
 type heir struct {
 	cell    *cell
-	rate    uint64
+	rate    float64
 	replica partition.ReplicaID
 	node    partition.NodeID
 }
@@ -104,7 +104,7 @@ func (r *relief) heirs(now partition.Time, held []*cell, sick []partition.NodeID
 		if at, ok := r.tried[c.group]; ok && now-at < reliefRetry*r.a.every || st == nil || v == nil || v.Next != "" || st.InFlight || n.splitter.occupies(c.group) {
 			continue
 		}
-		h := heir{cell: c, rate: r.a.sampler.rateOf(c.group)}
+		h := heir{cell: c, rate: r.a.sampler.rates[c.group]}
 		var best partition.Index
 		for _, p := range st.Peers {
 			x, ok := v.Configurations.Last().Member(p.Replica)

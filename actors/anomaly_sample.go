@@ -23,18 +23,11 @@ type sampler struct {
 	node *Node
 	busy uint64 // refusals up to the last round
 	// cells are the replicas here, at is whose turn it is.
-	cells  []sampledCell
+	cells  []*cell
 	at     int
 	listed partition.Time
+	rates  map[partition.GroupID]float64 // units of load a second, of the groups mastered here
 	peers  map[partition.NodeID]*sampledPeer
-}
-
-// sampledCell is a replica as of its last turn.
-type sampledCell struct {
-	*cell
-	commit partition.Index
-	when   partition.Time
-	rate   uint64 // records a second that were committed while it was master
 }
 
 // sampledPeer is a link as of the last round.
@@ -45,7 +38,7 @@ type sampledPeer struct {
 }
 
 func newSampler(n *Node) sampler {
-	return sampler{node: n, peers: make(map[partition.NodeID]*sampledPeer)}
+	return sampler{node: n, rates: make(map[partition.GroupID]float64), peers: make(map[partition.NodeID]*sampledPeer)}
 }
 
 // sample measures what was since the last call.
@@ -54,14 +47,27 @@ func (s *sampler) sample(now partition.Time, late time.Duration, circle []partit
 	out := detector.Sample{Node: s.node.ID(), Boot: s.node.identity.Boot, Sync: max(syncs.P99, syncs.Running), Late: late}
 	out.Peers = s.links(circle)
 	out.Queue = s.look(now)
-	for i := range s.cells {
-		c := &s.cells[i]
-		out.Load += c.rate
-		if c.rate > out.Hot.Load {
-			out.Hot = detector.GroupLoad{Group: c.group, Load: c.rate}
+	out.Load, out.Hot = s.load()
+	return out
+}
+
+// load is what is asked of the groups mastered here, and the heaviest of them.
+func (s *sampler) load() (total uint64, hot detector.GroupLoad) {
+	clear(s.rates)
+	l, sum := s.node.loads, 0.0
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, g := range l.groups { // in no order: a sum, and the greatest with the least id
+		g.keys.mu.Lock() // requests record their keys in what the tracker reads
+		x := g.tracker.Load()
+		g.keys.mu.Unlock()
+		sum += x
+		s.rates[id] = x
+		if y := uint64(x); y > hot.Load || y == hot.Load && y > 0 && id < hot.Group {
+			hot = detector.GroupLoad{Group: id, Load: y}
 		}
 	}
-	return out
+	return uint64(sum), hot
 }
 
 // look visits replicas, and returns how full the fullest of their mailboxes is.
@@ -74,53 +80,17 @@ func (s *sampler) look(now partition.Time) (fullest int) {
 	}
 	for range min(len(s.cells), maxLooked) {
 		s.at = (s.at + 1) % len(s.cells)
-		fullest = max(fullest, s.visit(&s.cells[s.at], now))
+		b := s.cells[s.at].box.Stats()
+		fullest = max(fullest, 1000*b.Items/s.node.cfg.QueueMessages, 1000*b.Bytes/maxQueueBytes)
 	}
 	return fullest
 }
 
-// visit looks at one replica.
-func (s *sampler) visit(c *sampledCell, now partition.Time) (full int) {
-	st, v := c.status.Load(), c.view.Load()
-	if st != nil && st.Commit != c.commit {
-		if c.rate = 0; v != nil && v.Serving && c.when != 0 && now > c.when {
-			c.rate = uint64(float64(st.Commit-min(c.commit, st.Commit)) / (now - c.when).Seconds())
-		}
-		c.commit = st.Commit
-	} else {
-		c.rate = 0
-	}
-	c.when = now
-	b := c.box.Stats()
-	return max(1000*b.Items/s.node.cfg.QueueMessages, 1000*b.Bytes/maxQueueBytes)
-}
-
 // relist takes in replicas that have come, and lets go of those that went.
 func (s *sampler) relist(now partition.Time) {
-	s.listed = now
-	known := make(map[*cell]sampledCell, len(s.cells))
-	for _, c := range s.cells {
-		known[c.cell] = c
-	}
-	s.cells = s.cells[:0]
-	s.node.cells.each(func(c *cell) {
-		x, ok := known[c]
-		if !ok {
-			x = sampledCell{cell: c}
-		}
-		s.cells = append(s.cells, x)
-	})
-	slices.SortFunc(s.cells, func(a, b sampledCell) int { return cmp.Compare(a.group, b.group) })
-}
-
-// rateOf is how many records a second a group committed lately while this node
-// was its master.
-func (s *sampler) rateOf(g partition.GroupID) uint64 {
-	i, ok := slices.BinarySearchFunc(s.cells, g, func(c sampledCell, g partition.GroupID) int { return cmp.Compare(c.group, g) })
-	if !ok {
-		return 0
-	}
-	return s.cells[i].rate
+	s.listed, s.cells = now, s.cells[:0]
+	s.node.cells.each(func(c *cell) { s.cells = append(s.cells, c) })
+	slices.SortFunc(s.cells, func(a, b *cell) int { return cmp.Compare(a.group, b.group) })
 }
 
 // links describes the links to the nodes of the circle.

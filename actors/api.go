@@ -155,7 +155,8 @@ type ClusterStatus struct {
 	Alive   int    `json:"alive"`
 	// Drained are the nodes that are out of service, or about to stop.
 	Drained []partition.NodeID `json:"drained,omitempty"`
-	// Anomalies are those in force around the answering node, in a line each.
+	// Anomalies are the nodes and links around the answering one that are found to
+	// limp, in a line each.
 	Anomalies  []string         `json:"anomalies,omitempty"`
 	Partitions int              `json:"partitions"`
 	WithMaster int              `json:"with_master"`

@@ -41,7 +41,7 @@ func (n *Node) Counters() []Counter {
 	return []Counter{
 		{Name: "groups_not_whole", Help: "partitions mastered here that are not what they shall be", Value: float64(n.tender.unwhole()), Gauge: true},
 		count("group_steps_total", "changes of groups, hand-overs and calls to bring up replicas that the tender made", n.counters.tended.Load()),
-		{Name: "anomalies", Help: "confirmed anomalies of this node and those around it", Value: float64(len(n.limping())), Gauge: true},
+		{Name: "anomalies", Help: "nodes and links around this node that are found to limp", Value: float64(len(n.limping())), Gauge: true},
 		count("anomaly_hand_overs_total", "masterships that this node handed over because it was sick", n.counters.relieved.Load()),
 		count("busy_total", "requests and messages refused because a queue was full", n.counters.busy.Load()),
 		count("replica_restarts_total", "replicas rebuilt from the log after a failure", n.counters.restarts.Load()),

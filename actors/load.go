@@ -90,6 +90,7 @@ type groupLoad struct {
 	bytes   int64
 	sizedAt partition.Time
 
+	hot       string        // why its limit is lower than its table's
 	decision  load.Decision // the last that was one
 	decided   time.Time
 	notBefore partition.Time // when it is judged again
@@ -202,6 +203,7 @@ func (l *loads) pass(cat *control.Catalog, g *groupLoad, now partition.Time) boo
 		return false
 	}
 	limits := limitsOf(table)
+	limits.Load, g.hot = l.node.anomalies.hotLimit(c.group, limits.Load)
 	if st := c.state.Load(); st != nil && writes > 0 && now-g.sizedAt >= sizeLook {
 		g.bytes, g.sizedAt = l.sizeOf(st, g.r, limits.Size), now
 	}

@@ -44,6 +44,9 @@ func (l *loads) judge(cat *control.Catalog, g *groupLoad, group *control.Group, 
 	if d.Verdict == load.Nothing {
 		return
 	}
+	if g.hot != "" {
+		d.Reason += "; " + g.hot
+	}
 	if d.Verdict != g.decision.Verdict {
 		l.node.logger.Info("decided on a split", "group", group.ID, "table", table.Name, "verdict", d.Verdict.String(), "why", d.Reason)
 	}

@@ -301,6 +301,12 @@ type finding struct {
 	score    float64
 	since    partition.Time
 	evidence func() string
+	own, ref float64
+}
+
+// of is what a series says.
+func (s *series) of(c Claim, evidence func() string) finding {
+	return finding{Claim: c, score: s.score, since: s.since, own: s.own, ref: s.ref, evidence: evidence}
 }
 
 // find lists what is raised, ordered by kind and subject.
@@ -316,7 +322,7 @@ func (d *Detector) find(now partition.Time) []finding {
 	out = append(out, d.lostLinks(now)...)
 	for _, id := range slices.Sorted(maps.Keys(d.groups)) {
 		if g := d.groups[id]; g.raised {
-			out = append(out, finding{Claim: Claim{Kind: HotGroup, Group: id}, score: g.score, since: g.since, evidence: func() string { return g.evidence(now) }})
+			out = append(out, g.of(Claim{Kind: HotGroup, Group: id}, func() string { return g.evidence(now) }))
 		}
 	}
 	slices.SortStableFunc(out, func(a, b finding) int { return compareClaims(a.Claim, b.Claim) })
@@ -332,15 +338,15 @@ func compareClaims(a, b Claim) int {
 func (d *Detector) findNode(n *node, now partition.Time) []finding {
 	var out []finding
 	if f := &n.fig[figSync]; f.raised {
-		out = append(out, finding{Claim: Claim{Kind: SlowDisk, Node: n.id}, score: f.score, since: f.since, evidence: func() string { return f.syncEvidence(now) }})
+		out = append(out, f.of(Claim{Kind: SlowDisk, Node: n.id}, func() string { return f.syncEvidence(now) }))
 	}
 	over := Claim{Kind: Overloaded, Node: n.id}
 	late, queue := &n.fig[figLate], &n.fig[figQueue]
 	switch {
 	case late.raised && (late.score >= queue.score || !queue.raised):
-		out = append(out, finding{Claim: over, score: late.score, since: late.since, evidence: func() string { return late.lateEvidence(now) }})
+		out = append(out, late.of(over, func() string { return late.lateEvidence(now) }))
 	case queue.raised:
-		out = append(out, finding{Claim: over, score: queue.score, since: queue.since, evidence: func() string { return queue.queueEvidence(now) }})
+		out = append(out, queue.of(over, func() string { return queue.queueEvidence(now) }))
 	case n.blamed:
 		out = append(out, finding{Claim: over, score: d.c.Limit, since: n.began, evidence: func() string { return n.linkEvidence(now) }})
 	}
@@ -407,9 +413,9 @@ func (d *Detector) update(now partition.Time, c Claim, by []partition.NodeID, fo
 	v.By, v.Confirmed = by, confirmed
 	if f := slices.IndexFunc(found, func(f finding) bool { return f.Claim == c }); f >= 0 {
 		v.Score, v.Since = math.Round(found[f].score*10)/10, found[f].since
-		v.Evidence = found[f].evidence()
+		v.Evidence, v.Own, v.Usual = found[f].evidence(), found[f].own, found[f].ref
 	} else {
-		v.Score, v.Evidence = 0, "the figures here do not show it"
+		v.Score, v.Own, v.Usual, v.Evidence = 0, 0, 0, "the figures here do not show it"
 	}
 	v.Evidence += "; said by " + names(by)
 	if !changed {

@@ -246,7 +246,7 @@ func otherTrouble() []trouble {
 				}
 				return m
 			},
-			kind: HotGroup, subject: "g17", evidence: []string{"8000 commands/s on node n2, which alone is more than the 1000 that are the median of 2 other nodes"},
+			kind: HotGroup, subject: "g17", evidence: []string{"a load of 8000/s on node n2, which alone is more than the 1000 that are the median of 2 other nodes"},
 		},
 	}
 }

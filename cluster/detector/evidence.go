@@ -41,7 +41,7 @@ func (n *node) linkEvidence(now partition.Time) string {
 }
 
 func (g *group) evidence(now partition.Time) string {
-	return fmt.Sprintf("%.0f commands/s on node %s, which alone is more than the %.0f that are the median of %d other nodes, %s",
+	return fmt.Sprintf("a load of %.0f/s on node %s, which alone is more than the %.0f that are the median of %d other nodes, %s",
 		g.own, g.on, g.ref, g.peers, g.forHow(now))
 }
 

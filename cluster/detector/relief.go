@@ -97,7 +97,7 @@ func (v *Verdict) Advice() string {
 	case Flapping:
 		return "look into its log for why it ends or loses its links; until then: pando node drain " + string(v.Node)
 	case HotGroup:
-		return "split it: pando partition split " + v.Group.String()
+		return "it is divided by itself if its table's splits are auto; else: pando partition split " + v.Group.String()
 	}
 	return ""
 }

@@ -29,7 +29,8 @@ type Sample struct {
 	// Queue is how full the fullest mailbox is in thousandths; 1,000 also if
 	// something was refused because one was full.
 	Queue int `json:"queue,omitempty"`
-	// Load is the commands of all groups mastered here, Hot the heaviest of them.
+	// Load is the units of load a second of all groups mastered here, Hot the
+	// heaviest of them.
 	Load uint64    `json:"load,omitempty"`
 	Hot  GroupLoad `json:"hot,omitzero"`
 	// Peers are the nodes that this one has links to.
@@ -38,7 +39,7 @@ type Sample struct {
 	Claims []Claim `json:"claims,omitempty"`
 }
 
-// GroupLoad is a group and its commands in a second.
+// GroupLoad is a group and its units of load in a second.
 type GroupLoad struct {
 	Group partition.GroupID `json:"group"`
 	Load  uint64            `json:"load"`
@@ -149,8 +150,12 @@ type Verdict struct {
 	// Score is the sum; the claim was made at Limit.
 	Score float64 `json:"score"`
 	Limit float64 `json:"limit"`
-	// Evidence is what was measured and with what it was compared.
-	Evidence string `json:"evidence"`
+	// Evidence is what was measured and with what it was compared; Own and Usual are
+	// the numbers in it: nanoseconds, thousandths of a queue, or units of load a
+	// second; 0 if this node's figures do not show it.
+	Evidence string  `json:"evidence"`
+	Own      float64 `json:"own,omitempty"`
+	Usual    float64 `json:"usual,omitempty"`
 	// Confirmed: at least two nodes say so. Nothing is done about others.
 	Confirmed bool               `json:"confirmed"`
 	By        []partition.NodeID `json:"by"`

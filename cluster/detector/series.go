@@ -34,8 +34,8 @@ type Config struct {
 	// ends (default 5 min).
 	Quiet partition.Time
 	// SyncFloor (default 500 us), LateFloor (default 20 ms), QueueFloor (default
-	// 100 thousandths), LinkFloor (default 1 ms) and LoadFloor (default 500
-	// commands a second) are below what differences are nobody's trouble: smaller
+	// 100 thousandths), LinkFloor (default 1 ms) and LoadFloor (default 500 units
+	// of load a second) are below what differences are nobody's trouble: smaller
 	// figures are taken for these.
 	SyncFloor, LateFloor, LinkFloor time.Duration
 	QueueFloor, LoadFloor           int
