@@ -134,7 +134,8 @@ func TestMergeUnderLoad(t *testing.T) {
 	}
 }
 
-// TestMergeElsewhere: the two partitions are on different nodes.
+// TestMergeElsewhere: the two partitions are on different nodes, and what is absorbed
+// takes several pages.
 func TestMergeElsewhere(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -145,8 +146,62 @@ func TestMergeElsewhere(t *testing.T) {
 	x := c.load(ctx, 8, table)
 	x.more(50)
 	c.split(SplitRequest{Table: "t", At: [][]byte{[]byte("m")}, NewNodes: true})
+	large := make([]byte, 2*mergePage/20)
+	for i := range 40 {
+		if _, err := table.Put(ctx, fmt.Appendf(nil, "p%02d", i), append(large, byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	x.more(50)
 	c.merge("t")
+	x.more(50)
+	stop()
+	x.check(table)
+	for i := range 40 {
+		a, err := table.Get(t.Context(), fmt.Appendf(nil, "p%02d", i))
+		if err != nil || len(a.Value) != len(large)+1 || a.Value[len(large)] != byte(i) {
+			t.Errorf("p%02d: %d bytes, %v", i, len(a.Value), err)
+		}
+	}
+}
+
+// TestMergeWhileMembersChange covers S6: both groups change their members while the one
+// absorbs the other.
+func TestMergeWhileMembersChange(t *testing.T) {
+	t.Parallel()
+	reached, goOn := make(chan struct{}, 1), make(chan struct{})
+	var once atomic.Bool
+	c := newClusterWith(t, 4, func(cfg *Config) {
+		cfg.onMerge = func(n *Node, _ partition.GroupID, s *split.Step) {
+			if s.Kind == split.TakeIn && !once.Swap(true) {
+				reached <- struct{}{}
+				<-goOn
+			}
+		}
+	})
+	c.table(TableSpec{Name: "t", Replicas: 3, Nodes: []partition.NodeID{"n1", "n2", "n3"}, SplitPoints: [][]byte{[]byte("m")}})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	table := c.client(t).KV("t")
+	x := c.load(ctx, 8, table)
+	x.more(50)
+	groups := c.any().control.Catalog().Groups("t")
+	info, err := c.any().Merge(t.Context(), MergeRequest{Group: groups[0].ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	for _, g := range groups { // learners come, and would be voters
+		if _, err := c.any().Change(ctx, PartitionChange{Group: g.ID, Kind: ChangeAdd, Node: "n4"}); err != nil {
+			t.Errorf("a replica of %s on n4: %v", g.ID, err)
+		}
+	}
+	close(goOn)
+	wait, cancel := contextWithin(t, patience)
+	defer cancel()
+	if info, err = c.any().AwaitMerge(wait, info.Task); err != nil {
+		t.Fatalf("%+v, %v", info, err)
+	}
 	x.more(50)
 	stop()
 	x.check(table)

@@ -1,5 +1,6 @@
-// Package split decides how a group is divided while it serves. It is pure: what
-// is seen goes in, the one next step comes out.
+// Package split decides how a group is divided while it serves, and how two
+// neighbours are merged. It is pure: what is seen goes in, the one next step comes
+// out.
 //
 // A split is two records in the group's log. Seal says that nothing in the ranges
 // that leave changes any more; when the members of each child that make a record
@@ -15,4 +16,13 @@
 //	task --> learners --> Intent --> prepare --> hold, Seal --> Activate --> tell --> Done --> tell
 //	                        |                      |   ^
 //	                        +--> Abort --> tell    +---+ Unseal, at most Limits.Tries times
+//
+// A merge is decided in the log of the left neighbour, the survivor, and nowhere else.
+// It takes the rows of the right one, the source, in by its own log; [NextMerge] is
+// asked by the masters of both.
+//
+//	survivor  task --> MergeIntent --> Absorb ... --> ask for the seal --> Absorb ... --> Merging --> tell --> Done --> tell
+//	                                      |                                      |
+//	                                      +--------------- Abort ----------------+--> tell
+//	source                             hold, SourceSeal --> ask for the decision, for ever --> SourceGone, or SourceUnseal
 package split
