@@ -408,6 +408,35 @@ func TestDeafNodeBelievesTwoOthers(t *testing.T) {
 	}
 }
 
+// Two others are a second ahead: the evidence is what is known here so far.
+func TestEvidenceBeforeTheOwnClaim(t *testing.T) {
+	c := newCircle(t, 3, Config{})
+	c.sample = func(id partition.NodeID, s int) Sample {
+		m := c.calm(id)
+		m.Hot = GroupLoad{Group: 9, Load: 900}
+		if id == "n3" {
+			m.Sync *= 10
+			m.Load, m.Hot = 9000, GroupLoad{Group: 7, Load: 8000}
+		}
+		return m
+	}
+	c.run(20)
+	for _, id := range []partition.NodeID{"n1", "n2"} {
+		c.said[id] = []Claim{{Kind: SlowDisk, Node: "n3"}, {Kind: HotGroup, Group: 7}, {Kind: Overloaded, Node: "n3"}}
+	}
+	c.run(1)
+	want := []string{
+		"the syncs of its log took 30ms, 10.0 times the 3ms that are the median of 2 other nodes, for 20s; said by n1, n2",
+		"the figures here do not show it; said by n1, n2",
+		"a load of 8000/s on node n3, which alone is more than the 1000 that are the median of 2 other nodes, for 20s; said by n1, n2",
+	}
+	for i, v := range c.nodes["n3"].Verdicts() {
+		if v.Evidence != want[i] || !v.Confirmed || (v.Own > 0) != (i != 1) {
+			t.Errorf("%s: %+v", v.ID, v)
+		}
+	}
+}
+
 // A node that is late itself finds everybody late, and says nothing about others
 // (the rule of Lifeguard).
 func TestLateNodeSaysNothingOfOthers(t *testing.T) {
