@@ -31,6 +31,12 @@ func splits(d *drawer) {
 		fault.TruncateLog, fault.Transfer, fault.Resign, fault.LockForgets, fault.ControlDown, fault.Delay, fault.DiskStall, fault.GossipLies,
 	}
 	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 2*time.Second
+	if d.oneIn(3) {
+		k.NewNodes = d.upTo(1)
+	}
+	if d.oneIn(3) { // members move meanwhile
+		d.classes = append(d.classes, fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.Drain)
+	}
 	if lags {
 		d.classes = append(d.classes, fault.Resign, fault.Transfer, fault.Resign)
 	}
