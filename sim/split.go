@@ -484,6 +484,26 @@ func (l *live) undecided() string {
 	return ""
 }
 
+// unmakable reports whether a member of a child has lost what it would make its
+// replica of.
+func (w *world) unmakable(s *partition.Split) bool {
+	if s == nil {
+		return false
+	}
+	for i := range s.Children {
+		gi := int(s.Children[i].Group - 1)
+		parent := w.groups[gi].parent
+		for _, m := range s.Children[i].Membership.Members {
+			who := w.owner[w.whoIs[m.Node]]
+			if who < 0 || w.nodes[who].disk.platter[gi].replica == 0 && !w.nodes[who].intact(parent, m.Replica) {
+				w.mark("sim.split_maker_lost")
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // leadsTo reports whether clients that follow the group come to its child, since the
 // newest master says so and cannot tell the control group.
 func (l *live) leadsTo(gi, child int) bool {
@@ -512,6 +532,8 @@ func (l *live) open(t *task) string {
 		return "" // it cannot say how it ended
 	case t.activated && slices.Contains(l.away, true):
 		return "" // who is away has not made its child
+	case t.activated && w.unmakable(x.Split):
+		return "" // nobody replaces members here
 	}
 	return fmt.Sprintf("task %d is open: %s, %s; %s", t.id, m, x.Describe(), split.Next(m.situation()).Why)
 }
