@@ -83,7 +83,9 @@ func (a *replicasActor) lacks(c *cell, child *partition.Child, r partition.Repli
 		return false
 	}
 	_, here := n.log.Summary(g)
-	return !here && n.now() >= a.setbacks[g].until && a.mayMake(child, r)
+	// With a seed it was asked before, and what is decided goes on although the control
+	// group is away (PG17).
+	return !here && n.now() >= a.setbacks[g].until && (a.seeds[g] != nil || a.mayMake(child, r))
 }
 
 // makeChild begins to make the replica of a child.
@@ -105,7 +107,9 @@ func (a *replicasActor) makeChild(c *cell, base partition.Index, child *partitio
 		if m.err == nil {
 			n.logger.Info("replica of a child made", "group", g, "parent", c.group, "took", n.now()-began)
 		}
-		n.tellReplicas(m)
+		if n.ctx.Err() == nil {
+			n.tellReplicas(m)
+		}
 	})
 }
 
@@ -128,10 +132,15 @@ func (a *replicasActor) divided(ctx actor.Context, m *divided) {
 		a.reconcile(ctx) // its table may be gone again
 		return
 	}
+	n.early.take(g)
 	b := a.setbacks[g]
 	pause := min(divideAgain<<min(b.times, 10), divideAgainMax)
 	a.setbacks[g] = setback{times: b.times + 1, until: n.now() + pause}
-	time.AfterFunc(pause, func() { n.tellReplicas(&dividing{}) })
+	time.AfterFunc(pause, func() {
+		if n.ctx.Err() == nil {
+			n.tellReplicas(&dividing{})
+		}
+	})
 	level := slog.LevelDebug // once is enough: it is tried until it works, or the split is given up
 	if b.times == 0 {
 		level = slog.LevelWarn

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,13 +62,14 @@ func (a *replicasActor) sow(c *cell, child *partition.Child, r partition.Replica
 	s.ctx, s.cancel = context.WithCancel(n.ctx)
 	a.seeds[child.Group] = s
 	a.hintSeeds(c)
+	n.early.expect(child.Group)
 	n.background.Go(func() {
 		defer s.cancel()
 		if s.err = s.grow(); s.err != nil {
 			s.drop()
 		}
 		close(s.ended)
-		if s.err != nil {
+		if s.err != nil && n.ctx.Err() == nil {
 			n.tellReplicas(&divided{group: child.Group, seed: s, err: s.err})
 		}
 	})
@@ -96,6 +98,7 @@ func (a *replicasActor) weed() {
 		}
 		delete(a.seeds, g)
 		a.hintSeeds(s.parent)
+		a.node.early.take(g)
 		s.cancel()
 		a.node.background.Go(func() {
 			if <-s.ended; s.err == nil {
@@ -306,4 +309,52 @@ func (c *cell) wakeSeeds() {
 			s.wake()
 		}
 	}
+}
+
+// maxEarly bounds what is kept for one replica that is about to be here.
+const maxEarly = 64
+
+// early keeps the messages for replicas of children that are about to be here: the
+// members of a child begin within milliseconds, and who is first would have to send
+// everything again. What is too much is lost, as any message may be.
+type early struct {
+	mu   sync.Mutex
+	kept map[partition.GroupID][]*received
+}
+
+// expect begins to keep messages for a group.
+func (e *early) expect(g partition.GroupID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.kept == nil {
+		e.kept = make(map[partition.GroupID][]*received)
+	}
+	e.kept[g] = nil
+}
+
+func (e *early) expects(g partition.GroupID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.kept[g]
+	return ok
+}
+
+// keep keeps a message, if its group is expected.
+func (e *early) keep(g partition.GroupID, m *received) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all, ok := e.kept[g]
+	if ok && len(all) < maxEarly {
+		e.kept[g] = append(all, m)
+	}
+	return ok
+}
+
+// take returns what was kept, and keeps nothing more.
+func (e *early) take(g partition.GroupID) []*received {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := e.kept[g]
+	delete(e.kept, g)
+	return all
 }

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"cmp"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -80,9 +79,6 @@ type loads struct {
 	mu        sync.Mutex
 	groups    map[partition.GroupID]*groupLoad
 	inherited map[partition.GroupID]inherited
-	// since is from when on groups of elastic tables are known here.
-	since   map[partition.GroupID]partition.Time
-	merging atomic.Bool
 }
 
 // groupLoad is what is known of one partition; the mutex of loads guards it.
@@ -141,17 +137,14 @@ func (l *loads) wake(c *cell) {
 
 // run lets windows pass until the node stops.
 func (l *loads) run() {
-	tick, merge := time.NewTicker(load.Window), time.NewTicker(cmp.Or(l.node.cfg.coldLook, coldLook))
+	tick := time.NewTicker(load.Window)
 	defer tick.Stop()
-	defer merge.Stop()
 	for {
 		select {
 		case <-l.node.ctx.Done():
 			return
 		case <-tick.C:
 			l.window()
-		case <-merge.C:
-			l.node.background.Go(l.mergeOnce)
 		}
 	}
 }
@@ -279,11 +272,10 @@ func lastSplit(cat *control.Catalog, id partition.GroupID) (last *control.Task) 
 func limitsOf(t *control.Table) load.Limits {
 	p := t.Splits.WithDefaults()
 	l := load.Limits{CoolDown: p.Rest, Partitions: p.Partitions}
-	switch p.Mode {
-	case control.SplitsAuto, control.SplitsElastic:
+	if p.Mode == control.SplitsAuto {
 		l.Load = float64(p.Load)
-		fallthrough
-	case control.SplitsBySize:
+	}
+	if p.Mode == control.SplitsAuto || p.Mode == control.SplitsBySize {
 		l.Size, l.Target = p.Size, p.Size/2
 	}
 	return l

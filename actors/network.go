@@ -74,13 +74,15 @@ func (n *Node) onFrame(from partition.NodeID, f link.Frame) {
 		return
 	}
 	c := n.cells.get(f.Group)
-	if c == nil {
+	if c == nil && !n.early.expects(f.Group) {
 		n.counters.strayFrames.Add(1)
 		return
 	}
-	if v := c.view.Load(); v != nil && v.Self != f.To {
-		n.counters.strayFrames.Add(1)
-		return
+	if c != nil {
+		if v := c.view.Load(); v != nil && v.Self != f.To {
+			n.counters.strayFrames.Add(1)
+			return
+		}
 	}
 	msg, err := link.DecodeReplica(f)
 	if err != nil {
@@ -88,7 +90,10 @@ func (n *Node) onFrame(from partition.NodeID, f link.Frame) {
 		n.logger.Warn("message refused", "from", from, "group", f.Group, "err", err)
 		return
 	}
-	if !c.box.TryPost(&received{from: f.From, node: from, boot: f.Boot, msg: msg}, len(f.Body)) {
+	m := &received{from: f.From, node: from, boot: f.Boot, msg: msg}
+	if c == nil {
+		n.early.keep(f.Group, m)
+	} else if !c.box.TryPost(m, len(f.Body)) {
 		n.counters.busy.Add(1)
 	}
 }

@@ -64,6 +64,7 @@ type Node struct {
 
 	recalled     *control.Catalog // as this node knew it before it was stopped; may be old
 	cells        cells
+	early        early
 	routing      routeCache
 	locker       *locker
 	announcer    *announcer

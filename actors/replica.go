@@ -268,6 +268,9 @@ func (a *replicaActor) take(item any) {
 	case *silenced:
 		panic(m.why)
 	}
+	if m, ok := item.(*received); ok && a.machine == nil && a.node.early.keep(a.cell.group, m) {
+		return
+	}
 	if a.machine == nil {
 		refuseItem(item, partition.Errorf(partition.CodeUnavailable, "group %s is being opened on this node", a.cell.group))
 		return
@@ -444,6 +447,9 @@ func (a *replicaActor) open(m *opened) {
 		a.node.keepChild(a.cell)
 	}
 	a.event(replica.Tick{})
+	for _, m := range a.node.early.take(a.cell.group) {
+		a.take(m)
+	}
 }
 
 // complete returns the function that brings an answer back into the mailbox. It

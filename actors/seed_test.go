@@ -149,3 +149,20 @@ func TestTurnOf(t *testing.T) {
 		}
 	}
 }
+
+// TestEarly: messages are kept for who is expected only, so many, and once.
+func TestEarly(t *testing.T) {
+	var e early
+	if m := (&received{}); e.keep(7, m) || e.expects(7) {
+		t.Error("kept for a group that nobody expects")
+	}
+	e.expect(7)
+	for range maxEarly + 1 {
+		if !e.keep(7, &received{}) {
+			t.Error("not kept")
+		}
+	}
+	if got := len(e.take(7)); got != maxEarly || e.expects(7) || len(e.take(7)) != 0 {
+		t.Errorf("%d were kept", got)
+	}
+}

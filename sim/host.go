@@ -32,11 +32,13 @@ type host struct {
 	replica partition.ReplicaID
 	logOnly bool
 	fresh   bool // it was made a moment ago, and never ran
-	ran     bool // this process has run it
-	broken  bool // it must stay silent
-	gone    bool // it was deleted
-	loading bool
-	made    bool // it was made for a new member, which is not durable yet
+	// appointed: it begins with the promise of the group's first master.
+	appointed bool
+	ran       bool // this process has run it
+	broken    bool // it must stay silent
+	gone      bool // it was deleted
+	loading   bool
+	made      bool // it was made for a new member, which is not durable yet
 
 	incarnation uint64
 	rep         *replica.Replica
@@ -292,7 +294,10 @@ func (h *host) open() {
 		n.w.violate("host", "%s: %v", h, err)
 	}
 	restored.Restarted = !h.fresh && !n.w.plan.Planted.Has(planted.RestartUntold)
-	h.fresh = false
+	if h.appointed && !restored.Restarted {
+		restored.Appointed = &replica.Appointed{}
+	}
+	h.fresh, h.appointed = false, false
 	rep, err := replica.New(h.config(), restored)
 	if err != nil {
 		n.w.violate("host", "%s cannot start: %v", h, err)

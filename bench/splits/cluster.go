@@ -65,7 +65,7 @@ func startCluster(ctx context.Context, dir string, size int, segment int64) (c *
 
 // table makes the table on the first nodes and waits until it takes writes.
 func (c *cluster) table(ctx context.Context, nodes int) (partition.GroupID, error) {
-	spec := actors.TableSpec{Name: tableName, Replicas: nodes}
+	spec := actors.TableSpec{Name: tableName, Replicas: nodes, Splits: actors.SplitPolicy{Mode: "off"}}
 	for _, n := range c.nodes[:nodes] {
 		spec.Nodes = append(spec.Nodes, n.ID())
 	}

@@ -1,6 +1,8 @@
 // Command splits measures what a split costs those who write meanwhile.
 //
-//	go run ./bench/splits pause -splits 40     # PG1, PG2: the pause, phase by phase
+//	go run ./bench/splits pause -splits 40                      # PG1, PG2: the pause, phase by phase
+//	go run ./bench/splits large -state 1024 -rate 20            # PG3, PG4, SPL-8: a large partition under a mixed load
+//	go run ./bench/splits large -state 512 -rate 20 -new-nodes  # what leaves goes to other nodes
 //
 // The nodes are real ones in one process: each has its own log and stores on disk
 // and its own sockets on the loopback; a client outside of them writes. One writer

@@ -175,20 +175,23 @@ func (p *pauses) print(out io.Writer, o pauseOptions) {
 // partPrefix begins the keys of a part of the table.
 func partPrefix(i int) string { return fmt.Sprintf("p%04d/", i) }
 
-// fill writes so many bytes, evenly over the parts.
+// fillBytes is the size of the values that fill writes.
+const fillBytes = 4 << 10
+
+// fillKey is the key of the value i.
+func fillKey(i, parts int) []byte { return fmt.Appendf(nil, "%sf%08d", partPrefix(i%parts), i) }
+
+// fill writes so many bytes that do not compress, evenly over the parts.
 func fill(ctx context.Context, c *client.Client, parts int, size int64) error {
-	const each = 4 << 10
 	var mu sync.Mutex
 	var failed error
 	var under sync.WaitGroup
 	room := make(chan struct{}, 256)
-	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range size / each {
-		value := make([]byte, each)
-		for j := range value {
-			value[j] = byte(rng.Uint32())
-		}
-		key := fmt.Appendf(nil, "%sf%08d", partPrefix(int(i)%parts), i)
+	rng := rand.NewChaCha8([32]byte{1})
+	for i := range int(size / fillBytes) {
+		value := make([]byte, fillBytes)
+		_, _ = rng.Read(value)
+		key := fillKey(i, parts)
 		cmd, err := kv.Put(key, value)
 		if err != nil {
 			return err
@@ -196,12 +199,12 @@ func fill(ctx context.Context, c *client.Client, parts int, size int64) error {
 		room <- struct{}{}
 		under.Add(1)
 		c.Go(ctx, tableName, key, cmd, func(_ client.Result, err error) {
-			<-room
 			mu.Lock()
-			defer mu.Unlock()
 			if err != nil {
 				failed = err
 			}
+			mu.Unlock()
+			<-room
 			under.Done()
 		})
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"iter"
@@ -76,14 +77,18 @@ func (w *writer) done() {
 }
 
 // index makes the writes so far readable.
-func (w *writer) index() {
+func (w *writer) index() error {
 	if w.indexed {
-		return
+		return nil
 	}
 	b := w.db.NewIndexedBatchWithSize(max(2*w.batch.Len(), 4<<10))
-	_ = b.Apply(w.batch, nil) // a batch in memory takes another
+	if err := b.Apply(w.batch, nil); err != nil {
+		_ = b.Close()
+		return fmt.Errorf("index a batch: %w", err)
+	}
 	_ = w.batch.Close()
 	w.batch, w.indexed = b, true
+	return nil
 }
 
 // pinned makes the state before readable.
@@ -105,7 +110,9 @@ func (w *writer) Get(key []byte) ([]byte, bool, error) {
 		w.pinned()
 		return w.before.get(key)
 	}
-	w.index()
+	if err := w.index(); err != nil {
+		return nil, false, err
+	}
 	v, closer, err := w.batch.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
@@ -135,7 +142,9 @@ func (w *writer) scan(k partition.KeyRange, back bool) iter.Seq2[partition.Pair,
 		if w.batch.Empty() {
 			return w.db.NewIter(o)
 		}
-		w.index()
+		if err := w.index(); err != nil {
+			return nil, err
+		}
 		return w.batch.NewIter(o)
 	})
 }
