@@ -42,7 +42,8 @@ type TableChange struct {
 // SplitPolicy says when the partitions of a table are divided without being asked.
 // Zero fields mean the default of a new table.
 type SplitPolicy struct {
-	// Mode is off, size (the default) or auto: by size and load.
+	// Mode is off, size (the default), auto: by size and load, or elastic: as auto,
+	// and neighbours that are cold and small are merged.
 	Mode string `json:"mode,omitempty"`
 	// Load is what a partition may carry, in units per second: a request, and each
 	// 4 KiB that it brings or takes, are one (default 5,000).

@@ -132,6 +132,9 @@ type Config struct {
 	onSplit func(*Node, *split.Step)
 	// onMerge is the same for merges, with the group that the step is of.
 	onMerge func(*Node, partition.GroupID, *split.Step)
+	// coldLook and coldFor, if set, are how often cold neighbours are looked for and
+	// how long they have to be cold; for tests.
+	coldLook, coldFor time.Duration
 	// autoLook, if set, is how often AutoRebalance looks; for tests.
 	autoLook time.Duration
 	// untended leaves the groups mastered here as they are; for tests, which change

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -317,4 +318,48 @@ func TestSplitWithoutAKind(t *testing.T) {
 	if _, err := n.PlanSplit(t.Context(), SplitRequest{Table: "t", At: [][]byte{[]byte("m")}}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestPastThatCannotBeRead: of a record that cannot be read the past says that, or
+// what its kind alone tells, and the rest is told as it is.
+func TestPastThatCannotBeRead(t *testing.T) {
+	var recs []partition.Record
+	kinds := []partition.Kind{partition.KindMember, partition.KindMode, partition.KindIntent, partition.KindSeal, partition.KindMergeIntent, partition.KindDone}
+	for i, k := range kinds {
+		recs = append(recs, partition.NewRecord(partition.Header{Group: 7, Index: partition.Index(i + 1), Kind: k}, []byte("nonsense")))
+	}
+	events := eventsOf(recs, 5)
+	if len(events) != len(kinds) {
+		t.Fatalf("%d events", len(events))
+	}
+	for i, want := range []string{"cannot be read", "cannot be read", "a split that cannot be read", "what leaves is held", "", "done everywhere (not known to be committed)"} {
+		if !strings.Contains(events[i].Text, want) {
+			t.Errorf("%s: %q", kinds[i], events[i].Text)
+		}
+	}
+}
+
+// TestQuestionsThatMakeNoSense: what another node asks and nobody can answer is
+// refused with a reason.
+func TestQuestionsThatMakeNoSense(t *testing.T) {
+	t.Parallel()
+	n := startSingle(t, single(t, t.TempDir())).any()
+	eventually(t, "ready", n.Ready)
+	ctx := hurried(t)
+	for name, f := range map[string]func() ([]byte, error){
+		"a read":                 func() ([]byte, error) { return n.serveRead(ctx, []byte("nonsense")) },
+		"a past":                 func() ([]byte, error) { return n.serveHistory(ctx, []byte("{")) },
+		"the past of a stranger": func() ([]byte, error) { return n.serveHistory(ctx, []byte("99")) },
+		"a verification":         func() ([]byte, error) { return n.serveVerify([]byte("{")) },
+		"the sums of a stranger": func() ([]byte, error) { return n.serveVerify([]byte(`{"group":99,"token":"x"}`)) },
+	} {
+		if b, err := f(); partition.CodeOf(err) == 0 || b != nil {
+			t.Errorf("%s: %s, %v", name, b, err)
+		}
+	}
+	if _, _, err := n.structural(99, 1, 5); err == nil {
+		t.Error("records of a stranger")
+	}
+	_, err := n.askVerify(ctx, "x", verifyAsk{Group: 99, Token: "x"})
+	codeIs(t, "a verification by a stranger", err, partition.CodeUnavailable, partition.CodeNotFound, partition.CodeTimeout)
 }

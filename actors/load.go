@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,9 @@ type loads struct {
 	mu        sync.Mutex
 	groups    map[partition.GroupID]*groupLoad
 	inherited map[partition.GroupID]inherited
+	// since is from when on groups of elastic tables are known here.
+	since   map[partition.GroupID]partition.Time
+	merging atomic.Bool
 }
 
 // groupLoad is what is known of one partition; the mutex of loads guards it.
@@ -137,14 +141,17 @@ func (l *loads) wake(c *cell) {
 
 // run lets windows pass until the node stops.
 func (l *loads) run() {
-	tick := time.NewTicker(load.Window)
+	tick, merge := time.NewTicker(load.Window), time.NewTicker(cmp.Or(l.node.cfg.coldLook, coldLook))
 	defer tick.Stop()
+	defer merge.Stop()
 	for {
 		select {
 		case <-l.node.ctx.Done():
 			return
 		case <-tick.C:
 			l.window()
+		case <-merge.C:
+			l.node.background.Go(l.mergeOnce)
 		}
 	}
 }
@@ -272,10 +279,11 @@ func lastSplit(cat *control.Catalog, id partition.GroupID) (last *control.Task) 
 func limitsOf(t *control.Table) load.Limits {
 	p := t.Splits.WithDefaults()
 	l := load.Limits{CoolDown: p.Rest, Partitions: p.Partitions}
-	if p.Mode == control.SplitsAuto {
+	switch p.Mode {
+	case control.SplitsAuto, control.SplitsElastic:
 		l.Load = float64(p.Load)
-	}
-	if p.Mode == control.SplitsAuto || p.Mode == control.SplitsBySize {
+		fallthrough
+	case control.SplitsBySize:
 		l.Size, l.Target = p.Size, p.Size/2
 	}
 	return l

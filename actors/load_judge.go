@@ -77,7 +77,8 @@ func pastSplits(cat *control.Catalog, id partition.GroupID) (rested time.Duratio
 	rested = -1
 	made := func(c control.TaskChild) bool { return c.Group == id }
 	for _, t := range cat.Tasks() {
-		if t.Kind != control.TaskSplit || t.Group != id && !slices.ContainsFunc(t.Children, made) {
+		changed := t.Kind == control.TaskSplit || t.Kind == control.TaskMerge && t.State == control.TaskDone
+		if !changed || t.Group != id && !slices.ContainsFunc(t.Children, made) {
 			continue
 		}
 		at := t.Ended
@@ -86,7 +87,7 @@ func pastSplits(cat *control.Catalog, id partition.GroupID) (rested time.Duratio
 		}
 		age := max(0, time.Since(at)) // by the clock of another node: it only delays
 		switch {
-		case t.Activated != 0:
+		case t.Activated != 0 || t.Kind == control.TaskMerge:
 			rested = age
 			failed = ""
 		case !t.Open() && t.By == splitBy && age < splitAgain:

@@ -60,6 +60,8 @@ type NodeLoad struct {
 	Masters int `json:"masters"` // with some load
 	// Hottest are the partitions with the greatest load, that first, at most 64.
 	Hottest []PartitionLoad `json:"hottest"`
+	// Cold answers a node that asks whether a partition may be merged.
+	Cold *coldSide `json:"cold,omitempty"`
 }
 
 // HotInfo is what is asked of the cluster.
@@ -142,6 +144,7 @@ func (n *Node) NodeLoads(ctx context.Context, nodes []partition.NodeID) []NodeLo
 // loadsAsk asks a node what is asked of its partitions.
 type loadsAsk struct {
 	Group partition.GroupID `json:"group,omitempty"` // this one only; 0: the hottest
+	Cold  bool              `json:"cold,omitempty"`  // whether that may be merged
 }
 
 func (n *Node) nodeLoads(ctx context.Context, nodes []partition.NodeID, only partition.GroupID) []NodeLoad {
@@ -169,7 +172,7 @@ func (n *Node) nodeLoads(ctx context.Context, nodes []partition.NodeID, only par
 
 func (n *Node) loadOf(ctx context.Context, id partition.NodeID, ask loadsAsk) (NodeLoad, error) {
 	if id == n.ID() {
-		return n.loads.report(ask.Group), nil
+		return n.loads.answer(ask), nil
 	}
 	x, err := askNode[NodeLoad](ctx, n, id, callLoads, ask)
 	if err == nil && (x.Node != id || len(x.Hottest) > maxHottest) {
@@ -184,7 +187,21 @@ func (n *Node) serveLoads(body []byte) ([]byte, error) {
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, partition.Errorf(partition.CodeInvalid, "a question for loads that cannot be read")
 	}
-	return json.Marshal(n.loads.report(ask.Group))
+	return json.Marshal(n.loads.answer(ask))
+}
+
+func (l *loads) answer(ask loadsAsk) NodeLoad {
+	x := l.report(ask.Group)
+	if !ask.Cold {
+		return x
+	}
+	cat := l.node.control.Catalog()
+	if g, ok := cat.Group(ask.Group); ok {
+		if s, ok := l.cold(cat, g, l.node.now()); ok {
+			x.Cold = &s
+		}
+	}
+	return x
 }
 
 // report is what this node tells of the partitions mastered here, or of one.

@@ -402,3 +402,42 @@ func TestAutoRebalance(t *testing.T) {
 		t.Errorf("%d plans", plans)
 	}
 }
+
+// TestMergesTheCold: of an elastic table neighbours that nobody asks for become one
+// partition, one that is asked for stays, and a table that does not want it is left
+// alone.
+func TestMergesTheCold(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 3, func(cfg *Config) { cfg.coldLook, cfg.coldFor = 100*time.Millisecond, 2*time.Second })
+	points := [][]byte{[]byte("b"), []byte("c"), []byte("d")}
+	c.table(TableSpec{Name: "t", SplitPoints: points, Splits: SplitPolicy{Mode: "elastic", Load: 100}})
+	c.table(TableSpec{Name: "auto", SplitPoints: points, Splits: SplitPolicy{Mode: "auto"}})
+	n := c.nodes[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() { readOften(ctx, t, n, "t", 100, func(*rand.Rand) string { return "x" }) })
+	defer asking.Wait()
+	defer cancel()
+	merges := func() (all int) {
+		for _, x := range n.control.Catalog().Tasks() {
+			if x.Kind == control.TaskMerge && x.By == splitBy {
+				all++
+			}
+		}
+		return all
+	}
+	eventually(t, "the cold ones to be one", func() error {
+		if g := n.control.Catalog().Groups("t"); len(g) != 2 || string(g[1].Range.Lo) != "d" {
+			return fmt.Errorf("%d partitions, %d merges", len(g), merges())
+		}
+		return nil
+	})
+	for range 3 {
+		for _, x := range c.nodes {
+			x.loads.mergeOnce()
+		}
+	}
+	if g := n.control.Catalog().Groups("auto"); merges() != 2 || len(g) != 4 {
+		t.Errorf("%d merges; of a table that does not want it %d of 4 partitions", merges(), len(g))
+	}
+}

@@ -63,6 +63,7 @@ type merging struct {
 	copy      split.Copy
 	source    *split.Source
 	sealing   partition.Time
+	decided   partition.Time
 	outcome   partition.Outcome
 	activated uint64 // task that the control group knows to be activated
 	ended     uint64 // task that it knows to have ended
@@ -263,7 +264,10 @@ func (r *merging) situation() split.MergeSituation {
 		s.Peers = append(s.Peers, split.Peer{Replica: p.Replica, Up: !p.Down})
 	}
 	r.addTask(&s)
-	s.Source, s.Copy, s.Sealing = r.source, r.copy, r.sealing
+	if m := s.Extent.Merge; m != nil && m.Phase == partition.Merged && r.decided == 0 {
+		r.decided = s.Now
+	}
+	s.Source, s.Copy, s.Sealing, s.Decided = r.source, r.copy, r.sealing, r.decided
 	s.Wanted, s.Outcome = r.asked(), r.outcome
 	s.Limits.Bytes = n.cfg.MergeBytes
 	return s
@@ -272,7 +276,7 @@ func (r *merging) situation() split.MergeSituation {
 // begin forgets what is of another mastership or another attempt.
 func (r *merging) begin(epoch partition.Epoch, intent partition.Index) {
 	r.epoch, r.intent = epoch, intent
-	r.copy, r.source, r.sealing, r.outcome = split.Copy{}, nil, 0, partition.Undecided
+	r.copy, r.source, r.sealing, r.decided, r.outcome = split.Copy{}, nil, 0, 0, partition.Undecided
 }
 
 // addTask adds what the catalog says.

@@ -37,6 +37,7 @@ type task struct {
 	keys     []partition.KeyRange
 	version  partition.RangeVersion
 	deadline partition.Time // true time
+	nodes    []int          // where the children shall be; none: where the parent is
 	cancel   string
 
 	activated, ended, done bool

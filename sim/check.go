@@ -177,7 +177,7 @@ func (c *checker) on(q *groupCheck, p partition.Position, but *node) func(partit
 			if m := &n.disk.platter[q.g.ord]; m.replica == r && n != but && m.holds(p) {
 				return true
 			}
-			if p.Index <= q.divided.from.Index && n != but && n.makes(q, r) {
+			if p.Index <= q.divided.from.Index && n != but && n.makes(q, r) && c.decided(q, but) {
 				return true
 			}
 		}

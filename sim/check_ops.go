@@ -123,7 +123,9 @@ func (c *checker) acked(h *host, o *op, i partition.Index, res *replica.Result) 
 		c.w.violate("linearizable", "operation %x takes effect at %d, when it was called %d was visible", o.id, f.at, o.floor)
 	}
 	c.durable(h, q, i)
-	c.alone(h, o)
+	if c.owner(h.g.table, o.span(h.g.table)) == h.gi { // else it was executed before the key moved
+		c.alone(h, o)
+	}
 	q.visible = max(q.visible, f.at)
 }
 

@@ -11,15 +11,18 @@ type divided struct {
 	keys   partition.KeyRange // at its birth
 	cuts   []cutAt
 	sealed []partition.KeyRange // in which nothing is executed
-	// from is where the parent's log says that a child is: with all up to there its
-	// members make it.
-	from partition.Position
+	// from is where the parent's log says that a child is, and seal where what it
+	// begins with ends: with all up to there its members make it, as soon as they hear
+	// of from, which the parent does not forget. sealing is the seal of the split under
+	// way.
+	from, seal, sealing partition.Position
 }
 
-// makes reports whether the node has on disk what it makes its replica of a child of.
+// makes reports whether the node has on disk what it makes its replica of a child of,
+// but for the decision, which the parent has.
 func (n *node) makes(q *groupCheck, r partition.ReplicaID) bool {
 	m, s := &n.disk.platter[q.g.parent], n.disk.states[q.g.parent]
-	if m.replica != r || !m.holds(q.divided.from) || s == nil {
+	if m.replica != r || !m.holds(q.divided.seal) || s == nil {
 		return false
 	}
 	x, err := replica.ExtentOf(s)
@@ -87,6 +90,7 @@ func (c *checker) divides(q *groupCheck, h *host, rec partition.Record) {
 	x := h.extent()
 	switch rec.Kind() {
 	case partition.KindSeal:
+		q.divided.sealing = rec.Position()
 		for _, k := range x.Split.Children {
 			q.divided.sealed = append(q.divided.sealed, k.Range)
 		}
@@ -120,7 +124,7 @@ func (c *checker) birth(parent *groupCheck, k *partition.Child, base partition.I
 	g.genesis, g.record, g.table, g.parent = k.Membership, rec, parent.g.table, parent.g.ord
 	q := &c.groups[gi]
 	*q = groupCheck{
-		g: g, masters: map[partition.Epoch]*masterOf{}, model: parent.model, visible: base, divided: divided{keys: k.Range, from: parent.committed[base-1].Position()},
+		g: g, masters: map[partition.Epoch]*masterOf{}, model: parent.model, visible: base, divided: divided{keys: k.Range, from: parent.committed[base-1].Position(), seal: parent.divided.sealing},
 		committed: make([]partition.Record, base), configs: []configAt{{replica.ConfigurationAt{Index: base, Membership: k.Membership}, rec}},
 	}
 	q.committed[base-1] = rec
@@ -134,6 +138,13 @@ func (c *checker) birth(parent *groupCheck, k *partition.Child, base partition.I
 		}
 	}
 	w.mark("sim.child_born")
+}
+
+// decided reports whether the parent has the decision on disk that a child is, but
+// for one node.
+func (c *checker) decided(q *groupCheck, but *node) bool {
+	p := &c.groups[q.g.parent]
+	return p.newest().Durable(c.on(p, q.divided.from, but))
 }
 
 // adopts is told of a child's replica that is made: the decision is final, and the

@@ -21,8 +21,6 @@ var elsewhere = map[string]string{
 	// to refuse anything.
 	"wal.no-space": "wal.TestNoSpace",
 	"wal.stuck":    "wal.TestNoSpaceForSegment",
-	// A driver that proposes what does not fit is what Next is there to prevent.
-	"replica.split-refused": "partition/replica.TestExecutorSplit",
 }
 
 // Goals are the marks that the default mix has to reach: every point of the code

@@ -197,15 +197,21 @@ func (w *world) addLearner(g *group, next *partition.Membership, n *node, h uint
 		return false
 	}
 	next.Add(partition.Member{Node: n.id, Zone: n.zone, Kind: partition.Learner, Eligible: h>>40%4 > 0})
-	if !g.on(n.who) {
-		g.place(n.who)
-		for _, o := range w.nodes {
-			if o.up {
-				o.findPeers()
-			}
+	w.settle(g, n.who)
+	return true
+}
+
+// settle notes that a node may come to hold a replica of the group.
+func (w *world) settle(g *group, who int) {
+	if g.on(who) {
+		return
+	}
+	g.place(who)
+	for _, o := range w.nodes {
+		if o.up {
+			o.findPeers()
 		}
 	}
-	return true
 }
 
 // drain takes everything on a node out of service, and back when the time is over.

@@ -12,7 +12,7 @@ func splits(d *drawer) {
 	k.Nodes = d.pick(3, 3, 4, 5, 5)
 	k.Replicas, k.Groups = min(k.Nodes, d.pick(2, 3, 3, 3, 5)), d.pick(1, 1, 2)
 	k.Splits, k.Keys = d.pick(2, 4, 8, 12), d.pick(8, 32)
-	k.LogShare, k.PolicyMix, k.RealLog, k.SegmentBytes = 0, MajorityOnly, false, 0
+	k.LogShare, k.PolicyMix, k.RealLog, k.SegmentBytes = 0, MajorityOnly, d.oneIn(4), segmentBytes
 	k.Ops, k.Clients = float64(d.pick(50, 100, 200)), d.pick(4, 8, 16)
 	k.DelayMax, k.SyncMax, k.ApplyMax = min(k.DelayMax, 10*time.Millisecond), min(k.SyncMax, 8*time.Millisecond), min(k.ApplyMax, 20*time.Millisecond)
 	k.Length = d.time(8*time.Second, 40*time.Second)
@@ -31,6 +31,15 @@ func splits(d *drawer) {
 		fault.TruncateLog, fault.Transfer, fault.Resign, fault.LockForgets, fault.ControlDown, fault.Delay, fault.DiskStall, fault.GossipLies,
 	}
 	d.share, d.least, d.most = 0.6, 50*time.Millisecond, 2*time.Second
+	if d.oneIn(3) {
+		k.NewNodes = d.upTo(1)
+	}
+	if d.oneIn(3) { // members move meanwhile
+		d.classes = append(d.classes, fault.AddMember, fault.RemoveMember, fault.ReplaceMember, fault.ChangeMember, fault.Drain)
+	}
+	if d.oneIn(6) {
+		d.classes = append(d.classes, fault.TornWrite, fault.SyncFail, fault.DiskFull, fault.FlipState, fault.FlipLog, fault.Wipe)
+	}
 	if lags {
 		d.classes = append(d.classes, fault.Resign, fault.Transfer, fault.Resign)
 	}

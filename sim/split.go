@@ -182,6 +182,9 @@ func (n *node) tendSplits() {
 			h.dividing.leaves = false
 			h.retire()
 		default:
+			if t := h.task(); t != nil && len(t.nodes) > 0 && h.serving {
+				n.w.tend(h.gi, n.ticks) // learners are brought up
+			}
 			h.makeChildren()
 			h.drive()
 		}
@@ -339,7 +342,7 @@ func (h *host) situation() split.Situation {
 	if t := h.task(); t != nil {
 		s.Task = &split.Task{ID: t.id, Version: t.version, Cancel: t.cancel, Activated: t.activated, Deadline: max(1, h.n.local()+t.deadline-w.eng.now)}
 		for i, c := range t.children {
-			s.Task.Children = append(s.Task.Children, split.Wanted{Group: w.groups[c].id, Range: t.keys[i]})
+			s.Task.Children = append(s.Task.Children, split.Wanted{Group: w.groups[c].id, Range: t.keys[i], Nodes: w.places(t.nodes)})
 		}
 	}
 	if x := s.Extent.Split; x != nil {
@@ -371,6 +374,14 @@ func (h *host) situation() split.Situation {
 		}
 	}
 	return s
+}
+
+// places are the nodes at these places, as a task names them.
+func (w *world) places(at []int) (p []split.Place) {
+	for _, i := range at {
+		p = append(p, split.Place{Node: w.nodes[i].id, Zone: w.nodes[i].zone})
+	}
+	return p
 }
 
 // has lists the children of a split whose replica is on the node's disk.
@@ -413,6 +424,9 @@ func (h *host) perform(s *split.Step) (more bool) {
 		h.take(replica.Propose{Proposals: []replica.Proposal{{ID: h.remember(call{act: &act{splits: s.Record}}), Kind: s.Record, Payload: s.Payload}}})
 	case split.Configure:
 		d.notBefore = h.n.local() + decideAgain
+		for _, m := range s.Membership.Members {
+			w.settle(h.g, w.whoIs[m.Node])
+		}
 		h.take(replica.Configure{ID: h.remember(call{act: &act{}}), Membership: s.Membership})
 	case split.Tell:
 		d.telling = true
@@ -470,6 +484,26 @@ func (l *live) undecided() string {
 	return ""
 }
 
+// unmakable reports whether a member of a child has lost what it would make its
+// replica of.
+func (w *world) unmakable(s *partition.Split) bool {
+	if s == nil {
+		return false
+	}
+	for i := range s.Children {
+		gi := int(s.Children[i].Group - 1)
+		parent := w.groups[gi].parent
+		for _, m := range s.Children[i].Membership.Members {
+			who := w.owner[w.whoIs[m.Node]]
+			if who < 0 || w.nodes[who].disk.platter[gi].replica == 0 && !w.nodes[who].intact(parent, m.Replica) {
+				w.mark("sim.split_maker_lost")
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // leadsTo reports whether clients that follow the group come to its child, since the
 // newest master says so and cannot tell the control group.
 func (l *live) leadsTo(gi, child int) bool {
@@ -498,6 +532,8 @@ func (l *live) open(t *task) string {
 		return "" // it cannot say how it ended
 	case t.activated && slices.Contains(l.away, true):
 		return "" // who is away has not made its child
+	case t.activated && w.unmakable(x.Split):
+		return "" // nobody replaces members here
 	}
 	return fmt.Sprintf("task %d is open: %s, %s; %s", t.id, m, x.Describe(), split.Next(m.situation()).Why)
 }

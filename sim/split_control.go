@@ -54,6 +54,13 @@ func (w *world) askSplit(i, cancels uint64) {
 		return
 	}
 	t.deadline = w.eng.now + between(mix(h^2), time.Second, 20*time.Second)
+	if share(mix(h^5), w.k.NewNodes) {
+		w.mark("sim.split_to_new_nodes")
+		first := pick(h>>16, len(w.nodes))
+		for i := range min(w.k.Replicas, len(w.nodes)) {
+			t.nodes = append(t.nodes, (first+i)%len(w.nodes))
+		}
+	}
 	c.tasks = append(c.tasks, t)
 	w.tracef("task %d: %s of %s into %v", t.id, w.groups[t.group].id, c.ranges[t.group], t.keys)
 	w.mark("sim.split_asked")

@@ -69,12 +69,14 @@ type MergeSituation struct {
 
 	// Of the survivor. Task is its open merge. Source is nil as long as the source's
 	// master has not answered this one; Left: the catalog has no such group any more.
-	// Sealing is when this master has asked for the seal, or seen it, first; 0: not yet.
+	// Sealing is when this master has asked for the seal, or seen it, first, and Decided
+	// when it has seen the decision first; 0: not yet.
 	Task    *MergeTask
 	Source  *Source
 	Left    bool
 	Copy    Copy
 	Sealing partition.Time
+	Decided partition.Time
 
 	// Of the source. Wanted is the seal that the survivor's master has asked for just
 	// now, nil without one. Outcome is what a replica of the survivor has applied about
@@ -95,6 +97,10 @@ type MergeLimits struct {
 	// Bytes is how much a source may have (default 64 MiB): all of it goes through the
 	// survivor's log.
 	Bytes int64
+	// Learn is how long a source is waited for that has to learn of the decision
+	// (default 1 min). One that is lost for good never does; nor does it matter, for
+	// the survivor remembers and the catalog has no such group any more.
+	Learn time.Duration
 	// Orphan and Look are as in Limits.
 	Orphan, Look time.Duration
 }
@@ -107,6 +113,7 @@ func (l MergeLimits) withDefaults() MergeLimits {
 	}
 	def(&l.Seal, 2*time.Second)
 	def(&l.Hold, 200*time.Millisecond)
+	def(&l.Learn, time.Minute)
 	def(&l.Orphan, time.Minute)
 	def(&l.Look, 20*time.Millisecond)
 	if l.Bytes <= 0 {
@@ -366,6 +373,9 @@ func (d *merging) merged() Step {
 	}
 	if w, ok := d.paused(); ok {
 		return w
+	}
+	if s.Decided != 0 && s.Now >= s.Decided+s.Limits.Learn {
+		return d.decide(partition.KindDone, fmt.Sprintf("%s has not learned for %s that its keys are here", m.Other, s.Limits.Learn))
 	}
 	if o := s.Source; !s.Left && (o == nil || o.Extent.Merge == nil || o.Extent.Merge.Phase != partition.Absorbed) {
 		return d.ask("%s has not learned yet that its keys are here", m.Other)

@@ -77,8 +77,8 @@ func (e *mexplorer) survivorSituation(s *mstate, v *tview, expired bool) MergeSi
 	q := e.situation(survivorGroup, v.x)
 	q.Task = &MergeTask{ID: 9, Version: v.x.Version, Source: sourceGroup, Range: keys("m", "t"), Activated: s.told}
 	q.Copy = Copy{Looked: s.looked, Sealed: s.sealed}
-	if q.Sealing = q.Now; expired {
-		q.Sealing -= time.Minute
+	if q.Sealing, q.Decided = q.Now, q.Now; expired {
+		q.Sealing, q.Decided = q.Sealing-time.Minute, q.Decided-time.Minute
 	}
 	x := partition.Extent{Range: keys("m", "t"), Version: 7, Since: 7}
 	if s.seen != 0 {

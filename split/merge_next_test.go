@@ -98,6 +98,10 @@ func TestNextMerge(t *testing.T) {
 		"decided":             {own(intent, merging), "tell the catalog has to lead here"},
 		"decided, cancelled":  {func(s *MergeSituation) { own(intent, merging)(s); s.Task.Cancel = "no" }, "tell the catalog has to lead here"},
 		"told":                {func(s *MergeSituation) { own(intent, merging)(s); s.Told, s.Source = true, sealedSource(t) }, "ask g18 has not learned"},
+		"never learned": {func(s *MergeSituation) {
+			own(intent, merging)(s)
+			s.Told, s.Source, s.Decided = true, nil, s.Now-time.Minute
+		}, "propose done g18 has not learned"},
 		"learned": {func(s *MergeSituation) {
 			own(intent, merging)(s)
 			s.Told, s.Source = true, sealedSource(t)

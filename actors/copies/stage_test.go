@@ -1,12 +1,16 @@
 package copies
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/store"
 )
 
 // TestStageFails: whenever the stage goes wrong under a copy, at its begin, with
@@ -100,5 +104,74 @@ func TestNoStage(t *testing.T) {
 			_ = c.Close()
 			t.Errorf("made in %q", d)
 		}
+	}
+}
+
+// TestLeftoversInTheWay: tables of an earlier run that cannot be put aside are given
+// up, and said; the next start has a stage.
+func TestLeftoversInTheWay(t *testing.T) {
+	for name, prepare := range map[string]func(stage string) (left string, err error){
+		"a file where they are kept": func(stage string) (string, error) {
+			return incoming + "-g1-1", os.WriteFile(filepath.Join(stage, kept+"-g1"), nil, 0o600)
+		},
+		"a name that is too long": func(string) (string, error) {
+			return incoming + "-" + strings.Repeat("x", 252), nil
+		},
+	} {
+		dir := t.TempDir()
+		stage := filepath.Join(dir, stageDir)
+		err := os.MkdirAll(stage, 0o700)
+		left, err2 := prepare(stage)
+		err = errors.Join(err, err2, os.Mkdir(filepath.Join(stage, left), 0o700), os.WriteFile(filepath.Join(stage, left, "1.sst"), []byte("x"), 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{Dir: dir, Host: &node{}, Open: func(context.Context, partition.NodeID) (Stream, error) { return nil, errors.New("nobody") }}
+		if c, err := New(cfg); err == nil {
+			_ = c.Close()
+			t.Errorf("%s: nothing is said", name)
+		}
+		c, err := New(cfg)
+		if err != nil {
+			t.Fatalf("%s: once more: %v", name, err)
+		}
+		if err := c.leave(filepath.Join("..", left), "g1"); err == nil {
+			t.Errorf("%s: left from outside of the stage", name)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestTableThatIsNotTheOne: what was found here is used only if it has been read as
+// what was promised.
+func TestTableThatIsNotTheOne(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), Host: &node{}, Open: func(context.Context, partition.NodeID) (Stream, error) { return nil, errors.New("nobody") }}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := os.WriteFile(filepath.Join(c.stage, "1.sst"), []byte("table"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := &fetch{c: c}
+	x := &inFile{File: store.File{Name: "1.sst", Bytes: 5}}
+	x.CRC32C = update(0, []byte("table"))
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if same, err := f.same(over, "1.sst", x); same || !errors.Is(err, context.Canceled) {
+		t.Errorf("without time: %t, %v", same, err)
+	}
+	if same, err := f.same(t.Context(), "2.sst", x); same || err != nil {
+		t.Errorf("one that is not there: %t, %v", same, err)
+	}
+	if same, err := f.same(t.Context(), "1.sst", x); !same || err != nil {
+		t.Errorf("the one: %t, %v", same, err)
+	}
+	x.CRC32C++
+	if same, err := f.same(t.Context(), "1.sst", x); same || err != nil {
+		t.Errorf("another: %t, %v", same, err)
 	}
 }

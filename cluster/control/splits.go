@@ -37,6 +37,7 @@ const (
 	SplitsOff     SplitMode = 1 // nothing
 	SplitsBySize  SplitMode = 2 // their size
 	SplitsAuto    SplitMode = 3 // their size and their load
+	SplitsElastic SplitMode = 4 // as SplitsAuto, and cold neighbours are merged
 )
 
 // String returns the name used in commands and answers.
@@ -48,19 +49,21 @@ func (m SplitMode) String() string {
 		return "off"
 	case SplitsAuto:
 		return "auto"
+	case SplitsElastic:
+		return "elastic"
 	}
 	return fmt.Sprintf("mode(%d)", uint8(m))
 }
 
 // ParseSplitMode reads what String wrote.
 func ParseSplitMode(s string) (SplitMode, error) {
-	for _, m := range []SplitMode{SplitsOff, SplitsBySize, SplitsAuto} {
+	for _, m := range []SplitMode{SplitsOff, SplitsBySize, SplitsAuto, SplitsElastic} {
 		if s == m.String() {
 			return m, nil
 		}
 	}
 	return 0, &partition.Error{
-		Code: partition.CodeInvalid, Why: fmt.Sprintf("%.40q is no way to split", s), Next: "off, size (by size only) or auto (by size and load)",
+		Code: partition.CodeInvalid, Why: fmt.Sprintf("%.40q is no way to split", s), Next: "off, size (by size only), auto (by size and load) or elastic (and cold neighbours are merged)",
 	}
 }
 
@@ -119,7 +122,7 @@ func (p SplitPolicy) validate() *partition.Error {
 		}
 		return partition.Errorf(partition.CodeInvalid, "%s of %d for splits, allowed are %d to %d", what, x, low, high)
 	}
-	if p.Mode > SplitsAuto {
+	if p.Mode > SplitsElastic {
 		return partition.Errorf(partition.CodeInvalid, "a split mode of %d", p.Mode)
 	}
 	for _, err := range []*partition.Error{

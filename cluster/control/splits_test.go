@@ -77,7 +77,7 @@ func TestSplitPolicyPages(t *testing.T) {
 }
 
 func TestSplitPolicyWords(t *testing.T) {
-	for _, m := range []SplitMode{SplitsOff, SplitsBySize, SplitsAuto} {
+	for _, m := range []SplitMode{SplitsOff, SplitsBySize, SplitsAuto, SplitsElastic} {
 		if got, err := ParseSplitMode(m.String()); err != nil || got != m {
 			t.Errorf("%s is read as %s, %v", m, got, err)
 		}

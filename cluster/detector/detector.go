@@ -397,6 +397,23 @@ func (d *Detector) holds(c Claim, said map[Claim][]partition.NodeID) bool {
 	return len(by) >= 2 || len(by) == 1 && by[0] == d.c.Self
 }
 
+// own is what this node's figures say of a claim: what it found, or, of one that
+// others made first, how far it is.
+func (d *Detector) own(now partition.Time, c Claim, found []finding) (finding, bool) {
+	if i := slices.IndexFunc(found, func(f finding) bool { return f.Claim == c }); i >= 0 {
+		return found[i], true
+	}
+	n, g := d.by[c.Node], d.groups[c.Group]
+	switch {
+	case c.Kind == SlowDisk && n != nil && n.fig[figSync].score > 0:
+		f := &n.fig[figSync]
+		return f.of(c, func() string { return f.syncEvidence(now) }), true
+	case c.Kind == HotGroup && g != nil && g.score > 0:
+		return g.of(c, func() string { return g.evidence(now) }), true
+	}
+	return finding{}, false
+}
+
 // update brings a verdict up to date, and returns it if it is new or newly
 // confirmed.
 func (d *Detector) update(now partition.Time, c Claim, by []partition.NodeID, found []finding) []Verdict {
@@ -411,9 +428,9 @@ func (d *Detector) update(now partition.Time, c Claim, by []partition.NodeID, fo
 	confirmed := len(by) >= 2 || d.c.plant == noConfirmation
 	changed := !ok || confirmed != v.Confirmed
 	v.By, v.Confirmed = by, confirmed
-	if f := slices.IndexFunc(found, func(f finding) bool { return f.Claim == c }); f >= 0 {
-		v.Score, v.Since = math.Round(found[f].score*10)/10, found[f].since
-		v.Evidence, v.Own, v.Usual = found[f].evidence(), found[f].own, found[f].ref
+	if f, ok := d.own(now, c, found); ok {
+		v.Score, v.Since = math.Round(f.score*10)/10, f.since
+		v.Evidence, v.Own, v.Usual = f.evidence(), f.own, f.ref
 	} else {
 		v.Score, v.Own, v.Usual, v.Evidence = 0, 0, 0, "the figures here do not show it"
 	}

@@ -79,12 +79,12 @@ func percent(part, of float64) string {
 // splitPolicyFlags are those by which a table is divided without being asked.
 func splitPolicyFlags(cmd *cobra.Command, p *actors.SplitPolicy) {
 	f := cmd.Flags()
-	f.StringVar(&p.Mode, "auto-split", "", "what divides its partitions by itself: off, size, or auto (size and load)")
+	f.StringVar(&p.Mode, "auto-split", "", "what divides its partitions by itself: off, size, auto (size and load) or elastic (and cold neighbours are merged)")
 	f.Uint64Var(&p.Load, "split-load", 0, "with auto: what a partition may carry, in units per second (a request, and each 4 KiB of it, are one)")
 	f.Int64Var(&p.Size, "split-size", 0, "what a partition may have on disk, in bytes")
 	f.DurationVar(&p.Rest, "split-rest", 0, "least time between two splits for load of the same keys")
 	f.IntVar(&p.Partitions, "split-max", 0, "how many partitions the table is divided into at most")
-	must(cmd.RegisterFlagCompletionFunc("auto-split", cobra.FixedCompletions([]string{"off", "size", "auto"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("auto-split", cobra.FixedCompletions([]string{"off", "size", "auto", "elastic"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // splitsText is a table's policy of splits in words.
@@ -93,6 +93,8 @@ func splitsText(p actors.SplitPolicy) string {
 	switch p.Mode {
 	case "auto":
 		return fmt.Sprintf("%s or %d units/s", size, p.Load)
+	case "elastic":
+		return fmt.Sprintf("%s or %d units/s, merges what is cold", size, p.Load)
 	case "size":
 		return size
 	}

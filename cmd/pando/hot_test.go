@@ -32,7 +32,7 @@ func TestHotCommand(t *testing.T) {
 		{"hot", hot, []string{"n2", "does not answer", "k1 80%", "90%", "3.0", "g7: hot-key (2026-01-02 03:04:05): one key is the load"}},
 		{"hot -o json", hot, []string{`"decision": "hot-key"`}},
 		{"hot --table t", actors.HotInfo{}, []string{"nothing is asked of any partition"}},
-		{"table ls", []actors.TableInfo{table, {Splits: actors.SplitPolicy{Mode: "size", Size: 1 << 20}}, {Splits: actors.SplitPolicy{Mode: "off"}}}, []string{"beyond 1 GiB or 2000 units/s", "beyond 1 MiB\n", "off"}},
+		{"table ls", []actors.TableInfo{table, {Splits: actors.SplitPolicy{Mode: "size", Size: 1 << 20}}, {Splits: actors.SplitPolicy{Mode: "off"}}, {Splits: actors.SplitPolicy{Mode: "elastic", Load: 7}}}, []string{"or 7 units/s, merges what is cold", "beyond 1 GiB or 2000 units/s", "beyond 1 MiB\n", "off"}},
 		{"table alter t --auto-split auto --split-load 2000", table, []string{"policy majority, splits beyond 1 GiB or 2000 units/s"}},
 	} {
 		out, code := answerRun(t, c.answer, strings.Fields(c.args)...)

@@ -89,7 +89,7 @@ func (c *cli) createTable(cmd *cobra.Command, api *httpapi.Client, spec actors.T
 
 func printTable(w io.Writer, t actors.TableInfo) {
 	fmt.Fprintf(w, "table %s: kind %s, partitions %d, replicas %d, policy %s", t.Name, t.Kind, len(t.Partitions), t.Replicas, t.Policy)
-	if t.Splits.Mode == "auto" || t.Splits.Mode == "off" {
+	if t.Splits.Mode != "size" && t.Splits.Mode != "" {
 		fmt.Fprintf(w, ", splits %s", splitsText(t.Splits))
 	}
 	fmt.Fprintln(w)

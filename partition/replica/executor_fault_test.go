@@ -196,3 +196,85 @@ func TestEachAccessToTheState(t *testing.T) {
 		t.Errorf("only %d accesses failed", walks)
 	}
 }
+
+// mergedHistory is what a survivor was given in a merge of which sessions of both
+// sides are part, and of one that was given up.
+func mergedHistory(t *testing.T) *history {
+	p, s := two(t)
+	both := partition.SessionID{Group: 3, Index: 1}
+	for _, g := range []*place{p, s} {
+		g.state.Set(g.exec.sessionKey(both), nil)
+		g.reload()
+	}
+	own, theirs := p.open(), s.open()
+	p.do(own, 1, "set b 1")
+	s.do(both, 2, "set h 2")
+	s.do(theirs, 1, "set h 1")
+	s.apply(partition.KindSession, AppendExpireSessions(nil, s.open()))
+	p.past = &history{}
+	p.exec.LimitSessions(fewSessions)
+	aborted, source := &merger{t: t, task: 8, p: p, s: s.copied(), page: 40}, s
+	if res := aborted.intend(); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	aborted.copy()
+	aborted.s.do(both, 3, "set h 3")
+	aborted.copy() // in the place of what was there
+	p.decideMerge(partition.KindAbort)
+	(&merger{t: t, task: 9, p: p, s: source, page: 40}).all()
+	p.past.states = append(p.past.states, p.state.clone())
+	return p.past
+}
+
+// TestEachAccessOfAMerge: whichever access to the state fails while a record of a
+// merge is applied, or rows are read for one, that fails; done again, from the state
+// as it was, it comes to the same.
+func TestEachAccessOfAMerge(t *testing.T) {
+	h := mergedHistory(t)
+	walks := 0
+	each := func(what string, from *mapState, do func(*badState) error) {
+		for at := 1; ; at++ {
+			b := &badState{mapState: from.clone(), at: at}
+			err := do(b)
+			if b.n < at {
+				if err != nil {
+					t.Errorf("%s with all in order: %v", what, err)
+				}
+				return
+			}
+			if walks++; !errors.Is(err, errState) {
+				t.Errorf("%s, access %d: %v", what, at, err)
+			}
+		}
+	}
+	for i, rec := range h.records {
+		before, after := h.states[i], h.states[i+1]
+		each(rec.String(), before, func(b *badState) error {
+			_, err := executor(t, b.mapState).Apply(b, rec)
+			if err == nil && b.n < b.at && !same(b.rows, after.rows) {
+				t.Errorf("%s: another state", rec)
+			}
+			return err
+		})
+		if rec.Kind() != partition.KindAbsorb {
+			continue
+		}
+		a := new(partition.Absorb)
+		if err := a.UnmarshalBinary(rec.Payload()); err != nil {
+			t.Fatal(err)
+		}
+		each("what is there", after, func(b *badState) error { _, err := HasAbsorbed(b, a); return err })
+	}
+	_, source := two(t)
+	keys := source.exec.Extent().Range
+	each("rows of the source", source.state, func(b *badState) error {
+		a, done, err := SourceRows(b, keys, nil, 1<<20)
+		for err == nil && !done {
+			a, done, err = SourceRows(b, keys, SourceNext(&a, keys), 1<<20)
+		}
+		return err
+	})
+	if walks < 50 {
+		t.Errorf("only %d accesses failed", walks)
+	}
+}

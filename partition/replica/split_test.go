@@ -43,6 +43,7 @@ type place struct {
 	state *mapState
 	next  partition.Index
 	seen  []Point
+	past  *history // if set, what is applied is kept there
 }
 
 // founding is the parent's first configuration: n1 to n3, and a log replica.
@@ -79,6 +80,9 @@ func (p *place) apply(k partition.Kind, payload []byte) Result {
 	p.t.Helper()
 	rec := partition.NewRecord(partition.Header{Group: p.group, Index: p.next, Kind: k}, payload)
 	p.next++
+	if p.past != nil {
+		p.past.states, p.past.records = append(p.past.states, p.state.clone()), append(p.past.records, rec)
+	}
 	res, err := p.exec.Apply(p.state, rec)
 	if err != nil {
 		p.t.Fatal(err)

@@ -108,6 +108,12 @@ func TestDivisionOfAClosedStore(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if seed, err := s.Seed(t.Context(), 2, 1); partition.CodeOf(err) != partition.CodeClosed || seed != nil {
+		t.Errorf("a seed: %v", err)
+	}
+	if err := e.Drop(1, 1); partition.CodeOf(err) != partition.CodeClosed {
+		t.Errorf("drop: %v", err)
+	}
 }
 
 // TestQuantilesGivesUp: a search of many keys ends when nobody waits for it.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"io"
 	"iter"
@@ -77,18 +76,14 @@ func (w *writer) done() {
 }
 
 // index makes the writes so far readable.
-func (w *writer) index() error {
+func (w *writer) index() {
 	if w.indexed {
-		return nil
+		return
 	}
 	b := w.db.NewIndexedBatchWithSize(max(2*w.batch.Len(), 4<<10))
-	if err := b.Apply(w.batch, nil); err != nil {
-		_ = b.Close()
-		return fmt.Errorf("index a batch: %w", err)
-	}
+	_ = b.Apply(w.batch, nil) // a batch in memory takes another
 	_ = w.batch.Close()
 	w.batch, w.indexed = b, true
-	return nil
 }
 
 // pinned makes the state before readable.
@@ -110,9 +105,7 @@ func (w *writer) Get(key []byte) ([]byte, bool, error) {
 		w.pinned()
 		return w.before.get(key)
 	}
-	if err := w.index(); err != nil {
-		return nil, false, err
-	}
+	w.index()
 	v, closer, err := w.batch.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
@@ -142,9 +135,7 @@ func (w *writer) scan(k partition.KeyRange, back bool) iter.Seq2[partition.Pair,
 		if w.batch.Empty() {
 			return w.db.NewIter(o)
 		}
-		if err := w.index(); err != nil {
-			return nil, err
-		}
+		w.index()
 		return w.batch.NewIter(o)
 	})
 }

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"time"
 
 	"pando.dev/pando/partition"
@@ -35,8 +36,9 @@ func SideOf(t *Tracker, bytes int64, rested time.Duration) Side {
 // merged without being divided again soon. It goes by the greatest load of the last
 // ten minutes, never by the present one.
 func MayMerge(now partition.Time, a, b Side, l Limits) bool {
+	long := cmp.Or(l.Cold, coldFor)
 	for _, x := range []Side{a, b} {
-		if now-x.Since < coldFor || x.Rested >= 0 && x.Rested < coldFor {
+		if now-x.Since < long || x.Rested >= 0 && x.Rested < long {
 			return false
 		}
 	}

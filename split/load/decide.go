@@ -38,6 +38,9 @@ type Limits struct {
 	Size, Target int64
 	// CoolDown is the least time between a split and one for load of what it made.
 	CoolDown time.Duration
+	// Cold is how long neighbours have to have been cold to be merged (default 10
+	// minutes).
+	Cold time.Duration
 	// Partitions is the most that the table is divided into.
 	Partitions int
 }
