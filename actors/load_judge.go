@@ -169,7 +169,7 @@ func (l *loads) places(ctx context.Context, group *control.Group, here float64, 
 	load := make(map[partition.NodeID]float64)
 	for _, x := range l.node.NodeLoads(ctx, fullNodes(group)) {
 		if m, ok := group.Membership.OnNode(x.Node); ok && m.Eligible && x.InService {
-			load[x.Node] = x.Units
+			load[x.Node] = x.Lately
 		}
 	}
 	self := l.node.ID()

@@ -57,7 +57,9 @@ type NodeLoad struct {
 	Node      partition.NodeID `json:"node"`
 	InService bool             `json:"in_service"`
 	Rates
-	Masters int `json:"masters"` // with some load
+	// Lately is the load of the last two seconds: the averages follow a change later.
+	Lately  float64 `json:"lately"`
+	Masters int     `json:"masters"` // with some load
 	// Hottest are the partitions with the greatest load, that first, at most 64.
 	Hottest []PartitionLoad `json:"hottest"`
 	// Cold answers a node that asks whether a partition may be merged.
@@ -223,6 +225,7 @@ func (l *loads) report(only partition.GroupID) NodeLoad {
 			p.Decision, p.Reason, p.Decided = d.Verdict.String(), d.Reason[:min(len(d.Reason), maxWhyBytes)], g.decided
 		}
 		x.add(p.Rates)
+		x.Lately += g.tracker.Lately()
 		if p.Units > loadIdle {
 			x.Masters++
 		}

@@ -330,6 +330,23 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestLately: what was asked for just now is known at once, the average comes after.
+func TestLately(t *testing.T) {
+	tr := NewTracker(0, 1)
+	for range 60 {
+		tr.Tick(tr.last+Window, Counts{Reads: 500}, 0)
+	}
+	for range 4 {
+		tr.Tick(tr.last+Window, Counts{Reads: 50}, 0)
+	}
+	if tr.Lately() != 100 || tr.Load() < 500 {
+		t.Errorf("lately %.0f, on average %.0f", tr.Lately(), tr.Load())
+	}
+	if c := NewTracker(0, 1); c.Lately() != 0 {
+		t.Errorf("of nothing %.0f", c.Lately())
+	}
+}
+
 // TestRecordAllocates is PG7: a cold partition costs no allocation, and a sample that
 // has all its points none either.
 func TestRecordAllocates(t *testing.T) {

@@ -70,10 +70,11 @@ func (h Heat) String() string { return [...]string{"cold", "watched", "engaged"}
 
 // Tracker follows the load of one partition. The zero Tracker has seen nothing.
 type Tracker struct {
-	began partition.Time // of what it knows
-	last  partition.Time // end of the last window
-	known bool           // the averages are inherited
-	rates Rates
+	began  partition.Time // of what it knows
+	last   partition.Time // end of the last window
+	known  bool           // the averages are inherited
+	rates  Rates
+	lately [4]struct{ units, seconds float64 } // the last windows, the newest first
 	// peaks are the greatest averages of minutes, by the minute's number modulo their
 	// number.
 	peaks  [minutes]float64
@@ -122,6 +123,8 @@ func (t *Tracker) Tick(now partition.Time, c Counts, limit float64) {
 		return
 	}
 	t.average(c, dt)
+	copy(t.lately[1:], t.lately[:])
+	t.lately[0].units, t.lately[0].seconds = c.Units(), dt
 	t.remember(now)
 	passed := max(1, int(math.Round(float64(now-t.last)/float64(Window))))
 	t.last = now
@@ -252,6 +255,19 @@ func (t *Tracker) Load() float64 {
 		load = max(load, s.rate())
 	}
 	return load
+}
+
+// Lately is the load of the last two seconds: it jumps about, and follows a change at
+// once. Of what is inherited it is the average.
+func (t *Tracker) Lately() float64 {
+	units, seconds := 0.0, 0.0
+	for _, w := range t.lately {
+		units, seconds = units+w.units, seconds+w.seconds
+	}
+	if seconds == 0 {
+		return t.Load()
+	}
+	return units / seconds
 }
 
 // Peak is the greatest average of the last ten minutes.
