@@ -150,6 +150,7 @@ func TestVerifyCutsWhatIsApplied(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.splitter = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}
+	n.merger = &merger{node: n, running: make(map[partition.GroupID]*merging)}
 	exec := &replica.Executor{}
 	a := &replicaActor{node: n, cell: &cell{group: 7}, state: &openState{store: s, exec: exec, logger: n.logger}}
 	a.begin()
