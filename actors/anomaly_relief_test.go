@@ -75,6 +75,11 @@ func TestReliefOfSickNode(t *testing.T) {
 	if all := a.did["v"]; len(all) != 3 || all[2].To != "" || all[2].Err != "" {
 		t.Errorf("%+v", all)
 	}
+	kind, well := "slow-disk", n.loads.report(0).InService
+	n.anomalies.sick.Store(&kind)
+	if !well || n.loads.report(0).InService {
+		t.Error("the first master of a piece may be on a sick node")
+	}
 	a.relief.look(begin, nil, *n.members.Load())
 	if a.relief.verdict != "" {
 		t.Error("it is over, and goes on")

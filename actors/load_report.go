@@ -55,7 +55,7 @@ type PartitionLoad struct {
 // NodeLoad is what is asked of the partitions mastered on a node.
 type NodeLoad struct {
 	Node      partition.NodeID `json:"node"`
-	InService bool             `json:"in_service"`
+	InService bool             `json:"in_service"` // and not sick: masters may come
 	Rates
 	// Lately is the load of the last two seconds: the averages follow a change later.
 	Lately  float64 `json:"lately"`
@@ -208,7 +208,7 @@ func (l *loads) answer(ask loadsAsk) NodeLoad {
 
 // report is what this node tells of the partitions mastered here, or of one.
 func (l *loads) report(only partition.GroupID) NodeLoad {
-	x := NodeLoad{Node: l.node.ID(), InService: l.node.service.now().tag() == ""}
+	x := NodeLoad{Node: l.node.ID(), InService: l.node.service.now().tag() == "" && *l.node.anomalies.sick.Load() == ""}
 	cat := l.node.control.Catalog()
 	l.mu.Lock()
 	defer l.mu.Unlock()
