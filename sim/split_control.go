@@ -5,6 +5,7 @@ import (
 
 	"pando.dev/pando/internal/planted"
 	"pando.dev/pando/partition"
+	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/split"
 )
 
@@ -39,6 +40,7 @@ func (w *world) askSplit(i, cancels uint64) {
 		return
 	}
 	h := w.rnd.two(onSplit, i, 2)
+	w.repeatDecision(mix(h ^ 6))
 	var able []int
 	for gi := range c.ranges {
 		if c.live[gi] && c.openOf(gi) == nil {
@@ -72,6 +74,29 @@ func (w *world) askSplit(i, cancels uint64) {
 		w.eng.after(between(mix(h^4), 0, soon), evAskSplit, -1).b = t.id
 	}
 	w.publishCatalog()
+}
+
+// repeatDecision lets some master have a decision in its log that does not fit, as if
+// it came from a driver that has slept: of a version of before, or of a split that is
+// over. It is refused where it is applied, alike on every member.
+func (w *world) repeatDecision(h uint64) {
+	m := w.master(pick(h>>8, w.catalog.next))
+	if h%4 != 0 || m == nil || m.exec == nil {
+		return
+	}
+	x := m.extent()
+	d := partition.Decision{Task: uint64(1 + pick(h>>24, len(w.catalog.tasks)+1)), Version: x.Version}
+	if x.Split != nil {
+		d = x.Decision()
+		d.Version--
+	}
+	b, err := d.AppendBinary(nil)
+	if err != nil {
+		w.violate("host", "%s: %v", m, err)
+	}
+	kinds := []partition.Kind{partition.KindSeal, partition.KindUnseal, partition.KindActivate, partition.KindDone, partition.KindAbort}
+	w.mark("sim.split_decision_repeated")
+	m.take(replica.Propose{Proposals: []replica.Proposal{{ID: m.remember(call{act: &act{}}), Kind: kinds[pick(h>>40, len(kinds))], Payload: b}}})
 }
 
 // divide draws what leaves the group of a task: its upper keys, its lower ones, or
