@@ -75,14 +75,26 @@ func TestReliefOfSickNode(t *testing.T) {
 	if all := a.did["v"]; len(all) != 3 || all[2].To != "" || all[2].Err != "" {
 		t.Errorf("%+v", all)
 	}
-	kind, well := "slow-disk", n.loads.report(0).InService
-	n.anomalies.sick.Store(&kind)
-	if !well || n.loads.report(0).InService {
-		t.Error("the first master of a piece may be on a sick node")
-	}
 	a.relief.look(begin, nil, *n.members.Load())
 	if a.relief.verdict != "" {
 		t.Error("it is over, and goes on")
+	}
+}
+
+// A node that is sick says so when it is asked for its load: no piece of a split
+// gets its first master there.
+func TestSickNodeGetsNoPieces(t *testing.T) {
+	t.Parallel()
+	cfg := single(t, t.TempDir())
+	cfg.Anomalies = "off"
+	n := startSingle(t, cfg).nodes[0]
+	if !n.loads.report(0).InService {
+		t.Error("it is well")
+	}
+	kind := "slow-disk"
+	n.anomalies.sick.Store(&kind)
+	if n.loads.report(0).InService {
+		t.Error("the first master of a piece may be on a sick node")
 	}
 }
 
