@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -230,25 +231,28 @@ func (c *testCluster) stepsIn(n *Node, plan control.TaskID, state string) (count
 	return count
 }
 
-// TestRebalanceOutlivesItsLeader: a plan begins, the node that leads the control
-// group stops, and with it masters in the middle of moves; then a node that is to
-// receive is gone for good. What can be done is done by whoever is master then,
-// nobody waits for what cannot, and that can be given up.
-func TestRebalanceOutlivesItsLeader(t *testing.T) {
-	c := newClusterWith(t, 5, func(cfg *Config) { never(cfg); cfg.Zone = "z" })
-	var splits [][]byte
-	for _, k := range "bcdefgh" {
-		splits = append(splits, []byte(string(k)))
-	}
-	c.table(TableSpec{Name: "t", SplitPoints: splits, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
-	var leader int
-	eventually(t, "a leader", func() error {
+// controlLeader is the node that leads the control group.
+func (c *testCluster) controlLeader() (leader int) {
+	c.t.Helper()
+	eventually(c.t, "a leader", func() error {
 		leader = c.at(c.nodes[0].control.Status().Leader)
 		if leader < 0 {
 			return errors.New("nobody leads")
 		}
 		return nil
 	})
+	return leader
+}
+
+// TestRebalanceOutlivesItsLeader: a plan begins, the node that leads the control
+// group stops, and with it masters in the middle of moves; then a node that is to
+// receive is gone for good. What can be done is done by whoever is master then,
+// nobody waits for what cannot, and that can be given up.
+func TestRebalanceOutlivesItsLeader(t *testing.T) {
+	c := newClusterWith(t, 5, func(cfg *Config) { never(cfg); cfg.Zone = "z" })
+	splits := bytes.Split([]byte("b c d e f g h"), []byte(" "))
+	c.table(TableSpec{Name: "t", SplitPoints: splits, Nodes: []partition.NodeID{"n1", "n2", "n3"}})
+	leader := c.controlLeader()
 	n := c.nodes[3] // stays
 	w := c.writeAll(n, 2)
 	var p PlanInfo
