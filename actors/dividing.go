@@ -105,7 +105,7 @@ func (a *replicasActor) makeChild(c *cell, base partition.Index, child *partitio
 			m.lock = s.lock.Load()
 		}
 		if m.err == nil {
-			n.logger.Info("replica of a child made", "group", g, "parent", c.group, "took", n.now()-began)
+			n.logger.Info("replica of a child made", "group", g, "parent", c.group, "seed", s != nil && s.err == nil, "took", n.now()-began)
 		}
 		if n.ctx.Err() == nil {
 			n.tellReplicas(m)

@@ -108,7 +108,8 @@ func (c *cell) rangeOf() (partition.KeyRange, partition.RangeVersion, bool) {
 func (c *cell) check(req *client.Request) *partition.Error {
 	if x, ok := c.served(); ok {
 		err := checkExtent(x, req)
-		if h := c.hold.Load(); err != nil && h != nil && !(req.Op == client.OpRead && req.Level.Anywhere()) && touches(req, h.ranges) {
+		moved := x.Split != nil && x.Split.Phase == partition.Activated
+		if h := c.hold.Load(); err != nil && moved && h != nil && !(req.Op == client.OpRead && req.Level.Anywhere()) && touches(req, h.ranges) {
 			return nil // it is held until its keys are served elsewhere
 		}
 		return err

@@ -24,6 +24,9 @@ func TestChildLostBeforeItIsOnDisk(t *testing.T) {
 	var once atomic.Bool
 	cfg.onSplit = func(n *Node, s *split.Step) {
 		if stepName(s) == "done" && !once.Swap(true) {
+			if x := n.cells.get(1).extent.Load(); !n.cells.get(2).durable(x.Split.At) {
+				t.Error("the split is about to be done, and the child is not on disk")
+			}
 			reached <- struct{}{}
 			<-n.ctx.Done()
 			for range time.NewTicker(time.Millisecond).C {
@@ -164,5 +167,31 @@ func TestEarly(t *testing.T) {
 	}
 	if got := len(e.take(7)); got != maxEarly || e.expects(7) || len(e.take(7)) != 0 {
 		t.Errorf("%d were kept", got)
+	}
+}
+
+// TestChildBeginsWithItsMaster: a child is made of its seed, and its first master
+// leads in the first epoch without asking anybody, with the lock that it was given
+// beforehand or none.
+func TestChildBeginsWithItsMaster(t *testing.T) {
+	t.Parallel()
+	cfg, log := listened(t)
+	c := startSingle(t, cfg)
+	g := c.group(TableSpec{Name: "t"})
+	if err := put(t.Context(), c.any(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	child := c.split(SplitRequest{Table: "t", At: [][]byte{[]byte("k")}}).Pieces[0].Group
+	n := c.any()
+	v := n.cells.get(child).view.Load()
+	if v == nil || !v.Serving || v.Epoch != partition.NewEpoch(1, v.Self) {
+		t.Errorf("the child's master: %+v", v)
+	}
+	sum, _ := n.log.Summary(child)
+	if x, _ := n.cells.get(g.id).served(); sum.Before.Index == 0 || x.Version == 0 || sum.Promise != v.Epoch {
+		t.Errorf("the log of the child begins behind %s and promises %s; the parent serves %+v", sum.Before, sum.Promise, x)
+	}
+	if !log.says("seed=true") {
+		t.Error("the seed was not used")
 	}
 }
