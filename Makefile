@@ -14,7 +14,7 @@ CHAOS       ?= --for 10m
 SIM         ?=
 SPLITS      ?= -splits 40
 # The least share of the error paths that tests must run.
-ERRORS_LEAST ?= 74
+ERRORS_LEAST ?= 85
 # The protocol's core and the least share of its statements that its goldens
 # and tables run.
 CORE        := ./partition ./partition/replica
