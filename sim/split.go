@@ -525,14 +525,17 @@ func (l *live) open(t *task) string {
 		return fmt.Sprintf("task %d: %s has no master", t.id, w.groups[t.group].id)
 	}
 	x := m.extent()
+	// The task may wait for the makers of the split before it, which the control group
+	// took to be over.
+	made := t.activated || x.Split != nil && x.Split.Phase == partition.Activated
 	switch {
 	case w.control.cutOff(m.n) && (m.n.view == nil || m.n.view.closed(t.id)):
 		return "" // its master has not heard of it, and will not
 	case w.control.cutOff(m.n) && (x.Split == nil || x.Split.Phase == partition.Activated):
 		return "" // it cannot say how it ended
-	case t.activated && slices.Contains(l.away, true):
+	case made && slices.Contains(l.away, true):
 		return "" // who is away has not made its child
-	case t.activated && w.unmakable(x.Split):
+	case made && w.unmakable(x.Split):
 		return "" // nobody replaces members here
 	}
 	return fmt.Sprintf("task %d is open: %s, %s; %s", t.id, m, x.Describe(), split.Next(m.situation()).Why)
