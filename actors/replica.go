@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -363,12 +364,13 @@ func (a *replicaActor) propose(m *proposal) {
 
 // flushProposals gives the collected commands to the machine, unless the log is
 // full: a master that took them would wait for their durability, fail, and take
-// the reads along.
+// the reads along. What ends a hold is small and goes on: without it the keys that
+// a split or a merge has sealed could not even be read until there is space.
 func (a *replicaActor) flushProposals() {
 	if len(a.proposals) == 0 {
 		return
 	}
-	if a.node.log.Full() {
+	if a.node.log.Full() && !endsHold(a.proposals) {
 		full := &partition.Error{
 			Code: partition.CodeNoSpace, Why: fmt.Sprintf("the disk of node %s is nearly full", a.node.ID()),
 			Next: "free space; the node goes on by itself",
@@ -383,6 +385,19 @@ func (a *replicaActor) flushProposals() {
 	}
 	a.driver.post(replica.Event{Now: a.node.now(), Input: replica.Propose{Proposals: a.proposals}})
 	a.proposals = nil
+}
+
+// endsHold reports whether what is proposed is a record that ends what another one
+// has begun.
+func endsHold(ps []replica.Proposal) bool {
+	return !slices.ContainsFunc(ps, func(p replica.Proposal) bool {
+		switch p.Kind {
+		case partition.KindUnseal, partition.KindActivate, partition.KindDone, partition.KindAbort,
+			partition.KindMerging, partition.KindSourceUnseal, partition.KindSourceGone:
+			return false
+		}
+		return true
+	})
 }
 
 func (a *replicaActor) turn() {

@@ -95,7 +95,7 @@ func (a *replicaActor) readBack(prev *partition.Position, sum *uint32, into *[]p
 }
 
 // hasRoom reports whether the log can take what a message brings. A full one gets
-// no more commands: the message is lost, and comes again. To take it would let
+// no more commands and rows: the message is lost, and comes again. To take it would let
 // everything behind it wait for space too, the promises among it, and so the
 // election and the change of members that may be what frees the disk.
 func (a *replicaActor) hasRoom(m replica.Message) bool {
@@ -109,8 +109,10 @@ func (a *replicaActor) hasRoom(m replica.Message) bool {
 	if len(brought) == 0 || !a.node.log.NoSpace() {
 		return true
 	}
-	commands := func(r partition.Record) bool { return r.Kind() == partition.KindCommand }
-	if !slices.ContainsFunc(brought, commands) {
+	bulky := func(r partition.Record) bool {
+		return r.Kind() == partition.KindCommand || r.Kind() == partition.KindAbsorb
+	}
+	if !slices.ContainsFunc(brought, bulky) {
 		return true
 	}
 	a.node.counters.noRoom.Add(1)

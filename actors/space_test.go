@@ -44,6 +44,22 @@ func TestLogFull(t *testing.T) {
 			t.Fatalf("get on a full disk: %q, %v", got, err)
 		}
 	}
+	// What would begin a split is refused as well, and what would end one is not, or
+	// the keys that it has sealed could not be read either.
+	payload, err := partition.Decision{Task: 1, Intent: 1, Version: 1}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		kind partition.Kind
+		want partition.Code
+	}{{partition.KindSeal, partition.CodeNoSpace}, {partition.KindAbort, partition.CodeRefused}, {partition.KindSourceUnseal, partition.CodeRefused}} {
+		done := make(chan error, 1)
+		n.cells.get(groupsOf(n)[0]).ask(&structural{kind: x.kind, payload: payload, done: func(_ partition.Index, err error) { done <- err }})
+		if err := <-done; partition.CodeOf(err) != x.want {
+			t.Errorf("%s on a full disk: %v, want %s", x.kind, err, x.want)
+		}
+	}
 	full.Store(false)
 	eventually(t, "writes again", func() error { return put(t.Context(), n, "k", "w") })
 	if now := n.cells.get(groupsOf(n)[0]).view.Load().Epoch; now != epoch {

@@ -219,6 +219,12 @@ func (e *Executor) unite(w partition.Writer, at partition.Index) error {
 			return err
 		}
 	}
+	// A row of the source may have taken the place of one that used its session later,
+	// so what is in memory is no longer what a replica finds that starts here.
+	e.sessions.list = nil
+	if _, err := e.sessions.load(w, spaceSessions); err != nil {
+		return err
+	}
 	for len(e.sessions.list) > e.sessions.limit {
 		if err := e.expire(w, e.sessions.oldest().id, at); err != nil {
 			return err

@@ -295,6 +295,29 @@ func TestUniteSessions(t *testing.T) {
 	}
 }
 
+// Which session is the oldest decides which one expires: a replica that has applied
+// the merge and one that starts behind it have to agree, though a row of the source
+// has taken the place of one that was written later.
+func TestUnitedSessionsAreThoseOfTheState(t *testing.T) {
+	p, s := two(t)
+	both := partition.SessionID{Group: 3, Index: 1}
+	for _, g := range []*place{p, s} {
+		g.state.Set(g.exec.sessionKey(both), nil)
+		g.reload()
+	}
+	s.do(both, 67, "set h 67")
+	for range 50 { // the survivor's indexes are greater
+		p.do(partition.SessionID{}, 0, "set b 0")
+	}
+	p.do(both, 3, "set b 3") // in the slot of 67
+	(&merger{t: t, task: 9, p: p, s: s, page: 100}).all()
+	used := p.exec.sessions.find(both).used
+	p.reload()
+	if again := p.exec.sessions.find(both).used; used != again {
+		t.Errorf("used at %d, and after a restart at %d", used, again)
+	}
+}
+
 // copied is the place as it is, to go its own way.
 func (p *place) copied() *place {
 	c := &place{t: p.t, group: p.group, state: p.state.clone(), next: p.next}

@@ -170,14 +170,15 @@ func (s *Store) Reclaim(ctx context.Context, ranges ...partition.KeyRange) (bool
 		return false, err
 	}
 	defer sp.release()
-	any, err := sp.reclaim(ctx, db, ranges)
+	any, err := s.reclaim(ctx, db, ranges)
 	if err != nil {
 		return any, inTime(fmt.Errorf("remove foreign keys from store %s: %w", sp.id, err))
 	}
 	return any, nil
 }
 
-func (sp *space) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.KeyRange) (bool, error) {
+func (s *Store) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.KeyRange) (bool, error) {
+	sp := s.sp
 	var foreign []partition.KeyRange // in which there is something
 	for _, r := range ranges {
 		if r = visible(r); len(r.Hi) == 0 {
@@ -195,10 +196,7 @@ func (sp *space) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.
 		}
 	}
 	for _, r := range foreign {
-		sp.applyMu.Lock()
-		err := db.DeleteRange(r.Lo, r.Hi, pebble.NoSync)
-		sp.applyMu.Unlock()
-		if err != nil {
+		if err := s.removeRange(ctx, db, r); err != nil {
 			return true, err
 		}
 	}
@@ -217,6 +215,20 @@ func (sp *space) reclaim(ctx context.Context, db *pebble.DB, ranges []partition.
 		}
 	}
 	return len(foreign) > 0, nil
+}
+
+// removeRange writes a tombstone, unless the removal has ended or the handle was
+// given up meanwhile: what was foreign for it may be filled by what the next one applies.
+func (s *Store) removeRange(ctx context.Context, db *pebble.DB, r partition.KeyRange) error {
+	s.sp.applyMu.Lock()
+	defer s.sp.applyMu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.sp.owner.Load() != s:
+		return errClosed
+	}
+	return db.DeleteRange(r.Lo, r.Hi, pebble.NoSync)
 }
 
 // compact rewrites a range. If ctx ends before, that goes on, and keeps the store

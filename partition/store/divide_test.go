@@ -201,6 +201,33 @@ func TestDivideCrash(t *testing.T) {
 	}
 }
 
+// A removal that goes on when its handle was given up, or that was told to end,
+// removes nothing any more: what was foreign may belong to what is applied next.
+func TestReclaimThatIsLate(t *testing.T) {
+	e := newTestEngine(t, Options{})
+	s := openStore(t, e, 1)
+	grow(t, s, 100)
+	all := partition.KeyRange{Lo: []byte("k"), Hi: []byte("l")}
+	db, err := s.use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.sp.release()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := s.removeRange(ended, db, all); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended: %v", err)
+	}
+	s.Close()
+	next := openStore(t, e, 1)
+	if err := s.removeRange(t.Context(), db, all); !errors.Is(err, errClosed) {
+		t.Errorf("given up: %v", err)
+	}
+	if !has(t, next, "k0099") {
+		t.Error("a key is gone")
+	}
+}
+
 // TestReclaim covers SPL-9: foreign keys go from both, their space comes back, and
 // what is left is whole.
 func TestReclaim(t *testing.T) {
