@@ -76,12 +76,17 @@ func (r *relief) look(now partition.Time, verdicts []detector.Verdict, members [
 	}
 	q.Moved = len(r.tried)
 	room, _ := q.Now()
+	turns := max(1, room/10) // not all at once: the disk that is to be relieved has to take part
 	for _, h := range r.heirs(now, held, q.Sick, members) {
 		_, again := r.tried[h.cell.group]
 		if !again {
 			room--
 		}
+		if turns == 0 {
+			return
+		}
 		if again || room >= 0 {
+			turns--
 			r.handOver(now, h, sick.ID, sick.Evidence)
 		}
 	}

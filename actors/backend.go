@@ -46,7 +46,6 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 		reply(client.ErrorResponse(c.notMaster()))
 		return
 	}
-	b.node.loads.wrote(c, req)
 	if limit := b.node.maxCommandBytes(); len(req.Body) > limit {
 		reply(client.ErrorResponse(partition.Errorf(partition.CodeTooLarge, "a command of %d bytes, limit %d", len(req.Body), limit)))
 		return
@@ -55,6 +54,7 @@ func (b backend) Propose(req *client.Request, reply func(*client.Response)) {
 		reply(client.ErrorResponse(err))
 		return
 	}
+	b.node.loads.wrote(c, req)
 	if !c.box.TryPost(&proposal{req: req, reply: reply}, len(req.Body)+len(req.Key)) {
 		b.node.counters.busy.Add(1)
 		reply(client.ErrorResponse(partition.Errorf(partition.CodeBusy, "the queue of group %s is full", c.group)))

@@ -28,7 +28,10 @@ import (
 const (
 	// divideWait bounds one attempt to make a child's replica, and divideAgain is
 	// the pause before the next, doubled up to divideAgainMax.
-	divideWait     = time.Minute
+	divideWait = time.Minute
+	// seedTake bounds the wait for a seed that was close behind when the keys were
+	// held; then the state is made of the parent's, which takes about as long.
+	seedTake       = 2 * time.Second
 	divideAgain    = 100 * time.Millisecond
 	divideAgainMax = 10 * time.Second
 	// flushChild is about how long after its beginning a child's state is flushed.
@@ -180,7 +183,7 @@ func (n *Node) makeChild(parent partition.GroupID, st *openState, base partition
 		return fmt.Errorf("make %s: %w", child.Group, err)
 	}
 	synced := make(chan error, 1)
-	write := wal.Write{Group: child.Group, Replica: r, Promise: partition.NewEpoch(1, child.First), Install: &wal.Install{
+	write := wal.Write{Reserve: true, Group: child.Group, Replica: r, Promise: partition.NewEpoch(1, child.First), Install: &wal.Install{
 		Base: rec.Position(), BaseSum: rec.Checksum(), Generation: generation, Configuration: rec,
 	}}
 	if err := n.log.Append(write, func(err error) { synced <- err }); err != nil {
@@ -200,7 +203,9 @@ func (n *Node) makeChild(parent partition.GroupID, st *openState, base partition
 // stateOfChild returns the generation of the state that a child begins with here.
 func (n *Node) stateOfChild(ctx context.Context, parent partition.GroupID, st *openState, base partition.Index, child *partition.Child, s *seed) (uint32, error) {
 	if s != nil {
-		generation, err := s.take(ctx)
+		within, cancel := context.WithTimeout(ctx, seedTake)
+		generation, err := s.take(within)
+		cancel()
 		if err == nil {
 			return generation, nil
 		}

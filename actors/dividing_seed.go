@@ -18,6 +18,12 @@ import (
 const (
 	// seedLook is how often a seed looks at its parent though nobody has hinted.
 	seedLook = 100 * time.Millisecond
+	// maxSowing bounds how many seeds of a node are made at a time: each is a flush
+	// and a checkpoint, and a split may have many pieces.
+	maxSowing = 2
+	// maxSeedLag is how many records a seed may be behind its parent for keys to be
+	// held: they are applied while clients wait.
+	maxSeedLag = 256
 	// seedStagger is the time between the beginnings of two members' seeds: what one
 	// disk is busy with, the others acknowledge writes meanwhile.
 	seedStagger = 40 * time.Millisecond
@@ -44,7 +50,7 @@ type seed struct {
 	ctx     context.Context
 	cancel  context.CancelFunc // nothing is to come of it
 
-	ready atomic.Bool   // it has caught up with the parent
+	ready atomic.Bool   // it is close behind the parent, as of its last look
 	lock  atomic.Uint64 // number of the child's lock, if its first master is to be here
 
 	ended chan struct{} // closed when it is what the child begins with, or has failed
@@ -177,7 +183,14 @@ func (s *seed) copy() error {
 	case <-s.ctx.Done():
 		return partition.Errorf(partition.CodeClosed, "the seed of %s is not needed any more", s.child.Group)
 	}
-	n, t, st := s.node, s.parent.table.Load(), s.parent.state.Load()
+	n := s.node
+	select {
+	case n.sowing <- struct{}{}:
+		defer func() { <-n.sowing }()
+	case <-s.ctx.Done():
+		return partition.Errorf(partition.CodeClosed, "the seed of %s is not needed any more", s.child.Group)
+	}
+	t, st := s.parent.table.Load(), s.parent.state.Load()
 	if t == nil || st == nil {
 		return partition.Errorf(partition.CodeUnavailable, "the replica of %s is not open", s.parent.group)
 	}
@@ -217,8 +230,9 @@ func (s *seed) follow() (adopted bool, err error) {
 		if err != nil || st == nil {
 			return false, err
 		}
-		if to := st.held.index(); at >= to {
-			s.ready.Store(true)
+		to := st.held.index()
+		s.ready.Store(at+maxSeedLag >= to)
+		if at >= to {
 			return false, nil
 		} else if s.store.NeedsRoom() {
 			return false, nil

@@ -49,6 +49,7 @@ type Node struct {
 	loads      *loads
 	merger     *merger
 	reclaiming chan struct{} // who removes keys of others, one at a time
+	sowing     chan struct{} // who makes the store of a seed, maxSowing at a time
 	asker      *asker
 	verifier   *verifier
 	log        *wal.Log
@@ -108,6 +109,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n.tender, n.asker = newTender(n), &asker{node: n, hint: make(chan struct{}, 1)}
 	n.merger = &merger{node: n, running: make(map[partition.GroupID]*merging)}
 	n.splitter, n.reclaiming = &splitter{node: n, running: make(map[partition.GroupID]*splitting)}, make(chan struct{}, 1)
+	n.sowing = make(chan struct{}, maxSowing)
 	n.verifier = newVerifier(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, step := range []func() error{n.openDisk, n.openNetwork, n.openCluster, n.openActors} {

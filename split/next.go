@@ -242,7 +242,7 @@ func (d *decision) unmade() string {
 		var missing []string
 		for _, m := range c.Membership.Members {
 			p, _ := d.peer(m.Replica)
-			if m.Eligible && !slices.Contains(p.Made, c.Group) && !d.replaced(c.Group, m.Replica) {
+			if (m.Eligible || p.Up) && !slices.Contains(p.Made, c.Group) && !d.replaced(c.Group, m.Replica) {
 				missing = append(missing, string(m.Node))
 			}
 		}

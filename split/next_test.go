@@ -463,11 +463,8 @@ func TestNextDetails(t *testing.T) {
 		"a closed task":             {"tell", func(d *desk) { d.s.Task, d.s.Gone = nil, true }, "tell"},
 		"a closed task, told":       {"wait", func(d *desk) { d.made(); d.s.Task, d.s.Gone, d.s.Told = nil, true, true }, "done"},
 		"no pause before done":      {"wait", func(d *desk) { d.made() }, "done"},
-		"one that was idle from the start": {"wait", func(d *desk) {
-			made(&d.s, 18, 1, 2)
-			c := d.s.Extent.Split.Children[0].Membership
-			c.At(3).Eligible = false
-		}, "done"},
+		"one that was idle from the start": {"wait", func(d *desk) { d.idle(3, false) }, "done"},
+		"one that is idle and there":       {"wait", func(d *desk) { d.idle(3, true) }, "wait"},
 		"another child goes on without it": {"wait", func(d *desk) {
 			made(&d.s, 18, 1, 2)
 			d.s.Children = []Seen{{Group: 19, Membership: group("n1", "n2")}}
@@ -479,6 +476,17 @@ func TestNextDetails(t *testing.T) {
 		c.edit(d)
 		if got := name(Next(d.s)); got != c.want {
 			t.Errorf("%s: %s, not %s", what, got, c.want)
+		}
+	}
+}
+
+// idle has a member of the child in no duty, which has not made it.
+func (d *desk) idle(r partition.ReplicaID, up bool) {
+	made(&d.s, 18, 1, 2)
+	d.s.Extent.Split.Children[0].Membership.At(r).Eligible = false
+	for i := range d.s.Peers {
+		if d.s.Peers[i].Replica == r {
+			d.s.Peers[i].Up = up
 		}
 	}
 }

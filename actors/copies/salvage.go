@@ -53,7 +53,11 @@ func (f *fetch) salvage(ctx context.Context, x *inFile) (bool, error) {
 		f.c.count.reused.Add(x.Bytes)
 		return true, nil
 	}
-	return false, errors.Join(err, f.c.root.Remove(to))
+	if stays := f.c.root.Remove(to); stays != nil {
+		// It may be a table of a state in use, which what arrives must not be written into.
+		return false, errors.Join(err, local("remove "+x.Name, stays))
+	}
+	return false, err
 }
 
 // same reads a file for its checksum, and makes it durable if it is the right one.

@@ -437,6 +437,7 @@ func TestSampleCheck(t *testing.T) {
 		"nameless":  {},
 		"long name": {Node: partition.NodeID(strings.Repeat("x", 65))},
 		"peers":     {Node: "a", Peers: make([]Peer, MaxPeers+1)},
+		"peer":      {Node: "a", Peers: []Peer{{Node: partition.NodeID(strings.Repeat("x", 65))}}},
 		"claims":    {Node: "a", Claims: make([]Claim, MaxClaims+1)},
 		"claim":     {Node: "a", Claims: []Claim{{Kind: SlowLink, Node: "a", Peer: partition.NodeID(strings.Repeat("x", 65))}}},
 		"negative":  {Node: "a", Sync: -1},

@@ -66,6 +66,11 @@ func (s *Sample) Check() error {
 	case s.Sync < 0 || s.Late < 0 || s.Queue < 0:
 		return partition.Errorf(partition.CodeInvalid, "a sample of node %s with a negative figure", s.Node)
 	}
+	for _, p := range s.Peers {
+		if len(p.Node) > partition.MaxNodeIDBytes {
+			return partition.Errorf(partition.CodeInvalid, "a sample of node %s with a peer whose name is too long", s.Node)
+		}
+	}
 	for _, c := range s.Claims {
 		if len(c.Node) > partition.MaxNodeIDBytes || len(c.Peer) > partition.MaxNodeIDBytes {
 			return partition.Errorf(partition.CodeInvalid, "a sample of node %s with a claim about a name that is too long", s.Node)
