@@ -456,13 +456,13 @@ func TestNextDetails(t *testing.T) {
 		edit func(d *desk)
 		want string
 	}{
-		"a known task is no orphan": {"hold", func(d *desk) { d.s.Task.Deadline = 0; d.s.Now += time.Hour }, "hold"},
-		"sealed and not held":       {"activate", func(d *desk) { d.s.Held = false }, "hold"},
-		"held for nothing":          {"intent", func(d *desk) { d.s.Held = true }, "release"},
-		"a pause before done":       {"wait", func(d *desk) { d.made(); d.s.NotBefore = d.s.Now + 1 }, "wait"},
-		"a closed task":             {"tell", func(d *desk) { d.s.Task, d.s.Gone = nil, true }, "tell"},
-		"a closed task, told":       {"wait", func(d *desk) { d.made(); d.s.Task, d.s.Gone, d.s.Told = nil, true, true }, "done"},
-		"no pause before done":      {"wait", func(d *desk) { d.made() }, "done"},
+		"a known task is no orphan":        {"hold", func(d *desk) { d.s.Task.Deadline = 0; d.s.Now += time.Hour }, "hold"},
+		"sealed and not held":              {"activate", func(d *desk) { d.s.Held = false }, "hold"},
+		"held for nothing":                 {"intent", func(d *desk) { d.s.Held = true }, "release"},
+		"a pause before done":              {"wait", func(d *desk) { d.made(); d.s.NotBefore = d.s.Now + 1 }, "wait"},
+		"a closed task":                    {"tell", func(d *desk) { d.s.Task, d.s.Gone = nil, true }, "tell"},
+		"a closed task, told":              {"wait", func(d *desk) { d.made(); d.s.Task, d.s.Gone, d.s.Told = nil, true, true }, "done"},
+		"no pause before done":             {"wait", func(d *desk) { d.made() }, "done"},
 		"one that was idle from the start": {"wait", func(d *desk) { d.idle(3, false) }, "done"},
 		"one that is idle and there":       {"wait", func(d *desk) { d.idle(3, true) }, "wait"},
 		"another child goes on without it": {"wait", func(d *desk) {
