@@ -17,22 +17,25 @@ type catalog struct {
 	ranges   []partition.KeyRange
 	live     []bool
 	versions []partition.RangeVersion
-	cuts     [][]cut
 	tasks    []task
 	next     int // the next group to be made, never given twice
 }
 
-// cut is a range that has left a group.
-type cut struct {
-	child int
-	keys  partition.KeyRange
-	base  partition.Index // of the child's log
+// route says which group has a range since a range version. Of two for a key the one
+// of the greater version is the newer one, along all splits and merges.
+type route struct {
+	group   int
+	keys    partition.KeyRange
+	version partition.RangeVersion
 }
 
-// task is a split that the control group was asked for.
+// task is a split, or a merge, that the control group was asked for.
 type task struct {
-	id       uint64
-	group    int
+	id    uint64
+	group int // that is split, or the survivor
+	// merges: the group is to absorb source, which has keys[0].
+	merges   bool
+	source   int
 	children []int
 	keys     []partition.KeyRange
 	version  partition.RangeVersion
@@ -80,7 +83,6 @@ func (c *catalog) reserve(n int) {
 	c.ranges = append(c.ranges, make([]partition.KeyRange, n)...)
 	c.live = append(c.live, make([]bool, n)...)
 	c.versions = append(c.versions, make([]partition.RangeVersion, n)...)
-	c.cuts = append(c.cuts, make([][]cut, n)...)
 }
 
 // check says what is wrong with a version: every key is in one range.
@@ -116,10 +118,10 @@ func (c *catalog) task(id uint64) *task {
 	return &c.tasks[id-1]
 }
 
-// openOf is the open task of a group, or nil.
+// openOf is the open task that a group has a part in, or nil.
 func (c *catalog) openOf(gi int) *task {
 	for i := range c.tasks {
-		if t := &c.tasks[i]; t.group == gi && !t.ended {
+		if t := &c.tasks[i]; (t.group == gi || t.merges && t.source == gi) && !t.ended {
 			return t
 		}
 	}
@@ -131,12 +133,19 @@ func (c *catalog) view(now partition.Time) *catalogView {
 	return &catalogView{version: c.version, at: now, tasks: slices.Clone(c.tasks)}
 }
 
-// activate gives the children of a task their ranges.
-func (c *catalog) activate(t *task, v partition.RangeVersion, keeps partition.KeyRange, base partition.Index) {
+// activate gives the children of a task their ranges, or the survivor that of the
+// source.
+func (c *catalog) activate(t *task, v partition.RangeVersion, keeps partition.KeyRange) {
 	t.activated = true
 	c.ranges[t.group], c.versions[t.group] = keeps, v
+	if t.merges {
+		c.live[t.source] = false
+		return
+	}
 	for i, child := range t.children {
 		c.ranges[child], c.live[child], c.versions[child] = t.keys[i], true, v
-		c.cuts[t.group] = append(c.cuts[t.group], cut{child: child, keys: t.keys[i], base: base})
 	}
 }
+
+// known reports whether a group was ever in the catalog.
+func (c *catalog) known(gi int) bool { return c.versions[gi] != 0 }

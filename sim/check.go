@@ -30,6 +30,9 @@ type groupCheck struct {
 	served  partition.Epoch // the newest that has begun to serve
 	// visible is the index that every linearizable answer must show.
 	visible partition.Index
+	// lifts are what is added to indexes from some on, so that versions of keys go on
+	// along merges; none: nothing.
+	lifts   []liftAt
 	model   *model // of the table
 	divided divided
 	// lost are the platters that were damaged, as they were before.
@@ -58,7 +61,7 @@ func newChecker(w *world) *checker { return &checker{w: w, left: map[*disk][]pen
 // created is told of a new group, with its first record on its members' disks.
 func (c *checker) created(g *group) {
 	c.groups = append(c.groups, groupCheck{
-		g: g, masters: map[partition.Epoch]*masterOf{}, model: newModel(c.w.k), divided: divided{keys: c.w.catalog.ranges[g.ord]},
+		g: g, masters: map[partition.Epoch]*masterOf{}, model: newModel(c.w.k), divided: newDivided(c.w.catalog.ranges[g.ord], 0),
 		committed: []partition.Record{g.record}, configs: []configAt{{replica.ConfigurationAt{Index: 1, Membership: g.genesis}, g.record}},
 		visible: 1,
 	})
@@ -67,7 +70,8 @@ func (c *checker) created(g *group) {
 
 // floor is what every linearizable answer to an operation must show from now on.
 func (c *checker) floor(o *op) partition.Index {
-	return c.groups[c.owner(o.table, o.span(o.table))].visible
+	keys := o.span(o.table)
+	return c.shownOf(c.owner(o.table, keys), keys)
 }
 
 // made notes a record; it reports false if another one has its position.

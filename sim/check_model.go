@@ -19,7 +19,7 @@ type model struct {
 type versions []version
 
 type version struct {
-	at partition.Index
+	at partition.Index // as partition.Extent.At has it
 	register
 }
 
@@ -108,23 +108,23 @@ func (m *model) answers(c *command, r register, i partition.Index) bool {
 // lacks names the first row of a state that is not what the model has at i.
 // Keys that are another group's there are left out.
 func (m *model) lacks(s *state, q *groupCheck, i partition.Index) (class byte, key int, is, must register) {
-	table := q.g.table
+	table, at := q.g.table, q.reflects(i)
 	p := newRegisters(table)
 	r := userRows{s}
 	for k, v := range m.registers {
 		if c := (command{verb: verbGet, key: uint16(k)}); !q.owns(c.span(table), i) {
 			continue
 		}
-		if is, _ = p.load(r, rowRegister, uint16(k)); is != v.at(i) {
-			return rowRegister, k, is, v.at(i)
+		if is, _ = p.load(r, rowRegister, uint16(k)); is != v.at(at) {
+			return rowRegister, k, is, v.at(at)
 		}
 	}
 	if c := (command{verb: verbSum}); !q.owns(c.span(table), i) {
 		return 0, 0, is, must
 	}
 	for k, v := range m.accounts {
-		if is, _ = p.load(r, rowAccount, uint16(k)); is != v.at(i) {
-			return rowAccount, k, is, v.at(i)
+		if is, _ = p.load(r, rowAccount, uint16(k)); is != v.at(at) {
+			return rowAccount, k, is, v.at(at)
 		}
 	}
 	return 0, 0, is, must

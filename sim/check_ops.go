@@ -8,7 +8,9 @@ import (
 // fate is what became of one operation.
 type fate struct {
 	op     *op             // nil: nobody asked for it
-	at     partition.Index // where it was executed; 0: nowhere
+	at     partition.Index // where it was executed, as partition.Extent.At has it; 0: nowhere
+	group  int             // that has executed it
+	index  partition.Index // of the record in that group's log
 	result register
 	never  bool // the client was told, in the end, that it was not executed
 }
@@ -34,11 +36,11 @@ func (c *checker) begin(o *op) { c.fate(o.id).op = o }
 // valueOf is, mostly, who has written the operation's key last, as far as a client
 // can know.
 func (c *checker) valueOf(o *op, h uint64) uint64 {
-	q := &c.groups[c.owner(o.table, o.span(o.table))]
+	q := &c.groups[o.table]
 	if h%3 == 0 || int(o.key) >= len(q.model.registers) {
 		return h
 	}
-	return q.model.registers[o.key].at(q.visible).by
+	return q.model.registers[o.key].at(c.floor(o)).by
 }
 
 // appliedLog is told of a replica without a state that has got so far.
@@ -73,14 +75,15 @@ func (c *checker) executes(q *groupCheck, h *host, rec partition.Record, res *re
 	case f.never:
 		c.w.violate("refused", "operation %x is executed at %d, the client was told that it is not", cmd.id, rec.Index())
 	}
-	must, ok := q.model.execute(rec.Index(), &cmd)
+	at := q.lifted(rec.Index())
+	must, ok := q.model.execute(at, &cmd)
 	if !ok || is != must {
 		c.w.violate("result", "%s: operation %x at %d gives %v, what was executed before it leads to %v", h, cmd.id, rec.Index(), is, must)
 	}
 	if !q.executable(cmd.span(h.g.table), rec.Index()) {
 		c.w.violate("ranges", "%s executes operation %x at %d on a key that is not in its range", h, cmd.id, rec.Index())
 	}
-	f.at, f.result = rec.Index(), is
+	f.at, f.group, f.index, f.result = at, h.gi, rec.Index(), is
 }
 
 // refused is told that a client has learned that its operation was not executed,
@@ -117,7 +120,7 @@ func (c *checker) acked(h *host, o *op, i partition.Index, res *replica.Result) 
 	switch {
 	case f.at == 0:
 		c.w.violate("ack", "%s acknowledges operation %x at %d, which was not executed", h, o.id, i)
-	case is != f.result || !res.Repeated && f.at != i:
+	case is != f.result || !res.Repeated && (f.index != i || f.group != h.gi):
 		c.w.violate("ack", "operation %x is answered at %d with %v; executed at %d it gave %v", o.id, i, is, f.at, f.result)
 	case f.at <= o.floor:
 		c.w.violate("linearizable", "operation %x takes effect at %d, when it was called %d was visible", o.id, f.at, o.floor)
@@ -126,7 +129,9 @@ func (c *checker) acked(h *host, o *op, i partition.Index, res *replica.Result) 
 	if c.owner(h.g.table, o.span(h.g.table)) == h.gi { // else it was executed before the key moved
 		c.alone(h, o)
 	}
-	q.visible = max(q.visible, f.at)
+	if f.group == h.gi {
+		q.visible = max(q.visible, f.index)
+	}
 }
 
 // durable checks that what is acknowledged is on the platters of a durable set of
@@ -153,11 +158,11 @@ func (c *checker) shown(h *host, r *reading) {
 	switch {
 	case int(r.index) > len(q.committed):
 		c.w.violate("read", "a %s read at %s shows %d, which is not committed", o.level, h, r.index)
-	case o.level < levelSession && r.index < r.floor:
-		c.w.violate("linearizable", "a %s read at %s shows %d, when it came %d was visible", o.level, h, r.index, r.floor)
+	case o.level < levelSession && q.lifted(r.index) < r.floor:
+		c.w.violate("linearizable", "a %s read at %s shows %d, when it came %d was visible", o.level, h, q.lifted(r.index), r.floor)
 	case o.level == levelSession && r.index < o.token:
 		c.w.violate("session", "a read at %s shows %d, the client has seen %d", h, r.index, o.token)
-	case !q.model.answers(&o.command, r.value, r.index):
+	case !q.model.answers(&o.command, r.value, q.reflects(r.index)):
 		what, key := "read", o.key
 		if o.verb == verbSum {
 			what, key = "bank", 0

@@ -8,9 +8,19 @@ import (
 // divided is what the checker knows of a group's keys, worked out from the
 // structural records that were applied.
 type divided struct {
-	keys   partition.KeyRange // at its birth
+	keys partition.KeyRange // at its birth
+	// owned are its keys from some record on, now those by what was applied anywhere.
+	owned  []ownedFrom
+	now    partition.KeyRange
 	cuts   []cutAt
-	sealed []partition.KeyRange // in which nothing is executed
+	merged []absorbed
+	// Of the source of a merge: sealedAt is its seal's index, attempt the merge that it
+	// is for, and gone that the survivor has its keys.
+	sealedAt partition.Index
+	attempt  partition.Merge
+	wentAt   partition.Index // it knows that
+	gone     bool
+	sealed   []partition.KeyRange // in which nothing is executed
 	// from is where the parent's log says that a child is, and seal where what it
 	// begins with ends: with all up to there its members make it, as soon as they hear
 	// of from, which the parent does not forget. sealing is the seal of the split under
@@ -36,18 +46,73 @@ type cutAt struct {
 	child int
 }
 
-// owner is the group that has a range of a table, by what was applied anywhere.
-func (c *checker) owner(table int, keys partition.KeyRange) int {
-	gi := table
-	for next := gi; next >= 0; {
-		gi, next = next, -1
-		for _, x := range c.groups[gi].divided.cuts {
-			if !x.keys.Intersect(keys).Empty() {
-				next = x.child
-			}
+// ownedFrom are a group's keys from a record on.
+type ownedFrom struct {
+	at   partition.Index
+	keys partition.KeyRange
+}
+
+// absorbed is a group that was the source of a merge, with the keys that it had.
+type absorbed struct {
+	source int
+	keys   partition.KeyRange
+}
+
+// liftAt is what is added to indexes from a record on.
+type liftAt struct{ from, lift partition.Index }
+
+// newDivided is a group that begins with keys at a record.
+func newDivided(keys partition.KeyRange, at partition.Index) divided {
+	return divided{keys: keys, now: keys, owned: []ownedFrom{{at, keys}}}
+}
+
+// gets notes that a group's keys are others from a record on.
+func (d *divided) gets(keys partition.KeyRange, at partition.Index) {
+	d.now, d.owned = keys, append(d.owned, ownedFrom{at, keys})
+}
+
+// noKeys is a range without any.
+func noKeys() partition.KeyRange { return partition.KeyRange{Lo: []byte{0}, Hi: []byte{0}} }
+
+// lifted is an index of the group's log as its keys and sessions see it.
+func (q *groupCheck) lifted(i partition.Index) partition.Index {
+	for n := len(q.lifts) - 1; n >= 0; n-- {
+		if x := &q.lifts[n]; x.from <= i {
+			return i + x.lift
 		}
 	}
-	return gi
+	return i
+}
+
+// reflects is the newest version that a state at i may show: nothing changes behind a
+// source's seal, and indexes there may be those of the survivor's records.
+func (q *groupCheck) reflects(i partition.Index) partition.Index {
+	if s := q.divided.sealedAt; s != 0 {
+		i = min(i, s)
+	}
+	return q.lifted(i)
+}
+
+// owner is the group that has a range of a table, by what was applied anywhere.
+func (c *checker) owner(table int, keys partition.KeyRange) int {
+	for gi := range c.groups {
+		if q := &c.groups[gi]; q.g.born() && q.g.table == table && !q.divided.now.Intersect(keys).Empty() {
+			return gi
+		}
+	}
+	return table
+}
+
+// shownOf is what was shown of keys, by a group and by those that it has absorbed.
+func (c *checker) shownOf(gi int, keys partition.KeyRange) partition.Index {
+	q := &c.groups[gi]
+	v := q.lifted(q.visible)
+	for _, x := range q.divided.merged {
+		if !x.keys.Intersect(keys).Empty() {
+			v = max(v, c.shownOf(x.source, keys))
+		}
+	}
+	return v
 }
 
 // anyKey is a register of the group.
@@ -63,15 +128,12 @@ func (c *checker) anyKey(gi int) uint16 {
 
 // owns reports whether a range is the group's in the state that reflects i.
 func (q *groupCheck) owns(keys partition.KeyRange, i partition.Index) bool {
-	if !keys.Within(q.divided.keys) {
-		return false
-	}
-	for _, x := range q.divided.cuts {
-		if x.at <= i && !x.keys.Intersect(keys).Empty() {
-			return false
+	for n := len(q.divided.owned) - 1; n >= 0; n-- {
+		if x := &q.divided.owned[n]; x.at <= i {
+			return keys.Within(x.keys)
 		}
 	}
-	return true
+	return false
 }
 
 // executable reports whether a command on the range may be executed at i, which is
@@ -104,9 +166,12 @@ func (c *checker) divides(q *groupCheck, h *host, rec partition.Record) {
 			c.w.violate("ranges", "%s gives away at %s what was not sealed", h, rec)
 		}
 		q.divided.sealed = nil
+		q.divided.gets(x.Range, rec.Index())
 		for i := range x.Split.Children {
 			c.birth(q, &x.Split.Children[i], rec.Index())
 		}
+	default:
+		c.merges(q, h, rec)
 	}
 }
 
@@ -124,9 +189,10 @@ func (c *checker) birth(parent *groupCheck, k *partition.Child, base partition.I
 	g.genesis, g.record, g.table, g.parent = k.Membership, rec, parent.g.table, parent.g.ord
 	q := &c.groups[gi]
 	*q = groupCheck{
-		g: g, masters: map[partition.Epoch]*masterOf{}, model: parent.model, visible: base, divided: divided{keys: k.Range, from: parent.committed[base-1].Position(), seal: parent.divided.sealing},
+		g: g, masters: map[partition.Epoch]*masterOf{}, model: parent.model, visible: base, divided: newDivided(k.Range, base), lifts: []liftAt{{0, parent.lifted(base) - base}},
 		committed: make([]partition.Record, base), configs: []configAt{{replica.ConfigurationAt{Index: base, Membership: k.Membership}, rec}},
 	}
+	q.divided.from, q.divided.seal = parent.committed[base-1].Position(), parent.divided.sealing
 	q.committed[base-1] = rec
 	parent.divided.cuts = append(parent.divided.cuts, cutAt{at: base, keys: k.Range, child: gi})
 	for _, m := range k.Membership.Members {
@@ -183,7 +249,7 @@ func (c *checker) alone(h *host, o *op) {
 				continue
 			}
 			e := x.extent()
-			if e.Version == 0 && keys.Within(c.groups[x.gi].divided.keys) || e.Version != 0 && e.Serves(keys) && !(x.dividing.held && leaves(e, keys)) {
+			if e.Version == 0 && keys.Within(c.groups[x.gi].divided.keys) || e.Version != 0 && e.Serves(keys) && !(x.dividing.held && leaves(e, keys)) && !x.merging.held {
 				c.w.violate("ranges", "%s answers for a key that %s would answer for, too", h, x)
 			}
 		}

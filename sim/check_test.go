@@ -221,7 +221,7 @@ func brokenStates() map[string]breaker {
 			f.at, q.model = 0, m
 			must, _ := m.execute(rec.Index(), cmd)
 			q.model = newModel(w.k)
-			q.divided.keys.Lo = []byte{9}
+			q.divided.gets(noKeys(), 1)
 			c.executes(q, h, rec, &replica.Result{Data: must.append(nil)})
 		},
 		"state": func(t *testing.T, w *world, c *checker, q *groupCheck, h *host) {

@@ -40,11 +40,11 @@ type op struct {
 	opens   bool // it opens a session
 	opened  *clientSession
 	level   level
-	token   partition.Index // of a session read: what it must show at least
+	token   partition.Index // of a session read: the index of the group that it must show at least
 	session partition.SessionID
 	seq     uint64
-	// floor is what was visible in the group when it first reached a replica: it
-	// takes effect behind it.
+	// floor is what was visible of its keys when it first reached a replica, as
+	// partition.Extent.At has it: it takes effect behind it.
 	floor  partition.Index
 	seated bool // floor is set
 	// The client's side: the try under way, and how it went.
@@ -68,8 +68,8 @@ type answer struct {
 	hint  int // node that may be master, -1: no idea
 	res   replica.Result
 	read  register
-	moved []cut // what the group that was asked has given away, as far as it tells
-	lease bool  // it was answered under a lease
+	moved []route // where keys are that the group which was asked has given away, as far as it tells
+	lease bool    // it was answered under a lease
 }
 
 // client asks for one operation after another, or for more while some are under
@@ -85,7 +85,7 @@ type client struct {
 	levels   bool              // it reads at all levels
 	count    uint64
 	under    []*op
-	cuts     [][]cut // by group: which keys have gone where, as far as it knows
+	routes   [][]route // by table: which group has which keys, as far as it knows
 }
 
 type clientSession struct {
@@ -98,7 +98,7 @@ func (w *world) makeClients() {
 	for i := range w.k.Clients {
 		c := &client{
 			w: w, ord: i, sessions: make([]*clientSession, len(w.groups)), tokens: make([]partition.Index, len(w.groups)),
-			hints: make([]int, len(w.groups)), cuts: make([][]cut, len(w.groups)),
+			hints: make([]int, len(w.groups)), routes: make([][]route, w.k.Groups),
 		}
 		for gi := range w.k.Groups {
 			c.sessions[gi] = &clientSession{}
@@ -334,7 +334,7 @@ func (c *client) answered(a *answer) {
 	default: // it was not done, and may be asked for again, mostly elsewhere
 		c.w.count.Refused++
 		if a.code == partition.CodeWrongGroup {
-			c.reroute(o, a)
+			c.reroute(a)
 		}
 		c.hints[o.group] = a.hint
 		c.again(o)

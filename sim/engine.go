@@ -41,6 +41,9 @@ const (
 	evSplit
 	evCatalog
 	evAskSplit
+	evMergeCall
+	evMergeAnswer
+	evMergeLate
 	eventKinds
 )
 

@@ -66,6 +66,7 @@ type host struct {
 	looked      partition.Index
 	fenced      partition.Epoch // of the last record applied
 	dividing    dividing
+	merging     merging
 }
 
 // firstIncarnation is where the count of a replica's incarnations begins: what was
@@ -387,7 +388,7 @@ func (h *host) drop() {
 	h.rep, h.view, h.serving, h.exec, h.state = nil, nil, false, nil, nil
 	h.events, h.unwritten, h.retrying, h.reads = h.events[:0], nil, false, nil
 	h.calls, h.results, h.heldReads = nil, nil, nil
-	h.wanted, h.dividing = 0, dividing{}
+	h.wanted, h.dividing, h.merging = 0, dividing{}, merging{}
 }
 
 // retire deletes the replica for good. What it revoked stands.

@@ -284,6 +284,9 @@ func (l *live) answered(o *op, a *answer) {
 // silent names a group that could answer and has not.
 func (l *live) silent() string {
 	for gi, g := range l.w.groups {
+		if l.gone(gi) {
+			continue
+		}
 		if a := &l.asks[gi]; (!a.wrote || !a.leased) && l.able(gi) {
 			return fmt.Sprintf("%s, a write %v, a read under a lease %v: %s", g.id, a.wrote, a.leased, l.w.show(gi))
 		}

@@ -40,6 +40,7 @@ func homes() map[string]string {
 		"grant-of-another-boot": "leavers", "ack-of-another-boot": "grants", "stale-support": "late-answers", "read-unchecked": "damage", "install-keeps-any": "membership", "back-unknowing": "decrees",
 		"child-on-receipt": "splits", "seal-unheld": "splits", "sessions-now": "splits",
 		"unmasked-host": "splits", "done-early": "splits", "child-id-again": "splits",
+		"unseal-by-clock": "merges", "rows-unsealed": "merges", "source-sessions": "merges", "no-lift": "merges", "unseen-outcome": "merges",
 	}
 }
 

@@ -174,6 +174,10 @@ func (t *network) deliver(n *node, x *event) {
 			return
 		}
 		h.received(partition.ReplicaID(x.a), id, x.b, x.p.(replica.Message))
+	case evMergeCall:
+		n.mergeAsked(x.p.(*mergeCall))
+	case evMergeAnswer:
+		n.mergeAnswered(x.p.(*mergeAnswer))
 	case evBeat:
 		b := lease.Beat{Seq: x.a, Boot: x.b, PeerBoot: x.c, Acked: x.d}
 		if a, ok := n.table.OnBeat(n.local(), id, b); ok {

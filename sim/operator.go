@@ -14,6 +14,7 @@ type act struct {
 	to       partition.ReplicaID
 	epoch    partition.Epoch // of the mastership that is handed over
 	splits   partition.Kind  // a structural record, proposed by the driver of splits
+	merges   bool            // by that of merges
 }
 
 // operate does what an operator does to the members of a group. It reports false

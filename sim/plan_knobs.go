@@ -96,6 +96,8 @@ type Knobs struct {
 	// Splits is how many groups may be made by splitting others.
 	Splits                 int `limits:"0..64"`
 	LogAfter, ReplaceAfter partition.Time
+	// Merges is how often an operator asks for neighbours to be merged.
+	Merges int `limits:"0..64"`
 	// NewNodes is the share of splits whose children shall be on other nodes.
 	NewNodes float64
 	// CatalogLag is for how long at a time a node hears no news of splits, which is so

@@ -23,6 +23,7 @@ type points struct {
 	classes []fault.Class
 	lease   int // where the points of this part begin
 	wal     int
+	merge   int
 }
 
 // oftenAfter is how often a node has to come by a point until faults there become
@@ -45,8 +46,9 @@ func pointNames() (names []string) {
 }
 
 func newPoints(w *world) points {
-	p := points{w: w, names: pointNames(), lease: len(replica.Points())}
+	p := points{w: w, names: append(pointNames(), mergePoints[:]...), lease: len(replica.Points())}
 	p.wal = p.lease + len(lease.Points())
+	p.merge = p.wal + len(wal.Points())
 	n := len(p.names)
 	p.seen, p.wanted, p.hashes, p.listed = make([]uint64, n*len(w.nodes)), make([]bool, n), make([]uint64, n), make([][]PointFault, n)
 	for i, name := range p.names {

@@ -132,6 +132,10 @@ func (n *node) readLease(gi int, r *reading) {
 	if h == nil || h.incarnation != r.incarnation || h.rep == nil {
 		return
 	}
+	if x := h.extent(); x.IsSource() {
+		n.w.answer(r.op, r.try, h.elsewhere())
+		return
+	}
 	if v := h.view; v != nil && v.Epoch == r.epoch && n.local() < v.LeaseEnd(n) {
 		n.w.count.LeaseReads++
 		r.leased = true
@@ -186,6 +190,10 @@ func (h *host) reply(x *replica.Reply) {
 		w.violate("reply", "%s answers %d, which nobody asked, or which was answered", h, x.ID)
 	}
 	delete(h.calls, x.ID)
+	if c.act != nil && c.act.merges {
+		h.mergeDecided(c.act.splits, x)
+		return
+	}
 	if c.act != nil && c.act.splits != 0 {
 		h.decided(c.act.splits, x)
 		return
@@ -234,7 +242,7 @@ func (h *host) serveReads() {
 			continue
 		}
 		if h.hasMoved(r.call.op) {
-			h.n.w.answer(r.call.op, r.call.try, h.moved(partition.CodeWrongGroup))
+			h.n.w.answer(r.call.op, r.call.try, h.elsewhere())
 			continue
 		}
 		h.n.w.count.QuorumReads++
@@ -250,7 +258,7 @@ func (h *host) serveReads() {
 	for _, r := range h.heldReads {
 		switch {
 		case h.hasMoved(r.op):
-			h.n.w.answer(r.op, r.try, h.moved(partition.CodeWrongGroup))
+			h.n.w.answer(r.op, r.try, h.elsewhere())
 		case r.op.token <= h.applied:
 			h.show(r)
 			h.shown(r)

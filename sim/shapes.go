@@ -27,6 +27,7 @@ func DefaultShapes() []Shape {
 		{"successions", "masters that follow each other, end and change the group while the lease of one before them runs", 4, successions},
 		{"decrees", "an operator who gives up those that are down, and links that break while the others are led on", 3, decrees},
 		{"splits", "groups that are divided again and again while masters come and go", 4, splits},
+		{"merges", "groups that are divided and merged again, and faults at each step of it", 0, merges},
 		{"reads", "many reads, long leases, old messages, and masters that come while leases run", 3, reads},
 		{"late-answers", "masters that are replaced while they ask, and answers that come when they are back", 4, lateAnswers},
 		{"grants", "nodes that restart though they have granted leases, masters cut off that hold some, old beats, fast and slow clocks", 4, grants},

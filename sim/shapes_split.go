@@ -44,3 +44,14 @@ func splits(d *drawer) {
 		d.classes = append(d.classes, fault.Resign, fault.Transfer, fault.Resign)
 	}
 }
+
+// merges lets groups be divided and merged again, with faults right at each step.
+func merges(d *drawer) {
+	splits(d)
+	k := d.k
+	k.Splits, k.Merges = d.pick(2, 4, 8, 12), d.pick(8, 16, 32)
+	k.Sessions = max(k.Sessions, 0.5)
+	if k.PointRate > 0 {
+		k.PointNames = "sim.merge-intent,sim.merged,sim.source-sealed,sim.source-unsealed,sim.source-gone,sim.absorbed,replica.split-activated,replica.split-done,replica.split-aborted"
+	}
+}

@@ -59,8 +59,10 @@ func (h *host) serves(serving bool) {
 		if x := h.extent(); x.Split != nil && x.Split.Phase == partition.Sealed {
 			d.held, d.heldSince = true, d.since
 		}
+		h.mergeBegins()
 	case !serving && h.serving:
 		d.held, d.proposed = false, 0
+		h.merging = merging{}
 		h.refuseHeld()
 	}
 }
@@ -84,15 +86,18 @@ func (h *host) refuseHeld() {
 // hasMoved reports whether keys of the operation are not the group's any more.
 func (h *host) hasMoved(o *op) bool {
 	x := h.extent()
-	return x.Version != 0 && !o.opens && !o.span(o.table).Within(x.Range) && !h.n.w.plan.Planted.Has(planted.UnmaskedHost)
+	return x.Version != 0 && !o.opens && (x.IsSource() || !o.span(o.table).Within(x.Range)) && !h.n.w.plan.Planted.Has(planted.UnmaskedHost)
 }
 
 // moved is the refusal of an operation, with where its keys have gone.
 func (h *host) moved(code partition.Code) answer {
 	a := answer{code: code, hint: -1}
+	if m := h.extent().Merge; m != nil && m.Phase == partition.Absorbed {
+		a.moved = append(a.moved, route{int(m.Other - 1), m.Range, h.extent().Version})
+	}
 	if s := h.extent().Split; s != nil && s.Phase == partition.Activated {
 		for _, c := range s.Children {
-			a.moved = append(a.moved, cut{child: int(c.Group - 1), keys: c.Range, base: s.At})
+			a.moved = append(a.moved, route{int(c.Group - 1), c.Range, h.extent().Version})
 		}
 	}
 	return a
@@ -103,21 +108,38 @@ func (h *host) diverts(o *op, try uint32) bool {
 	if o.opens || h.exec == nil {
 		return false
 	}
-	if h.hasMoved(o) {
+	if h.hasMoved(o) && !(h.merging.held && o.level < levelSession) {
 		h.n.w.mark("sim.stale_route")
-		h.n.w.answer(o, try, h.moved(partition.CodeWrongGroup))
+		h.n.w.answer(o, try, h.elsewhere())
+		return true
+	}
+	if h.merging.held && o.level < levelSession {
+		h.keeps(o, try)
 		return true
 	}
 	if !h.dividing.held || h.n.w.plan.Planted.Has(planted.SealUnheld) || o.level >= levelSession || !leaves(h.extent(), o.span(o.table)) {
 		return false
 	}
+	h.keeps(o, try)
+	return true
+}
+
+// keeps keeps an operation until it is clear where its keys are.
+func (h *host) keeps(o *op, try uint32) {
 	if len(h.dividing.ops) >= maxHeldOps {
 		h.n.w.answer(o, try, answer{code: partition.CodeBusy, hint: h.n.ord})
-		return true
+		return
 	}
 	h.n.w.mark("sim.split_kept_back")
 	h.dividing.ops = append(h.dividing.ops, heldOp{o, try})
-	return true
+}
+
+// elsewhere is the refusal of an operation whose keys are not served here.
+func (h *host) elsewhere() answer {
+	if m := h.extent().Merge; m != nil && m.Phase == partition.SourceSealed {
+		return answer{code: partition.CodeBusy, hint: h.n.ord}
+	}
+	return h.moved(partition.CodeWrongGroup)
 }
 
 // leaves reports whether a range touches a child of the split under way.
@@ -148,6 +170,7 @@ func (h *host) restructured(rec partition.Record, res *replica.Result) {
 	if h.n.w.tracing() {
 		h.n.w.tracef("%s applies %s: %s", h, rec, x.Describe())
 	}
+	h.mergePoint(rec.Kind())
 	switch rec.Kind() {
 	case partition.KindDone:
 		for _, r := range replica.Foreign(x) {
@@ -187,6 +210,7 @@ func (n *node) tendSplits() {
 			}
 			h.makeChildren()
 			h.drive()
+			h.merge()
 		}
 	}
 }
@@ -320,7 +344,7 @@ func (h *host) task() *task {
 	for i := range h.n.view.tasks {
 		t := &h.n.view.tasks[i]
 		switch {
-		case t.group != h.gi:
+		case t.group != h.gi || t.merges:
 		case s != nil && s.Phase == partition.Activated && s.Task == t.id && !t.activated:
 			return t // somebody who was no master any more may have ended it
 		case !t.ended:
@@ -430,11 +454,7 @@ func (h *host) perform(s *split.Step) (more bool) {
 		h.take(replica.Configure{ID: h.remember(call{act: &act{}}), Membership: s.Membership})
 	case split.Tell:
 		d.telling = true
-		r := &report{Report: s.Report}
-		if x := h.exec.Extent().Split; x != nil {
-			r.base = x.At
-		}
-		w.control.tell(h, r)
+		w.control.tell(h, &report{Report: s.Report})
 	}
 	return false
 }
@@ -454,6 +474,10 @@ func (h *host) decided(k partition.Kind, x *replica.Reply) {
 
 // told hears whether the control group took a report.
 func (h *host) told(r *report, took bool) {
+	if r.merges {
+		h.mergeTold(r, took)
+		return
+	}
 	if took && r.Phase == partition.Activated {
 		h.dividing.told = r.Task
 	}
@@ -469,9 +493,12 @@ func (l *live) undecided() string {
 	w := l.w
 	for gi, q := range w.check.groups {
 		for _, x := range q.divided.cuts {
-			if !w.catalog.live[x.child] && l.able(gi) && !l.leadsTo(gi, x.child) {
+			if !w.catalog.known(x.child) && l.able(gi) && !l.leadsTo(gi, x.child) {
 				return fmt.Sprintf("the catalog does not lead to %s", w.groups[x.child].id)
 			}
+		}
+		if why := l.sealedStill(gi); why != "" {
+			return why
 		}
 	}
 	for i := range w.catalog.tasks {
@@ -528,6 +555,9 @@ func (l *live) open(t *task) string {
 	// The task may wait for the makers of the split before it, which the control group
 	// took to be over.
 	made := t.activated || x.Split != nil && x.Split.Phase == partition.Activated
+	if t.merges {
+		return l.openMerge(t, m)
+	}
 	switch {
 	case w.control.cutOff(m.n) && (m.n.view == nil || m.n.view.closed(t.id)):
 		return "" // its master has not heard of it, and will not

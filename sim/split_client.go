@@ -1,21 +1,24 @@
 package sim
 
+import (
+	"slices"
+
+	"pando.dev/pando/partition"
+)
+
 // route is the group that has the keys of an operation, as far as the client knows.
 func (c *client) route(o *op) int {
-	gi, keys := o.table, o.span(o.table)
-	for next := gi; next >= 0; {
-		gi, next = next, -1
-		for _, x := range c.cuts[gi] {
-			if !x.keys.Intersect(keys).Empty() {
-				next = x.child
-			}
+	gi, v, keys := o.table, partition.RangeVersion(0), o.span(o.table)
+	for i := range c.routes[o.table] {
+		if x := &c.routes[o.table][i]; x.version > v && !x.keys.Intersect(keys).Empty() {
+			gi, v = x.group, x.version
 		}
 	}
 	return gi
 }
 
 // session is the client's session with a group. One of before a split goes on with
-// the children.
+// the children; and one of before a merge with the survivor, which has it as well.
 func (c *client) session(gi int) *clientSession {
 	if c.sessions[gi] == nil {
 		c.sessions[gi] = c.session(c.w.groups[gi].parent)
@@ -33,25 +36,29 @@ func (c *client) follow(o *op) {
 	}
 }
 
-// learn notes that keys have left a group.
-func (c *client) learn(gi int, x cut) {
-	for _, y := range c.cuts[gi] {
-		if y.child == x.child {
+// learn notes whose a range is since a version. Tokens need no change: they are of one
+// group, and another one answers for the range only with a state that has everything
+// in it which that one has ever shown.
+func (c *client) learn(x route) {
+	table := c.w.groups[x.group].table
+	all := c.routes[table]
+	for i := range all {
+		if y := &all[i]; y.version >= x.version && x.keys.Within(y.keys) {
 			return
 		}
 	}
-	c.cuts[gi] = append(c.cuts[gi], x)
-	c.tokens[x.child] = max(c.tokens[x.child], min(c.tokens[gi], x.base))
+	all = slices.DeleteFunc(all, func(y route) bool { return y.version <= x.version && y.keys.Within(x.keys) })
+	c.routes[table] = append(all, x)
 }
 
 // reroute learns from a group that has not got the keys any more, or asks the
 // catalog.
-func (c *client) reroute(o *op, a *answer) {
+func (c *client) reroute(a *answer) {
 	if len(a.moved) == 0 {
 		c.refresh()
 	}
 	for _, x := range a.moved {
-		c.learn(o.group, x)
+		c.learn(x)
 	}
 }
 
@@ -60,9 +67,10 @@ func (c *client) refresh() {
 	if c.w.control.down > 0 {
 		return
 	}
-	for gi, cuts := range c.w.catalog.cuts {
-		for _, x := range cuts {
-			c.learn(gi, x)
+	cat := c.w.catalog
+	for gi, live := range cat.live {
+		if live {
+			c.learn(route{group: gi, keys: cat.ranges[gi], version: cat.versions[gi]})
 		}
 	}
 }

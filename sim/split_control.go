@@ -15,7 +15,7 @@ const reportWait = time.Second
 // report is what a master tells the control group of a task.
 type report struct {
 	split.Report
-	base partition.Index // of the children, once they are activated
+	merges bool
 }
 
 // planSplits lets an operator ask for splits all along.
@@ -169,6 +169,7 @@ func (n *node) learns(v *catalogView) {
 	for _, h := range n.hosts {
 		if h != nil {
 			h.drive()
+			h.merge()
 		}
 	}
 }
@@ -195,16 +196,16 @@ func (c *control) reported(q *question) {
 			}
 			t.ended = false
 			w.tracef("control: task %d is activated", t.id)
-			w.mark("sim.split_activated")
-			w.catalog.activate(t, r.Version, r.Range, r.base)
+			w.mark("sim." + t.what() + "_activated")
+			w.catalog.activate(t, r.Version, r.Range)
 		}
 	case r.Ended && !t.ended && r.Done == t.activated: // else it comes from a master of before
 		t.ended, t.done = true, r.Done
 		w.tracef("control: task %d ends, done %v: %s", t.id, t.done, r.Why)
 		if t.done {
-			w.mark("sim.split_done")
+			w.mark("sim." + t.what() + "_done")
 		} else {
-			w.mark("sim.split_aborted")
+			w.mark("sim." + t.what() + "_aborted")
 			c.reuse(t)
 		}
 	}
@@ -214,7 +215,7 @@ func (c *control) reported(q *question) {
 
 // reuse is a planted bug: the ids of children that were not made are given again.
 func (c *control) reuse(t *task) {
-	if cat := c.w.catalog; c.w.plan.Planted.Has(planted.ChildIDAgain) && t.children[len(t.children)-1] == cat.next-1 {
+	if cat := c.w.catalog; !t.merges && c.w.plan.Planted.Has(planted.ChildIDAgain) && t.children[len(t.children)-1] == cat.next-1 {
 		cat.next -= len(t.children)
 	}
 }

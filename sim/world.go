@@ -252,6 +252,7 @@ func (w *world) create() {
 	w.makeClients()
 	w.faults.schedule()
 	w.planSplits()
+	w.planMerges()
 }
 
 // play lets d go by.
@@ -296,7 +297,7 @@ func (w *world) dispatch(x *event) {
 // befalls lets an event happen to a node.
 func (w *world) befalls(n *node, x *event) {
 	switch x.kind {
-	case evMessage, evBeat, evAnswer:
+	case evMessage, evBeat, evAnswer, evMergeCall, evMergeAnswer:
 		w.net.deliver(n, x)
 	case evTick:
 		n.tick()
@@ -364,6 +365,9 @@ func (h *host) happens(x *event) {
 	case evSplit:
 		h.makeChildren()
 		h.drive()
+		h.merge()
+	case evMergeLate:
+		h.mergeLate(x.p.(*mergeCall))
 	}
 }
 
@@ -381,6 +385,6 @@ func (w *world) happens(x *event) {
 	case evExpire:
 		w.control.expire(int(x.a), x.b)
 	case evAskSplit:
-		w.askSplit(x.a, x.b)
+		w.asksOf(x)
 	}
 }

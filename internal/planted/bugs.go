@@ -119,6 +119,14 @@ const (
 	ChildIDAgain   // the id of a child that was not made is given again
 	DoneEarly      // a split is over before every member has made its child
 
+	// Mistakes of the hosts of two groups that are merged, which the simulator makes.
+
+	UnsealByClock  // a source unseals itself when it has waited for long
+	RowsUnsealed   // rows of before the source's seal are taken for the last
+	SourceSessions // a survivor does not take in the source's sessions
+	NoLift         // a survivor goes on with its own indexes
+	UnseenOutcome  // a replica that has not seen the attempt begin says that it was given up
+
 	end
 )
 
@@ -220,5 +228,10 @@ var known = [...]struct{ layer, name, about string }{
 	SessionsNow:           {"host", "sessions-now", "a child gets its parent's sessions as they are, not as they were"},
 	UnmaskedHost:          {"host", "unmasked-host", "a host lets requests for keys that have moved through"},
 	DoneEarly:             {"host", "done-early", "a split is over before every member has made its child"},
+	UnsealByClock:         {"host", "unseal-by-clock", "a source unseals itself when it has waited for long"},
+	RowsUnsealed:          {"host", "rows-unsealed", "rows of before the source's seal are taken for the last"},
+	SourceSessions:        {"host", "source-sessions", "a survivor does not take in the source's sessions"},
+	NoLift:                {"host", "no-lift", "a survivor goes on with its own indexes"},
+	UnseenOutcome:         {"host", "unseen-outcome", "a replica that has not seen the attempt begin says that it was given up"},
 	ChildIDAgain:          {"host", "child-id-again", "the id of a child that was not made is given again"},
 }
