@@ -161,6 +161,9 @@ func (c Config) withDefaults() Config {
 	if c.CacheBytes == 0 {
 		c.CacheBytes = 256 << 20
 	}
+	if c.MergeBytes <= 0 {
+		c.MergeBytes = split.MergeBytes
+	}
 	if c.QueueMessages == 0 {
 		c.QueueMessages = 16384
 	}

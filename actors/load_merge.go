@@ -17,9 +17,6 @@ const (
 	coldLook = 10 * time.Second
 	// mergeAgain is the pause after a merge that came to nothing.
 	mergeAgain = 10 * time.Minute
-	// mergeBytes is what a partition that is absorbed may have, unless the node says
-	// otherwise.
-	mergeBytes = 64 << 20
 )
 
 // coldSide is what a node tells of a partition that may be merged: times as ages,
@@ -82,7 +79,7 @@ func (l *loads) mergeWith(next *control.Group, a coldSide, limits load.Limits, i
 		return false
 	}
 	now, b := n.now(), *x.Cold
-	if b.Bytes > cmp.Or(n.cfg.MergeBytes, mergeBytes) || !load.MayMerge(now, a.side(now), b.side(now), limits) {
+	if b.Bytes > n.cfg.MergeBytes || !load.MayMerge(now, a.side(now), b.side(now), limits) {
 		return false
 	}
 	why := fmt.Sprintf("%s and %s were asked for %.1f units a second at most, and have %d bytes together", id, next.ID, a.Peak+b.Peak, a.Bytes+b.Bytes)

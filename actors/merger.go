@@ -18,9 +18,11 @@ const (
 	// wantedFor is how long a source's master goes by what the survivor's has asked.
 	wantedFor = time.Second
 	// mergeAsk bounds one question to the other group's nodes, and mergeWait how long
-	// it is kept there for the answer that is hoped for.
-	mergeAsk  = time.Second
-	mergeWait = 300 * time.Millisecond
+	// it is kept there for the answer that is hoped for. mergeShare bounds a question to
+	// one of several nodes, any of which may know.
+	mergeAsk   = time.Second
+	mergeWait  = 300 * time.Millisecond
+	mergeShare = 350 * time.Millisecond
 	// mergePage is how many bytes of rows are brought into the log at once.
 	mergePage = 256 << 10
 	// maxMergeSessions bounds the rows of a source's sessions, which are united in one
@@ -59,10 +61,12 @@ type merging struct {
 	heldSince partition.Time
 	notBefore partition.Time
 	failures  int
+	failed    string          // why the last step was not taken
 	intent    partition.Index // that copy, source and sealing are for
 	copy      split.Copy
 	source    *split.Source
 	sealing   partition.Time
+	found     bool
 	decided   partition.Time
 	outcome   partition.Outcome
 	activated uint64 // task that the control group knows to be activated
@@ -234,25 +238,19 @@ func (r *merging) note(step *split.Step) {
 // situation is how things are.
 func (r *merging) situation() split.MergeSituation {
 	n, c := r.node, r.cell
-	s := split.MergeSituation{Group: c.group, Now: n.now(), Held: r.held, HeldSince: r.heldSince, NotBefore: r.notBefore, Aborted: r.aborted}
+	s := split.MergeSituation{Group: c.group, Now: n.now(), Held: r.held, HeldSince: r.heldSince, NotBefore: r.notBefore, Failed: r.failed, Aborted: r.aborted}
 	v, st := c.view.Load(), c.status.Load()
 	if v == nil || st == nil || !v.Serving || v.Master != v.Self {
 		r.held, s.Held = false, false // the replica has let go of it
 		return s
 	}
-	if v.Epoch != r.epoch {
-		r.begin(v.Epoch, 0)
-		r.since, r.held, s.Held = s.Now, false, false
-	}
-	s.Self, s.Serving, s.Since = v.Self, true, r.since
 	if x := c.extent.Load(); x != nil {
 		s.Extent = *x
 	}
+	r.see(v.Epoch, s.Extent.Merge, s.Now)
+	s.Self, s.Serving, s.Since, s.Held = v.Self, true, r.since, r.held
 	if route := c.route.Load(); route != nil {
 		s.Range, s.Version = route.Range, route.RangeVersion
-	}
-	if m := s.Extent.Merge; m != nil && m.Intent != r.intent {
-		r.begin(v.Epoch, m.Intent)
 	}
 	if r.loose.Load() > 0 {
 		s.Proposed = partition.KindAbsorb
@@ -267,16 +265,30 @@ func (r *merging) situation() split.MergeSituation {
 	if m := s.Extent.Merge; m != nil && m.Phase == partition.Merged && r.decided == 0 {
 		r.decided = s.Now
 	}
-	s.Source, s.Copy, s.Sealing, s.Decided = r.source, r.copy, r.sealing, r.decided
+	s.Source, s.Copy, s.Sealing, s.Found, s.Decided = r.source, r.copy, r.sealing, r.found, r.decided
 	s.Wanted, s.Outcome = r.asked(), r.outcome
 	s.Limits.Bytes = n.cfg.MergeBytes
 	return s
 }
 
+// see begins anew if this is another mastership or another attempt than before. A merge
+// that is there when a mastership begins is one of before.
+func (r *merging) see(epoch partition.Epoch, m *partition.Merge, now partition.Time) {
+	fresh := epoch != r.epoch
+	if fresh {
+		r.begin(epoch, 0)
+		r.since, r.held = now, false
+	}
+	if m != nil && m.Intent != r.intent {
+		r.begin(epoch, m.Intent)
+		r.found = fresh && m.Phase == partition.Absorbing
+	}
+}
+
 // begin forgets what is of another mastership or another attempt.
 func (r *merging) begin(epoch partition.Epoch, intent partition.Index) {
 	r.epoch, r.intent = epoch, intent
-	r.copy, r.source, r.sealing, r.decided, r.outcome = split.Copy{}, nil, 0, 0, partition.Undecided
+	r.copy, r.source, r.sealing, r.found, r.decided, r.outcome = split.Copy{}, nil, 0, false, 0, partition.Undecided
 }
 
 // addTask adds what the catalog says.
@@ -334,13 +346,14 @@ func (r *merging) take(step *split.Step, s *split.MergeSituation) {
 	case split.TakeIn:
 		err = r.takeIn(s, step.Sealed)
 	case split.Tell:
-		err = r.tell(&step.Report)
+		err = r.tell(s, &step.Report)
 	}
 	switch {
 	case err == nil:
-		r.failures = 0
+		r.failures, r.failed = 0, ""
 	case r.node.ctx.Err() == nil:
 		r.failures++
+		r.failed = err.Error()
 		r.notBefore = r.node.now() + min(splitBackOff<<min(r.failures-1, 8), splitBackOffMax)
 		r.node.logger.Info("step of a merge not taken", "group", r.cell.group, "step", step.Kind.String(), "record", step.Record, "why", step.Why, "err", err)
 	}
@@ -404,15 +417,20 @@ func (r *merging) decide(step *split.Step) error {
 }
 
 // tell reports to the control group.
-func (r *merging) tell(rep *split.Report) error {
+func (r *merging) tell(s *split.MergeSituation, rep *split.Report) error {
 	ctx, cancel := context.WithTimeout(r.node.ctx, splitStep)
 	defer cancel()
 	id := control.TaskID(rep.Task)
 	if !rep.Ended {
 		err := r.node.control.ActivateMerge(ctx, id, rep.Version)
-		if err == nil || errors.Is(err, partition.ErrNotFound) {
+		if errors.Is(err, partition.ErrNotFound) { // forgotten, which does not say that it was activated
+			var cat split.MergeCatalog
+			if cat, err = r.node.mergeCatalog(ctx, s.Group, s.Extent.Merge.Other); err == nil && !cat.Activated(rep.Range) {
+				err = partition.Errorf(partition.CodeUnavailable, "the control group has no task %s any more and does not lead here for the keys of %s", id, s.Extent.Merge.Other)
+			}
+		}
+		if err == nil {
 			r.activated = rep.Task
-			err = nil
 		}
 		return err
 	}
@@ -435,7 +453,7 @@ func (r *merging) report(step *split.Step, s *split.MergeSituation) {
 		return
 	}
 	r.told, r.toldAt = step.Why, s.Now
-	r.seq++
+	r.seq = nextSeq(r.seq, s.Now)
 	rep := control.TaskReport{Task: control.TaskID(s.Task.ID), Epoch: r.epoch, Seq: r.seq, Phase: "begin", Why: step.Why}
 	if m := s.Extent.Merge; m != nil {
 		rep.Phase = m.Phase.String()
@@ -449,11 +467,16 @@ func (r *merging) report(step *split.Step, s *split.MergeSituation) {
 	})
 }
 
+// nextSeq numbers the reports of one mastership, also behind those of another merging
+// that it has had before.
+func nextSeq(last uint64, now partition.Time) uint64 { return max(last+1, uint64(max(0, now))) }
+
 // takeIn brings the source's rows into the log where they differ from what is there.
 func (r *merging) takeIn(s *split.MergeSituation, sealed bool) error {
 	limit := mergePass
 	if sealed {
-		limit = max(time.Millisecond, s.Sealing+2*time.Second-s.Now)
+		end, _ := s.SealEnd()
+		limit = max(time.Millisecond, end-s.Now)
 	}
 	ctx, cancel := context.WithTimeout(r.node.ctx, limit)
 	defer cancel()
@@ -491,9 +514,6 @@ func (r *merging) takeIn(s *split.MergeSituation, sealed bool) error {
 // tooMuch notes that the source has more than is taken in.
 func (r *merging) tooMuch(s *split.MergeSituation, total, sessions int) bool {
 	limit := s.Limits.Bytes
-	if limit <= 0 {
-		limit = 64 << 20
-	}
 	switch {
 	case int64(total) > limit:
 		r.copy.Refused = partition.Errorf(partition.CodeTooLarge, "the rows of %s take over %d bytes", s.Extent.Merge.Other, limit).Why

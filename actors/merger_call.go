@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"pando.dev/pando/cluster/control"
 	"pando.dev/pando/partition"
 	"pando.dev/pando/partition/replica"
 	"pando.dev/pando/split"
@@ -39,6 +40,7 @@ type mergeAnswer struct {
 	Top     partition.Index   `json:"top,omitempty"`
 	Busy    string            `json:"busy,omitempty"`
 	Outcome partition.Outcome `json:"outcome,omitempty"`
+	Sure    bool              `json:"sure,omitempty"` // of Outcome; see split.Heard
 	Rows    []byte            `json:"rows,omitempty"` // an Absorb without its decision
 	Done    bool              `json:"done,omitempty"`
 }
@@ -57,11 +59,11 @@ func (c *mergeCall) keys() partition.KeyRange {
 // ask hears from the other group how things are there, and has it sealed.
 func (r *merging) ask(s *split.MergeSituation, seal bool) error {
 	n, m := r.node, s.Extent.Merge
+	if s.Extent.IsSource() {
+		return r.askOutcome(n.ctx, m)
+	}
 	ctx, cancel := context.WithTimeout(n.ctx, mergeAsk)
 	defer cancel()
-	if s.Extent.IsSource() {
-		return r.askOutcome(ctx, m)
-	}
 	c := mergeCall{What: mergeLook, Other: s.Group}
 	if m != nil {
 		c.Group, c.Task, c.Intent = m.Other, m.Task, m.Intent
@@ -89,39 +91,103 @@ func (r *merging) ask(s *split.MergeSituation, seal bool) error {
 			return fmt.Errorf("what node %s says of %s: %w", to, c.Group, err)
 		}
 	}
+	r.heard(o, m, s.Now)
+	return nil
+}
+
+// heard notes what the source's master says, which may have been sealed by a master of
+// before.
+func (r *merging) heard(o *split.Source, m *partition.Merge, now partition.Time) {
 	r.source = o
-	if x := o.Extent.Merge; r.sealing == 0 && x != nil && m != nil && x.Intent == m.Intent {
-		r.sealing = s.Now // by a master of before
+	x := o.Extent.Merge
+	sealed := x != nil && m != nil && x.Intent == m.Intent
+	if r.found = r.found && sealed; sealed && r.sealing == 0 {
+		r.sealing = now
+	}
+}
+
+// askOutcome asks the survivor's replicas, one after the other, for its decision, and
+// the catalog if they cannot know it.
+func (r *merging) askOutcome(ctx context.Context, m *partition.Merge) error {
+	n := r.node
+	g, ok := n.control.Catalog().Group(m.Other)
+	h, err := split.Heard{}, error(nil)
+	if ok {
+		c := mergeCall{What: mergeOutcome, Group: m.Other, Other: r.cell.group, Task: m.Task, Intent: m.Intent}
+		h, err = hearOutcome(ctx, deciders(g), func(ctx context.Context, id partition.NodeID) (mergeAnswer, error) { return n.askMerge(ctx, id, &c) })
+	}
+	if err != nil || ok && !h.Asks() {
+		r.outcome = h.Outcome
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, mergeAsk)
+	defer cancel()
+	cat, err := n.mergeCatalog(ctx, m.Other, r.cell.group)
+	if err != nil {
+		return err
+	}
+	r.outcome = h.With(&cat)
+	switch {
+	case r.outcome != partition.Undecided:
+	case !cat.Survivor:
+		return partition.Errorf(partition.CodeUnavailable, "%s, which decides, is in no catalog", m.Other)
+	case h.Asks():
+		return partition.Errorf(partition.CodeUnavailable, "%s has forgotten, and by the catalog it has the keys", m.Other)
 	}
 	return nil
 }
 
-// askOutcome asks the survivor's replicas, one after the other, for its decision.
-func (r *merging) askOutcome(ctx context.Context, m *partition.Merge) error {
-	n := r.node
-	g, ok := n.control.Catalog().Group(m.Other)
-	if !ok {
-		return partition.Errorf(partition.CodeUnavailable, "%s, which decides, is in no catalog", m.Other)
+// deciders are the nodes with a replica of the survivor that has its state, the master
+// first.
+func deciders(g *control.Group) []partition.NodeID {
+	var nodes []partition.NodeID
+	if g.Master != "" {
+		nodes = append(nodes, g.Master)
 	}
-	nodes := []partition.NodeID{g.Master}
 	for _, x := range g.Membership.Members {
 		if x.Kind != partition.LogReplica && x.Node != g.Master {
 			nodes = append(nodes, x.Node)
 		}
 	}
-	c := mergeCall{What: mergeOutcome, Group: m.Other, Other: r.cell.group, Task: m.Task, Intent: m.Intent}
+	return nodes
+}
+
+// hearOutcome asks nodes for the outcome until one knows it, each for a share of the
+// time: neither one that does not answer nor one that is behind keeps the others from it.
+func hearOutcome(ctx context.Context, nodes []partition.NodeID, ask func(context.Context, partition.NodeID) (mergeAnswer, error)) (split.Heard, error) {
 	err := error(partition.Errorf(partition.CodeUnavailable, "nobody can be asked"))
+	heard := false
 	for _, id := range nodes {
-		if id == "" {
-			continue
-		}
-		var a mergeAnswer
-		if a, err = n.askMerge(ctx, id, &c); err == nil {
-			r.outcome = a.Outcome
-			return nil
+		one, cancel := context.WithTimeout(ctx, mergeShare)
+		a, failed := ask(one, id)
+		cancel()
+		switch {
+		case failed != nil:
+			err = failed
+		case a.Outcome != partition.Undecided:
+			return split.Heard{Outcome: a.Outcome, Sure: a.Sure}, nil
+		default:
+			heard = true
 		}
 	}
-	return err
+	if heard {
+		err = nil
+	}
+	return split.Heard{}, err
+}
+
+// mergeCatalog is what the control group says of the groups of a merge now.
+func (n *Node) mergeCatalog(ctx context.Context, survivor, source partition.GroupID) (c split.MergeCatalog, err error) {
+	if err := n.control.AwaitCurrent(ctx); err != nil {
+		return c, err
+	}
+	cat := n.control.Catalog()
+	if g, ok := cat.Group(survivor); ok {
+		c.Survivor, c.Range = true, g.Range
+	}
+	_, c.Source = cat.Group(source)
+	_, c.Absorbed = cat.Absorbed(source)
+	return c, nil
 }
 
 // askMerge asks a node, which may be this one.
@@ -219,9 +285,9 @@ func (n *Node) sealHere(ctx context.Context, c *cell, ask *mergeCall) (mergeAnsw
 // for a decision.
 func (n *Node) outcomeHere(ctx context.Context, st *openState, c *mergeCall) (mergeAnswer, error) {
 	for end := n.now() + mergeWait; ; {
-		o, err := outcomeOf(st, c)
-		if err != nil || o != partition.Undecided || n.now() >= end {
-			return mergeAnswer{Outcome: o}, err
+		a, err := outcomeOf(st, c)
+		if err != nil || a.Outcome != partition.Undecided || n.now() >= end {
+			return a, err
 		}
 		if err := pauseFor(ctx, 2*time.Millisecond); err != nil {
 			return mergeAnswer{}, err
@@ -229,18 +295,18 @@ func (n *Node) outcomeHere(ctx context.Context, st *openState, c *mergeCall) (me
 	}
 }
 
-func outcomeOf(st *openState, c *mergeCall) (partition.Outcome, error) {
+func outcomeOf(st *openState, c *mergeCall) (a mergeAnswer, err error) {
 	v, err := st.store.View()
 	if err != nil {
-		return 0, err
+		return a, err
 	}
 	defer v.Close()
 	x, err := replica.ExtentOf(v)
 	if err != nil {
-		return 0, err
+		return a, err
 	}
 	applied, err := v.Applied()
-	return x.Outcome(c.Task, c.Intent, c.Other, applied), err
+	return mergeAnswer{Outcome: x.Outcome(c.Task, c.Intent, c.Other, applied), Sure: len(x.Lineage) < partition.MaxLineage}, err
 }
 
 func pauseFor(ctx context.Context, d time.Duration) error {

@@ -66,16 +66,21 @@ type MergeSituation struct {
 	Held       bool
 	HeldSince  partition.Time
 	NotBefore  partition.Time
+	// Failed is why the last step was not taken.
+	Failed string
 
 	// Of the survivor. Task is its open merge. Source is nil as long as the source's
 	// master has not answered this one; Left: the catalog has no such group any more.
 	// Sealing is when this master has asked for the seal, or seen it, first, and Decided
-	// when it has seen the decision first; 0: not yet.
+	// when it has seen the decision first; 0: not yet. Found: the merge was under way
+	// when this mastership began, and no look has shown since that the source is not
+	// sealed, so it may have been since before Since.
 	Task    *MergeTask
 	Source  *Source
 	Left    bool
 	Copy    Copy
 	Sealing partition.Time
+	Found   bool
 	Decided partition.Time
 
 	// Of the source. Wanted is the seal that the survivor's master has asked for just
@@ -87,6 +92,9 @@ type MergeSituation struct {
 	Limits MergeLimits
 }
 
+// MergeBytes is how much a source may have unless the limits say otherwise.
+const MergeBytes = 64 << 20
+
 // MergeLimits are the bounds of NextMerge. Zero fields have the defaults.
 type MergeLimits struct {
 	// Seal is how long a source may be sealed or about to be without a decision
@@ -94,8 +102,8 @@ type MergeLimits struct {
 	Seal time.Duration
 	// Hold is how long a source is held before it is sealed (default 200 ms).
 	Hold time.Duration
-	// Bytes is how much a source may have (default 64 MiB): all of it goes through the
-	// survivor's log.
+	// Bytes is how much a source may have (default MergeBytes): all of it goes through
+	// the survivor's log.
 	Bytes int64
 	// Learn is how long a source is waited for that has to learn of the decision
 	// (default 1 min). One that is lost for good never does; nor does it matter, for
@@ -117,9 +125,19 @@ func (l MergeLimits) withDefaults() MergeLimits {
 	def(&l.Orphan, time.Minute)
 	def(&l.Look, 20*time.Millisecond)
 	if l.Bytes <= 0 {
-		l.Bytes = 64 << 20
+		l.Bytes = MergeBytes
 	}
 	return l
+}
+
+// SealEnd returns when a source that is sealed, may be or is about to be was so for long
+// enough; false: it is not.
+func (s *MergeSituation) SealEnd() (partition.Time, bool) {
+	since, limit := s.Sealing, s.Limits.withDefaults().Seal
+	if s.Found {
+		since = s.Since
+	}
+	return since + limit, since != 0
 }
 
 // NextMerge returns the one next step of a merge that a group is the survivor or the
@@ -169,7 +187,11 @@ func (d *merging) paused() (Step, bool) {
 	if d.s.Now >= d.s.NotBefore {
 		return Step{}, false
 	}
-	return Step{Kind: Wait, Why: "a pause before the next try", Again: d.s.NotBefore}, true
+	why := "a pause before the next try"
+	if d.s.Failed != "" {
+		why += ": " + d.s.Failed
+	}
+	return Step{Kind: Wait, Why: why, Again: d.s.NotBefore}, true
 }
 
 // propose puts a record into the log, but not again at once one that was refused.
@@ -306,7 +328,7 @@ func (d *merging) absorbing() Step {
 	if why == "" {
 		why = s.Copy.Refused
 	}
-	if why == "" && s.Sealing != 0 && s.Now >= s.Sealing+s.Limits.Seal {
+	if end, ok := s.SealEnd(); why == "" && ok && s.Now >= end {
 		why = fmt.Sprintf("%s was held for %s", m.Other, s.Limits.Seal)
 	}
 	if why != "" {
@@ -350,8 +372,8 @@ func (d *merging) sourceSealed() bool {
 
 // inTime asks again when the merge is given up, at the latest. Its task is known.
 func (d *merging) inTime(w Step) Step {
-	if s := d.s; s.Sealing != 0 && (w.Again == 0 || w.Again > s.Sealing+s.Limits.Seal) {
-		w.Again = s.Sealing + s.Limits.Seal
+	if end, ok := d.s.SealEnd(); ok && (w.Again == 0 || w.Again > end) {
+		w.Again = end
 	}
 	if t := d.s.Task; t.Deadline != 0 && (w.Again == 0 || w.Again > t.Deadline) {
 		w.Again = t.Deadline
@@ -435,6 +457,9 @@ func (d *merging) sealed() Step {
 	case partition.GivenUp:
 		return d.decide(partition.KindSourceUnseal, fmt.Sprintf("%s has given the merge up", m.Other))
 	default:
+		if w, ok := d.paused(); ok {
+			return w
+		}
 		return d.ask("%s has not decided yet, as far as is known", m.Other)
 	}
 }

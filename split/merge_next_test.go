@@ -87,17 +87,27 @@ func TestNextMerge(t *testing.T) {
 		"source is away":      {func(s *MergeSituation) { own(intent)(s); s.Source = nil }, "ask the master of g18"},
 		"too many rows":       {func(s *MergeSituation) { own(intent)(s); s.Copy.Refused = "too many" }, "propose abort too many"},
 		"sealed for too long": {func(s *MergeSituation) { own(intent)(s); s.Sealing = s.Now - 2*time.Second }, "propose abort g18 was held for 2s"},
-		"cancelled later":     {func(s *MergeSituation) { own(intent)(s); s.Task.Cancel = "no" }, "propose abort no"},
-		"past its deadline":   {func(s *MergeSituation) { own(intent)(s); s.Task.Deadline = s.Now }, "propose abort its deadline"},
-		"the source is gone":  {func(s *MergeSituation) { own(intent)(s); s.Left = true }, "propose abort there is no such"},
-		"nobody knows it":     {func(s *MergeSituation) { own(intent)(s); s.Task = nil }, "wait the control group has not said"},
-		"nobody for long":     {func(s *MergeSituation) { own(intent)(s); s.Task, s.Since = nil, s.Now-time.Minute }, "propose abort nobody"},
-		"an orphan":           {func(s *MergeSituation) { own(intent)(s); s.Task, s.Gone = nil, true }, "propose abort the control group"},
-		"was aborted":         {func(s *MergeSituation) { own(intent, partition.KindAbort)(s) }, "tell it was given up"},
-		"was aborted here":    {func(s *MergeSituation) { own(intent, partition.KindAbort)(s); s.Aborted = "too many" }, "tell too many"},
-		"decided":             {own(intent, merging), "tell the catalog has to lead here"},
-		"decided, cancelled":  {func(s *MergeSituation) { own(intent, merging)(s); s.Task.Cancel = "no" }, "tell the catalog has to lead here"},
-		"told":                {func(s *MergeSituation) { own(intent, merging)(s); s.Told, s.Source = true, sealedSource(t) }, "ask g18 has not learned"},
+		"found, sealed for too long": {func(s *MergeSituation) {
+			own(intent)(s)
+			s.Found, s.Source, s.Since = true, nil, s.Now-2*time.Second
+		}, "propose abort g18 was held for 2s"},
+		"found, source is away": {func(s *MergeSituation) { own(intent)(s); s.Found, s.Source = true, nil }, "ask the master of g18"},
+		"found, and not sealed": {func(s *MergeSituation) { own(intent)(s); s.Source, s.Since = nil, s.Now-2*time.Second }, "ask the master of g18"},
+		"not told": {func(s *MergeSituation) {
+			own(intent, merging)(s)
+			s.NotBefore, s.Failed = s.Now+1, "it is not there"
+		}, "wait a pause before the next try: it is not there"},
+		"cancelled later":    {func(s *MergeSituation) { own(intent)(s); s.Task.Cancel = "no" }, "propose abort no"},
+		"past its deadline":  {func(s *MergeSituation) { own(intent)(s); s.Task.Deadline = s.Now }, "propose abort its deadline"},
+		"the source is gone": {func(s *MergeSituation) { own(intent)(s); s.Left = true }, "propose abort there is no such"},
+		"nobody knows it":    {func(s *MergeSituation) { own(intent)(s); s.Task = nil }, "wait the control group has not said"},
+		"nobody for long":    {func(s *MergeSituation) { own(intent)(s); s.Task, s.Since = nil, s.Now-time.Minute }, "propose abort nobody"},
+		"an orphan":          {func(s *MergeSituation) { own(intent)(s); s.Task, s.Gone = nil, true }, "propose abort the control group"},
+		"was aborted":        {func(s *MergeSituation) { own(intent, partition.KindAbort)(s) }, "tell it was given up"},
+		"was aborted here":   {func(s *MergeSituation) { own(intent, partition.KindAbort)(s); s.Aborted = "too many" }, "tell too many"},
+		"decided":            {own(intent, merging), "tell the catalog has to lead here"},
+		"decided, cancelled": {func(s *MergeSituation) { own(intent, merging)(s); s.Task.Cancel = "no" }, "tell the catalog has to lead here"},
+		"told":               {func(s *MergeSituation) { own(intent, merging)(s); s.Told, s.Source = true, sealedSource(t) }, "ask g18 has not learned"},
 		"never learned": {func(s *MergeSituation) {
 			own(intent, merging)(s)
 			s.Told, s.Source, s.Decided = true, nil, s.Now-time.Minute
@@ -138,9 +148,10 @@ func TestNextMergeOfSource(t *testing.T) {
 			own(seal)(s)
 			s.Held, s.Outcome, s.NotBefore = true, partition.Decided, s.Now+1
 		}), "wait a pause"},
-		"gone, held": {source(func(s *MergeSituation) { own(seal, gone)(s); s.Held = true }), "release"},
-		"gone":       {source(own(seal, gone)), "nothing"},
-		"deposed":    {source(func(s *MergeSituation) { s.Serving, s.Held = false, true }), "release"},
+		"sealed, not heard": {source(func(s *MergeSituation) { own(seal)(s); s.Held, s.NotBefore = true, s.Now+1 }), "wait a pause"},
+		"gone, held":        {source(func(s *MergeSituation) { own(seal, gone)(s); s.Held = true }), "release"},
+		"gone":              {source(own(seal, gone)), "nothing"},
+		"deposed":           {source(func(s *MergeSituation) { s.Serving, s.Held = false, true }), "release"},
 	})
 }
 
@@ -160,6 +171,74 @@ func checkSteps(t *testing.T, all map[string]mergeStep) {
 		}
 		if got += " " + step.Why; !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %s, not %s", name, got, c.want)
+		}
+	}
+}
+
+// A new master that does not reach the source gives the merge up as soon as one that has
+// sealed it: it asks again in time, and then it decides.
+func TestFoundMergeEnds(t *testing.T) {
+	s := absorber()
+	after(t, &s, partition.KindMergeIntent)
+	s.Found, s.Source = true, nil
+	for tries := 0; ; tries++ {
+		step := NextMerge(s)
+		if step.Record == partition.KindAbort {
+			break
+		}
+		if s.Now = max(s.Now+1, step.Again); step.Again == 0 || tries > 200 {
+			t.Fatalf("%s after %s: %s, again at %s", step.Kind, s.Now-s.Since, step.Why, step.Again)
+		}
+	}
+	if took := s.Now - s.Since; took != 2*time.Second {
+		t.Errorf("given up after %s", took)
+	}
+}
+
+// What a source concludes from what it hears and from the catalog: that it has its keys
+// still only if nobody can have taken them.
+func TestHeard(t *testing.T) {
+	const undecided, decided, givenUp = partition.Undecided, partition.Decided, partition.GivenUp
+	both := MergeCatalog{Survivor: true, Source: true}
+	for name, c := range map[string]struct {
+		h    Heard
+		cat  MergeCatalog
+		want partition.Outcome
+	}{
+		"survivor is gone":              {Heard{}, MergeCatalog{Source: true}, givenUp},
+		"survivor is gone, with keys":   {Heard{}, MergeCatalog{Source: true, Absorbed: true}, undecided},
+		"both are gone":                 {Heard{}, MergeCatalog{}, undecided},
+		"undecided":                     {Heard{}, both, undecided},
+		"given up":                      {Heard{Outcome: givenUp, Sure: true}, both, givenUp},
+		"given up, as far as is known":  {Heard{Outcome: givenUp}, both, givenUp},
+		"forgotten, it has the keys":    {Heard{Outcome: givenUp}, MergeCatalog{Survivor: true, Source: true, Absorbed: true}, undecided},
+		"forgotten, the source is gone": {Heard{Outcome: givenUp}, MergeCatalog{Survivor: true}, undecided},
+		"decided":                       {Heard{Outcome: decided}, both, decided},
+	} {
+		if got := c.h.With(&c.cat); got != c.want {
+			t.Errorf("%s: %s, not %s", name, got, c.want)
+		}
+	}
+	if (Heard{Outcome: givenUp, Sure: true}).Asks() || !(Heard{Outcome: givenUp}).Asks() || (Heard{Outcome: decided}).Asks() {
+		t.Error("the catalog is asked for what is sure, or not for what is not")
+	}
+}
+
+// A merge counts as told only if the catalog leads to the survivor.
+func TestMergeCatalogActivated(t *testing.T) {
+	wide := keys("b", "t")
+	for name, c := range map[string]struct {
+		cat  MergeCatalog
+		want bool
+	}{
+		"it leads to the source":   {MergeCatalog{Survivor: true, Source: true, Range: keys("b", "m")}, false},
+		"it leads to the survivor": {MergeCatalog{Survivor: true, Source: true, Range: wide}, true},
+		"the source is gone":       {MergeCatalog{Survivor: true, Range: wide}, true},
+		"both are gone":            {MergeCatalog{}, true},
+		"the survivor is gone":     {MergeCatalog{Source: true}, false},
+	} {
+		if got := c.cat.Activated(wide); got != c.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }
