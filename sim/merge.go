@@ -82,7 +82,6 @@ func (h *host) mergePoint(k partition.Kind) {
 	}
 	p := &h.n.w.points
 	p.reached(h.n, p.merge+i)
-	h.n.w.mark(mergePoints[i])
 	h.later(0)
 }
 
