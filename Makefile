@@ -8,6 +8,8 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES    ?= ./...
 TIMEOUT     ?= 10m
+# Tests with real nodes wait most of the time, whatever the number of cores.
+PARALLEL    ?= 4
 FUZZTIME    ?= 10s
 HAMMER      ?=
 CHAOS       ?= --for 10m
@@ -42,7 +44,7 @@ tidy: ## layer table, purity, file and function sizes, no package state
 	$(GO) test ./internal/tidy
 
 test: ## all tests
-	$(GO) test -timeout $(TIMEOUT) $(PACKAGES)
+	$(GO) test -timeout $(TIMEOUT) -parallel $(PARALLEL) $(PACKAGES)
 
 race: export CGO_ENABLED = 1
 race: ## all tests under the race detector; needs a C compiler

@@ -127,6 +127,14 @@ func (c *testCluster) table(spec TableSpec) {
 	if _, err := n.CreateTable(c.tb.Context(), spec); err != nil {
 		c.tb.Fatalf("create table: %v", err)
 	}
+	eventually(c.tb, "all nodes to hear of the table", func() error {
+		for _, x := range c.nodes {
+			if x != nil && len(x.control.Catalog().Groups(spec.Name)) == 0 {
+				return fmt.Errorf("%s has not", x.ID())
+			}
+		}
+		return nil
+	})
 	eventually(c.tb, "a master for every partition", func() error {
 		infos, err := n.Partitions(c.tb.Context(), spec.Name)
 		if err != nil {
