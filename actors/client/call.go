@@ -274,6 +274,10 @@ func (k *call) seated() bool {
 	return true
 }
 
+// callFirst is how much later than its call an attempt ends that has the call's
+// time: the call takes it back, and so knows whether it was ever sent.
+const callFirst = 100 * time.Millisecond
+
 // transmit sends the request to a member of the group.
 func (k *call) transmit(rt *route, now time.Time) {
 	m := k.choose(rt, now)
@@ -293,6 +297,9 @@ func (k *call) transmit(rt *route, now time.Time) {
 	}
 	k.req.TimeoutMS = timeoutMS(float64(deadline.Sub(now)) / float64(time.Millisecond))
 	k.n++
+	if deadline.Equal(k.deadline) {
+		deadline = deadline.Add(callFirst)
+	}
 	id, run, err := m.peer.send(attempt{to: k, n: k.n, deadline: deadline}, &k.req)
 	if err != nil {
 		k.last = err
